@@ -1,0 +1,44 @@
+# Everything a newcomer types. Each target sets up what it needs by itself; the second call is quick.
+VENV   ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help setup demo test test-fast lint lock clean
+
+help:           ## show the targets
+	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
+
+setup: $(READY)  ## make the virtual environment with the locked versions
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"tristream needs Python 3.11 or newer; {sys.executable} is {v.major}.{v.minor}. Name another: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	@echo "Setting up $(VENV) (about 6 GB, once) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.6"
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
+		VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --require-hashes -r requirements.lock; \
+	else \
+		echo "requirements.lock is for Python 3.11; this is $$($(BIN)/python -V): installing the newest versions, unlocked and untested."; \
+		VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -r pyproject.toml --extra dev; \
+	fi
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY)   ## render the built-in data set, train three streams, fuse, find anomalies (minutes)
+	@$(BIN)/tristream demo
+
+test: $(READY)   ## the whole suite, with ruff and mypy
+	@$(BIN)/python -m pytest
+
+test-fast: $(READY)  ## the usual local loop
+	@$(BIN)/python -m pytest -m "not slow"
+
+lint: $(READY)   ## ruff and mypy alone
+	@$(BIN)/ruff check . && $(BIN)/mypy
+
+lock: $(READY)   ## renew requirements.lock (Python 3.11, with hashes, naming no index)
+	@$(BIN)/uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --extra dev pyproject.toml -o requirements.lock
+
+clean:           ## remove caches of the tools; never runs, cache or the environment
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
