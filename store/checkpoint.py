@@ -1,0 +1,78 @@
+"""Arrays and configuration as two files that load no code: NAME.safetensors and NAME.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from store.atomic import write_bytes
+
+
+class ArtifactError(ValueError):
+    """An artifact that is missing, damaged, or not what its configuration says."""
+
+
+def save_artifact(path: Path, arrays: dict[str, np.ndarray], config: dict[str, Any]) -> str:
+    """Writes `path`.safetensors and `path`.json, and returns the sha256 of the former.
+
+    The JSON is written last and holds the sha256, so that a crash between the two leaves an artifact that is refused.
+    """
+    from safetensors.numpy import save
+
+    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    sha256 = hashlib.sha256(data).hexdigest()
+    write_bytes(_with(path, "safetensors"), data)
+    text = json.dumps({**config, "sha256": sha256}, indent=1, sort_keys=True, ensure_ascii=False)
+    write_bytes(_with(path, "json"), (text + "\n").encode())
+    return sha256
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """The JSON half of the artifact `path`.
+
+    Raises:
+        ArtifactError: there is none, or it is not JSON.
+    """
+    file = _with(path, "json")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{file} does not exist") from None
+    except ValueError as error:
+        raise ArtifactError(f"{file} is corrupt ({error}); delete it and make it again") from error
+    if not isinstance(config, dict) or not isinstance(config.get("sha256"), str):
+        raise ArtifactError(f"{file} is corrupt (no sha256 in it); delete it and make it again")
+    return config
+
+
+def load_artifact(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and configuration of the artifact `path`; the bytes are checked before they are parsed.
+
+    Raises:
+        ArtifactError: a file is missing, its sha256 differs, or an array holds values that are not finite.
+    """
+    from safetensors.numpy import load
+
+    config, file = load_config(path), _with(path, "safetensors")
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise ArtifactError(f"{file} does not exist, though {path.name}.json does; make it again") from None
+    found = hashlib.sha256(data).hexdigest()
+    if found != config["sha256"]:
+        raise ArtifactError(
+            f"{file} is corrupt: its sha256 is {found[:12]}…, {path.name}.json says {config['sha256'][:12]}…; make it again"
+        )
+    arrays = load(data)
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ArtifactError(f"{file}: array '{name}' holds values that are not finite; make it again")
+    return arrays, config
+
+
+def _with(path: Path, suffix: str) -> Path:
+    return path.with_name(f"{path.name}.{suffix}")

@@ -1,0 +1,44 @@
+"""Where a result comes from: canonical hashes, the versions that made it, the identity of an embedding space."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+LIBRARIES = ("tristream", "torch", "torchvision", "timm", "numpy", "scikit-learn", "opencv-python", "av", "safetensors")
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, default=str)
+
+
+def digest(value: Any) -> str:
+    """sha256 (hex, 64 digits) of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def space_id(definition: Mapping[str, Any]) -> str:
+    """Sixteen hex digits that name an embedding space.
+
+    Args:
+        definition: what makes two embeddings comparable and nothing else: stream, sampler and preprocessing
+            parameters, sha256 of the weights, precision, schema numbers. Library versions and threads do not belong
+            here; they stand in `versions` and in the cache key.
+    """
+    return digest(definition)[:16]
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of every library whose arithmetic can reach a result."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
