@@ -1,7 +1,7 @@
 """Adaptive sampling: which frames of a video are looked at, more where more moves.
 
-Source: Tkachenko 2018 §IV-F, which asks for samples in proportion to the mean displacement length of each segment of the
-video. Segment length, rounding, the least number per segment and what to do without motion are our choices: see
+Source: Tkachenko 2018 §IV-F, which asks for samples in proportion to the mean displacement length of each segment of
+the video. Segment length, rounding, the least number per segment and what to do without motion are our choices: see
 `sample_indices`.
 """
 
@@ -28,8 +28,8 @@ def sample_indices(
     more samples than it has frames. Inside its segment samples are evenly spaced, each in the middle of its share.
 
     Webster's rule is house-monotone: from `n_segments` samples upwards, a larger budget never takes a sample away from
-    a segment. Constant motion gives a constant step if `n_segments` divides `n_samples` and `n_samples` divides T: 180 of
-    900 frames in 15 segments are every 5th frame.
+    a segment. Constant motion gives a constant step if `n_segments` divides `n_samples` and `n_samples` divides T: 180
+    of 900 frames in 15 segments are every 5th frame.
 
     Args:
         motion: mean |flow| of each of the T - 1 steps between frames (any unit: only ratios count). No motion anywhere,
