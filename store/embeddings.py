@@ -1,0 +1,284 @@
+"""Embedding tables: Parquet files with one row per video (or window) of one stream, and their lineage inside."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64
+
+from store.atomic import write_bytes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA_VERSION = 1
+TEXT_COLUMNS = ("video_id", "content_id", "space_id", "stream", "reason")
+_METADATA = "tristream"
+_PART = re.compile(r"part-([0-9a-f]{16})\.parquet")
+
+
+class EmbeddingsError(ValueError):
+    """A table that cannot be read, or whose parts do not belong together."""
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingTable:
+    """Video embeddings of one stream in one space.
+
+    Rows of whole videos have each `video_id` once; rows of windows repeat it with another `start_seconds`.
+
+    Attributes:
+        present: False where the video does not have the stream; `reason` says why ("" where present).
+        embedding: NaN throughout where not present, finite elsewhere.
+        start_seconds, stop_seconds: what the row covers, half-open; NaN where unknown.
+        lineage: what made it; `{"parts": [...]}` where part files of one folder differ in theirs.
+    """
+
+    stream: str
+    space_id: str
+    video_id: list[str]
+    content_id: list[str]
+    present: Bool[np.ndarray, "n"]
+    reason: list[str]
+    start_seconds: Float64[np.ndarray, "n"]
+    stop_seconds: Float64[np.ndarray, "n"]
+    embedding: Float32[np.ndarray, "n D"]
+    lineage: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.video_id)
+        for name in ("content_id", "present", "reason", "start_seconds", "stop_seconds", "embedding"):
+            if len(getattr(self, name)) != n:
+                raise EmbeddingsError(
+                    f"embeddings of '{self.stream}': {n} video_ids and {len(getattr(self, name))} values of {name}"
+                )
+        finite = np.isfinite(self.embedding).all(axis=1)
+        if (wrong := self.present & ~finite).any():
+            first = self.video_id[int(np.argmax(wrong))]
+            raise EmbeddingsError(f"{first}: its '{self.stream}' embedding is marked present but is not finite")
+        if (wrong := ~self.present & ~np.isnan(self.embedding).all(axis=1)).any():
+            first = self.video_id[int(np.argmax(wrong))]
+            raise EmbeddingsError(f"{first}: its '{self.stream}' embedding is marked absent but is not NaN")
+
+    def __len__(self) -> int:
+        return len(self.video_id)
+
+    def row_keys(self) -> list[tuple[str, float]]:
+        """What tells rows apart: the video and where in it the row starts (0 where unknown)."""
+        return list(zip(self.video_id, np.nan_to_num(self.start_seconds).tolist(), strict=True))
+
+    def take(self, rows: Sequence[int]) -> EmbeddingTable:
+        """The table of these rows, in this order."""
+        index = np.asarray(rows, dtype=np.int64)
+        return EmbeddingTable(
+            stream=self.stream,
+            space_id=self.space_id,
+            video_id=[self.video_id[row] for row in index],
+            content_id=[self.content_id[row] for row in index],
+            present=self.present[index],
+            reason=[self.reason[row] for row in index],
+            start_seconds=self.start_seconds[index],
+            stop_seconds=self.stop_seconds[index],
+            embedding=self.embedding[index],
+            lineage=self.lineage,
+        )
+
+    def to_arrow(self) -> pa.Table:
+        """The table as it is on disk; an absent embedding is null, an unknown time too."""
+        import pyarrow as pa
+
+        n, width = self.embedding.shape
+        filled = np.where(self.present[:, None], self.embedding, np.float32(0)).astype(np.float32)
+        embedding = pa.FixedSizeListArray.from_arrays(
+            pa.array(filled.ravel(), pa.float32()), width, mask=pa.array(~self.present)
+        )
+        columns = {
+            "video_id": pa.array(self.video_id, pa.string()),
+            "content_id": pa.array(self.content_id, pa.string()),
+            "space_id": pa.array([self.space_id] * n, pa.string()),
+            "stream": pa.array([self.stream] * n, pa.string()),
+            "present": pa.array(self.present, pa.bool_()),
+            "reason": pa.array(self.reason, pa.string()),
+            "start_seconds": pa.array(self.start_seconds, pa.float64(), from_pandas=True),
+            "stop_seconds": pa.array(self.stop_seconds, pa.float64(), from_pandas=True),
+            "embedding": embedding,
+        }
+        about = {
+            "schema_version": SCHEMA_VERSION,
+            "stream": self.stream,
+            "space_id": self.space_id,
+            "lineage": self.lineage,
+        }
+        return pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(about, sort_keys=True)})
+
+
+def write(table: EmbeddingTable, folder: Path, *, replace: bool = False) -> Path:
+    """Writes `table` as one part file of `folder`, whole or not at all, named by its content; returns its path.
+
+    Args:
+        replace: remove the folder's other part files once the new one is there.
+    """
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(table.to_arrow(), buffer, compression="zstd", write_page_checksum=True)
+    data = buffer.getvalue()
+    path = folder / f"part-{hashlib.sha256(data).hexdigest()[:16]}.parquet"
+    older = [part for part in folder.glob("part-*.parquet") if part != path] if replace else []
+    write_bytes(path, data)
+    for part in older:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def read(path: Path | str) -> EmbeddingTable:
+    """The table in a Parquet file, or in all `part-*.parquet` of a folder (in the order of their names).
+
+    A row that is in two parts counts once if both say the same.
+
+    Raises:
+        EmbeddingsError: no such file, no parts, a damaged file, parts of different spaces, or two parts that disagree
+            on a row.
+    """
+    path = Path(path)
+    files = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise EmbeddingsError(f"{path} holds no part-*.parquet; run `embed` to make them")
+    tables = [_read_file(file) for file in files]
+    return _join(files, tables)
+
+
+def _read_file(path: Path) -> EmbeddingTable:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise EmbeddingsError(f"{path} does not exist; run `embed` to make it") from None
+    named = _PART.fullmatch(path.name)
+    if named and (found := hashlib.sha256(data).hexdigest()[:16]) != named[1]:
+        raise EmbeddingsError(f"{path} is corrupt: its content is {found}…; delete it and run `embed` again")
+    try:
+        arrow = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+        return _from_arrow(arrow, path)
+    except (pa.ArrowException, OSError) as error:
+        raise EmbeddingsError(
+            f"{path} is not a readable Parquet file ({error}); delete it and run `embed` again"
+        ) from error
+
+
+def _from_arrow(arrow: pa.Table, path: Path) -> EmbeddingTable:
+    import pyarrow as pa
+
+    wanted = (*TEXT_COLUMNS, "present", "start_seconds", "stop_seconds", "embedding")
+    if missing := [name for name in wanted if name not in arrow.column_names]:
+        raise EmbeddingsError(f"{path} has no column '{missing[0]}'; an embedding table has {', '.join(wanted)}")
+    kind = arrow.schema.field("embedding").type
+    if not pa.types.is_fixed_size_list(kind) or kind.value_type != pa.float32():
+        raise EmbeddingsError(f"{path}: column 'embedding' is {kind}; it must be fixed_size_list<float32>")
+    about = _about(arrow.schema.metadata, path)
+    text = {name: arrow.column(name).cast(pa.string()).fill_null("").to_pylist() for name in TEXT_COLUMNS}
+    spaces = sorted(set(zip(text["stream"], text["space_id"], strict=True)))
+    if len(spaces) > 1:
+        raise EmbeddingsError(f"{path} mixes {_space(spaces[0])} and {_space(spaces[1])}; one table is one space")
+    present = arrow.column("present").cast(pa.bool_()).fill_null(False).to_numpy()
+    column = arrow.column("embedding").combine_chunks()
+    embedding = np.full((len(arrow), kind.list_size), np.nan, dtype=np.float32)
+    stored = ~column.is_null().to_numpy(zero_copy_only=False)
+    if (lost := present & ~stored).any():
+        first = text["video_id"][int(np.argmax(lost))]
+        raise EmbeddingsError(f"{path}: {first} is marked present but its embedding is null")
+    embedding[stored] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, kind.list_size)
+    embedding[~present] = np.nan
+    stream, space = spaces[0] if spaces else (about.get("stream", ""), about.get("space_id", ""))
+    return EmbeddingTable(
+        stream=stream,
+        space_id=space,
+        video_id=text["video_id"],
+        content_id=text["content_id"],
+        present=present,
+        reason=text["reason"],
+        start_seconds=arrow.column("start_seconds").cast(pa.float64()).to_numpy(),
+        stop_seconds=arrow.column("stop_seconds").cast(pa.float64()).to_numpy(),
+        embedding=embedding,
+        lineage=about.get("lineage", {}),
+    )
+
+
+def _about(metadata: Mapping[bytes, bytes] | None, path: Path) -> dict[str, Any]:
+    """What our part of the file's metadata says; empty for a table that another program wrote."""
+    text = (metadata or {}).get(_METADATA.encode())
+    if text is None:
+        return {}
+    try:
+        about = json.loads(text)
+    except ValueError as error:
+        raise EmbeddingsError(f"{path}: its lineage is not JSON ({error}); delete it and run `embed` again") from error
+    if about.get("schema_version") != SCHEMA_VERSION:
+        raise EmbeddingsError(
+            f"{path} has schema version {about.get('schema_version')}; this program reads {SCHEMA_VERSION}; "
+            "run `embed` again"
+        )
+    return about
+
+
+def _join(files: Sequence[Path], tables: Sequence[EmbeddingTable]) -> EmbeddingTable:
+    first = tables[0]
+    for file, table in zip(files, tables, strict=True):
+        if (table.stream, table.space_id) != (first.stream, first.space_id):
+            raise EmbeddingsError(
+                f"{file.parent} mixes {_space((first.stream, first.space_id))} ({files[0].name}) and "
+                f"{_space((table.stream, table.space_id))} ({file.name}); run `embed` to bring them together"
+            )
+        if table.embedding.shape[1] != first.embedding.shape[1]:
+            raise EmbeddingsError(
+                f"{file} holds {table.embedding.shape[1]}-D embeddings, {files[0].name} {first.embedding.shape[1]}-D"
+            )
+    lineages = list({json.dumps(table.lineage, sort_keys=True): table.lineage for table in tables}.values())
+    joined = EmbeddingTable(
+        stream=first.stream,
+        space_id=first.space_id,
+        video_id=[value for table in tables for value in table.video_id],
+        content_id=[value for table in tables for value in table.content_id],
+        present=np.concatenate([table.present for table in tables]),
+        reason=[value for table in tables for value in table.reason],
+        start_seconds=np.concatenate([table.start_seconds for table in tables]),
+        stop_seconds=np.concatenate([table.stop_seconds for table in tables]),
+        embedding=np.concatenate([table.embedding for table in tables]),
+        lineage=lineages[0] if len(lineages) == 1 else {"parts": lineages},
+    )
+    return _without_repeats(joined, files[0] if len(files) == 1 else files[0].parent)
+
+
+def _without_repeats(table: EmbeddingTable, where: Path) -> EmbeddingTable:
+    kept: dict[tuple[str, float], int] = {}
+    for row, key in enumerate(table.row_keys()):
+        other = kept.setdefault(key, row)
+        if other != row and not _same(table, other, row):
+            raise EmbeddingsError(
+                f"{where} holds {key[0]} (from {key[1]:g} s) twice with different contents; "
+                "delete the folder and run `embed` again"
+            )
+    return table if len(kept) == len(table) else table.take(list(kept.values()))
+
+
+def _same(table: EmbeddingTable, a: int, b: int) -> bool:
+    return (
+        table.content_id[a] == table.content_id[b]
+        and table.reason[a] == table.reason[b]
+        and np.array_equal(table.stop_seconds[a], table.stop_seconds[b], equal_nan=True)
+        and np.array_equal(table.embedding[a], table.embedding[b], equal_nan=True)
+    )
+
+
+def _space(pair: tuple[str, str]) -> str:
+    return f"space {pair[1]} of '{pair[0]}'"
