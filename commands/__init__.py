@@ -1,1 +1,1 @@
-
+"""One file per command: validates, calls, prints. No maths."""

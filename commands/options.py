@@ -1,0 +1,43 @@
+"""Options that mean the same in every command."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Run = Annotated[Path, typer.Option("--run", help="Folder of this run: what it reads and writes.", show_default=True)]
+Data = Annotated[Path | None, typer.Option("--data", help="Folder the paths of videos are relative to.")]
+CacheDir = Annotated[
+    Path,
+    typer.Option(
+        "--cache", envvar="TRISTREAM_CACHE", help="Folder for what need not be computed twice; shared between runs."
+    ),
+]
+Preset = Annotated[str, typer.Option("--preset", help="Named settings: light (your own videos) or workshop (the demo's).")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; overrides the preset key by key.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. sampler.n_samples=60; overrides --config."),
+]
+Streams = Annotated[str | None, typer.Option("--streams", metavar="A,B", help="Streams to use; default: all there are.")]
+Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.")]
+Device = Annotated[str, typer.Option("--device", help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.")]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Videos decoded at the same time, each in a process of its own.")
+]
+WeightsDir = Annotated[
+    Path | None,
+    typer.Option("--weights-dir", envvar="TRISTREAM_WEIGHTS", help="Folder relative names of weights files are found in."),
+]
+Deterministic = Annotated[
+    bool, typer.Option("--deterministic", help="Only algorithms that give the same bits every time; slower on a GPU.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout; the rest on stderr.")]
+Force = Annotated[bool, typer.Option("--force", help="Do again what is already done.")]
+
+RUN = Path("runs/default")
+CACHE = Path("cache")
+WORKERS = os.cpu_count() or 1

@@ -1,0 +1,151 @@
+"""What is in force: flag over TOML file over preset over default; unknown keys refused with the valid ones named."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+import streams
+from commands.screen import Mistake
+from streams.config import DataConfig, SamplerConfig
+
+PRESETS = Path(__file__).with_name("presets")
+
+
+class FusionConfig(BaseModel, extra="forbid", frozen=True):
+    """The linear SVM (paper, sections III-D and IV-G)."""
+
+    l2: float = Field(1e-2, gt=0, description="the paper's 'regularisation parameter'")
+    reading: Literal["mean_hinge", "keras", "libsvm"] = Field("mean_hinge", description="what l2 multiplies")
+    n_resamples: int = Field(2000, ge=100, description="bootstrap resamples of groups, for the intervals")
+
+
+class DetectorConfig(BaseModel, extra="forbid", frozen=True):
+    """The autoencoder on fused embeddings (paper, section VII)."""
+
+    hidden_dims: tuple[int, ...] = (128,)
+    bottleneck: int = Field(16, ge=1, description="narrower than the input, so that only the usual passes")
+    max_epochs: int = Field(400, ge=1)
+    quantile: float = Field(0.95, gt=0, lt=1, description="of normal validation scores: the threshold")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings in force, and where they came from."""
+
+    data: DataConfig
+    sampler: SamplerConfig
+    streams: Mapping[str, Any]
+    fusion: FusionConfig
+    detector: DetectorConfig
+    source: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored with every artifact."""
+        parts = {"data": self.data, "sampler": self.sampler, "fusion": self.fusion, "detector": self.detector}
+        return {
+            "source": self.source,
+            **{name: part.model_dump(mode="json") for name, part in parts.items()},
+            "streams": {name: config.model_dump(mode="json") for name, config in self.streams.items()},
+        }
+
+
+def load(
+    preset: str,
+    file: Path | None = None,
+    assignments: Sequence[str] = (),
+    *,
+    stream_names: Sequence[str] = (),
+    weights_dir: Path | None = None,
+) -> Settings:
+    """The settings in force.
+
+    Args:
+        preset: name of a shipped preset.
+        file: the user's TOML file.
+        assignments: "section.key=value", values as in TOML.
+        stream_names: streams whose configuration is wanted; loading one imports torch.
+        weights_dir: where relative names of weights files are found.
+
+    Raises:
+        Mistake: an unknown preset, key or value; the message names the valid ones.
+    """
+    path = PRESETS / f"{preset}.toml"
+    if not path.exists():
+        raise Mistake(f"unknown preset '{preset}'; available: {', '.join(sorted(p.stem for p in PRESETS.glob('*.toml')))}")
+    merged = _read(path)
+    merged["streams"] = {k: v for k, v in merged.get("streams", {}).items() if k in streams.names()}
+    source = f"preset {preset}"
+    if file is not None:
+        merged, source = _merge(merged, _read(file)), f"{source}, {file}"
+    for assignment in assignments:
+        merged, source = _merge(merged, _assignment(assignment)), f"{source}, {assignment}"
+    sections = {"data": DataConfig, "sampler": SamplerConfig, "fusion": FusionConfig, "detector": DetectorConfig}
+    for section in merged:
+        if section not in {*sections, "streams"}:
+            raise Mistake(f"unknown section [{section}]; valid: {', '.join([*sections, 'streams.<name>'])}")
+    for name in merged["streams"]:
+        if name not in streams.names():
+            raise Mistake(f"unknown section [streams.{name}]; available: {', '.join(streams.names())}")
+    parts = {name: _validate(model, merged.get(name, {}), name) for name, model in sections.items()}
+    configs = {}
+    for name in stream_names:
+        values = dict(merged["streams"].get(name, {}))
+        if weights_dir is not None and "encoder_weights" in values:
+            values["encoder_weights"] = weights_dir / values["encoder_weights"]
+        configs[name] = _validate(streams.load(name).Config, values, f"streams.{name}")
+    return Settings(**parts, streams=configs, source=source)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Mistake(f"--config {path} does not exist") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Mistake(f"{path} is not TOML: {error}") from error
+
+
+def _assignment(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise Mistake(f"--set {text} is not KEY=VALUE, e.g. sampler.n_samples=60")
+    try:
+        parsed = tomllib.loads(f"{key} = {value}")
+    except tomllib.TOMLDecodeError:
+        try:
+            parsed = tomllib.loads(f'{key} = "{value}"')
+        except tomllib.TOMLDecodeError as error:
+            raise Mistake(f"--set {text}: {error}") from error
+    return parsed
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _validate(model: type[Any], values: Mapping[str, Any], section: str) -> Any:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise Mistake("; ".join(_sentence(model, section, problem) for problem in error.errors())) from error
+
+
+def _sentence(model: type[Any], section: str, problem: Any) -> str:
+    """One problem of pydantic in our words: which key, what it is, what it must be."""
+    *parents, key = [str(part) for part in problem["loc"]]
+    where = ".".join([section, *parents])
+    if problem["type"] == "extra_forbidden":
+        for parent in parents:
+            model = model.model_fields[parent].annotation
+        return f"unknown key '{key}' in [{where}]; valid: {', '.join(model.model_fields)}"
+    return f"[{where}] {key} = {problem['input']!r}: {problem['msg']}"

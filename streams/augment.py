@@ -1,0 +1,69 @@
+"""Random views of pictures and of flow: flips, crops, shifts, rolls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from pydantic import BaseModel, Field
+
+
+class AugmentConfig(BaseModel, extra="forbid", frozen=True):
+    """What one view of a training video may differ in."""
+
+    flip: bool = True
+    crop_scale: tuple[float, float] = Field((0.75, 1.0), description="side of the crop over the side of the picture")
+    shift: float = Field(0.15, ge=0, description="centre of the crop, off by up to this part of the side")
+    roll: bool = Field(False, description="torus shift; only right where pictures have no border (the workshop's)")
+
+
+@dataclass(frozen=True)
+class Views:
+    """Drawn parameters, one for each picture of a batch."""
+
+    flipped: Bool[np.ndarray, " B"]
+    scale: Float[np.ndarray, " B"]
+    shift: Float[np.ndarray, "B 2"]
+    roll: Float[np.ndarray, "B 2"]
+
+    def repeat(self, n: int) -> Views:
+        """The first view, `n` times: all segments of a video are seen alike."""
+        return Views(
+            *(np.repeat(values[:1], n, axis=0) for values in (self.flipped, self.scale, self.shift, self.roll))
+        )
+
+
+def draw_views(n: int, config: AugmentConfig, generator: np.random.Generator) -> Views:
+    """`n` random views."""
+    return Views(
+        flipped=(generator.random(n) < 0.5) & config.flip,
+        scale=generator.uniform(*config.crop_scale, n),
+        shift=generator.uniform(-config.shift, config.shift, (n, 2)),
+        roll=generator.random((n, 2)) * config.roll,
+    )
+
+
+def apply_views(
+    pictures: Float[torch.Tensor, "B C H W"], views: Views, *, padding: str = "zeros"
+) -> Float[torch.Tensor, "B C H W"]:
+    """Each picture as its view sees it, at the size it has.
+
+    Flow keeps its unit: a crop is a camera that stands closer, and the network must bear that. Who flips flow must
+    negate its x components as well (`views.flipped` says where).
+    """
+    height, width = pictures.shape[2:]
+    if views.roll.any():
+        steps = np.floor(views.roll * (height, width)).astype(int)
+        pictures = torch.stack([p.roll((int(y), int(x)), (1, 2)) for p, (y, x) in zip(pictures, steps, strict=True)])
+    if not views.flipped.any() and (views.scale == 1).all() and not views.shift.any():
+        return pictures
+    theta = np.zeros((len(pictures), 2, 3), np.float32)
+    theta[:, 0, 0] = np.where(views.flipped, -views.scale, views.scale)
+    theta[:, 1, 1] = views.scale
+    theta[:, :, 2] = 2 * views.shift
+    grid = torch.nn.functional.affine_grid(torch.from_numpy(theta), list(pictures.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(
+        pictures, grid.to(pictures), mode="bilinear", padding_mode=padding, align_corners=False
+    )

@@ -1,0 +1,68 @@
+"""What can be chosen about a stream and is common to all of them. The defaults are the paper's (Tkachenko 2018)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+
+class DataConfig(BaseModel, extra="forbid", frozen=True):
+    """How a video is read."""
+
+    max_side_px: int = Field(320, ge=16, description="pictures are scaled down until their longer side fits")
+    flow_from: Path | None = Field(None, description="folder of precomputed flow, looked up by video_id")
+
+
+class SamplerConfig(BaseModel, extra="forbid", frozen=True):
+    """Which pictures of a video are looked at (paper, section IV-F; the rule is in `flow.sampling`)."""
+
+    method: Literal["adaptive", "uniform"] = "adaptive"
+    n_samples: int = Field(180, ge=1, description="budget per video")
+    n_segments: int = Field(16, ge=1, description="stretches the budget is shared among, by their motion")
+    max_seconds: float = Field(36.0, gt=0, description="the rest of a longer video is not looked at")
+    estimator: str = Field("dis_ultrafast", description="optical flow that measures the motion")
+    max_side_px: int = Field(128, ge=16, description="pictures are scaled down to this before motion is measured")
+
+
+class AggregatorConfig(BaseModel, extra="forbid", frozen=True):
+    """Sequence of segment embeddings to video embedding (paper, section IV-E)."""
+
+    kind: Literal["gru", "lstm", "mean", "mean_deviation"] = "gru"
+    hidden_dim: int = Field(512, ge=1)
+    n_layers: int = Field(2, ge=1)
+    bidirectional: bool = True
+    dropout: float = Field(0.5, ge=0, lt=1, description="on the input, between layers, and before the softmax layer")
+
+
+class TrainingConfig(BaseModel, extra="forbid", frozen=True):
+    """One phase of training. The defaults are the paper's for the BiGRU (section V-D)."""
+
+    epochs: int = Field(200, ge=1, description="at most")
+    batch_size: int = Field(32, ge=1)
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: float = Field(1e-2, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov; the paper does not say its value")
+    schedule: Literal["plateau", "one_cycle", "constant"] = "plateau"
+    reduce_patience: int = Field(5, ge=1, description="plateau: divide the rate by 10 at this many epochs without gain")
+    stop_patience: int | None = Field(10, description="stop after this many epochs without gain; none: never")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+class EncoderPhase(TrainingConfig, extra="forbid", frozen=True):
+    """How the CNN is trained.
+
+    `segments`: on single random segments, each with its video's label. `end_to_end`: together with the aggregator,
+    on whole sequences. `frozen`: not at all.
+    """
+
+    mode: Literal["segments", "end_to_end", "frozen"] = "segments"
+    segments_per_video: int = Field(1, ge=1, description="random segments of each video in one epoch (mode segments)")
+
+
+class AggregatorPhase(TrainingConfig, extra="forbid", frozen=True):
+    """How the aggregator is trained, on the segment embeddings of the finished encoder."""
+
+    n_views: int = Field(1, ge=1, description="augmented versions of each training video to learn from; 1: as it is")

@@ -1,0 +1,244 @@
+"""Many videos → segment embeddings → video embeddings: decoded once, overlapped, cached, one state for each video."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from media.limits import Rejected
+
+from store.cache import Cache
+from store.lineage import versions
+from streams.encoding import BatchFiller
+from streams.model import TrainedStream, pad
+from streams.segments import Absent, Footage, Segments
+from streams.stream import Stream
+from streams.video import Video
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+@dataclass(frozen=True)
+class SegmentEmbeddings:
+    """What an encoder made of one video, and where in the video it looked.
+
+    Attributes:
+        embedding: (S, D) float32; no rows where the video does not have the stream.
+        start_seconds: of each segment.
+        stop_seconds: of each segment.
+        absent: stable reason why there are none, or "".
+        reasons: stable codes of what is degraded about the video.
+    """
+
+    embedding: Float[np.ndarray, "S D"]
+    start_seconds: Float[np.ndarray, " S"]
+    stop_seconds: Float[np.ndarray, " S"]
+    absent: str = ""
+    reasons: tuple[str, ...] = ()
+
+    def to_entry(self) -> dict[str, np.ndarray]:
+        """Arrays for the cache."""
+        notes = json.dumps([self.absent, *self.reasons]).encode()
+        return {
+            "embedding": self.embedding,
+            "start_seconds": self.start_seconds,
+            "stop_seconds": self.stop_seconds,
+            "notes": np.frombuffer(notes, np.uint8),
+        }
+
+    @classmethod
+    def from_entry(cls, entry: Mapping[str, np.ndarray]) -> SegmentEmbeddings:
+        """What `to_entry` wrote."""
+        absent, *reasons = json.loads(entry["notes"].tobytes())
+        return cls(entry["embedding"], entry["start_seconds"], entry["stop_seconds"], absent, tuple(reasons))
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """What became of one video.
+
+    Attributes:
+        video: which.
+        embeddings: stream → video embedding (E,) float32, for the streams it has.
+        segments: stream → where the stream looked.
+        absent: stream → stable reason, for the streams it does not have.
+        reasons: stable codes of what is degraded about it.
+        rejected: sentence that names the file, or "".
+        rejected_reason: stable code, or "".
+    """
+
+    video: Video
+    embeddings: Mapping[str, Float[np.ndarray, " E"]]
+    segments: Mapping[str, SegmentEmbeddings]
+    absent: Mapping[str, str]
+    reasons: tuple[str, ...]
+    rejected: str = ""
+    rejected_reason: str = ""
+
+    @property
+    def status(self) -> str:
+        """ok, degraded or rejected."""
+        return "rejected" if self.rejected else "degraded" if self.reasons or self.absent else "ok"
+
+
+def in_order(work: Callable[[In], Out], things: Iterable[In], *, n_threads: int) -> Iterator[Out]:
+    """`work` of each thing, in their order; only a few are in hand at any time, so memory stays flat."""
+    with ThreadPoolExecutor(n_threads) as pool:
+        waiting: deque[Future[Out]] = deque()
+        try:
+            for thing in things:
+                waiting.append(pool.submit(work, thing))
+                if len(waiting) > n_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def gather_footage(
+    videos: Sequence[Video], stream: Stream, config: object, sampler: object, *, n_threads: int
+) -> Iterator[tuple[Video, Footage | Absent | Rejected]]:
+    """What `stream` keeps of each video, in order; or why there is nothing."""
+
+    def work(video: Video) -> tuple[Video, Footage | Absent | Rejected]:
+        try:
+            return video, stream.footage(video, config, sampler)  # type: ignore[arg-type]
+        except (Absent, Rejected) as why:
+            return video, why
+        finally:
+            video.forget()
+
+    return in_order(work, videos, n_threads=n_threads)
+
+
+def extract(
+    videos: Iterable[Video],
+    trained: Sequence[TrainedStream],
+    *,
+    cache: Cache,
+    device: torch.device,
+    n_threads: int,
+    force: bool = False,
+) -> Iterator[VideoResult]:
+    """Video embeddings of every video by every stream, in order.
+
+    A video is decoded at most once, and not at all when every stream finds its segment embeddings in the cache.
+
+    Args:
+        videos: drawn one by one.
+        trained: the streams.
+        cache: of segment embeddings.
+        device: where the networks run.
+        n_threads: videos that are decoded and cut while the networks run.
+        force: compute even what is in the cache.
+    """
+    keys = {stream.name: _key_parts(stream, device) for stream in trained}
+
+    def prepare(video: Video) -> _Job:
+        job = _Job(video)
+        for stream in trained:
+            key = cache.key(content_id=video.content_id, flow=video.flow_source(), **keys[stream.name])
+            entry = None if force else cache.get("segments", key)
+            if entry is not None:
+                job.done[stream.name] = SegmentEmbeddings.from_entry(entry)
+                continue
+            try:
+                footage = stream.stream.footage(video, stream.config, stream.sampler)
+                job.todo[stream.name] = (key, stream.stream.cut(footage, stream.config), video.reasons(footage.reasons))
+            except Absent as absent:
+                job.done[stream.name] = _nothing(absent.reason, video.reasons())
+                cache.put("segments", key, job.done[stream.name].to_entry())
+            except Rejected as rejected:
+                job.rejected = rejected
+                break
+        video.forget()
+        return job
+
+    for stream in trained:
+        stream.model.to(device).eval()
+    jobs = in_order(prepare, videos, n_threads=n_threads)
+    for stream in trained:
+        jobs = _encoded(jobs, stream, cache, device)
+    for job in jobs:
+        yield _finish(job, trained, device)
+
+
+@dataclass
+class _Job:
+    """A video on its way: which streams are done, which segments are still to be encoded."""
+
+    video: Video
+    done: dict[str, SegmentEmbeddings]
+    todo: dict[str, tuple[str, Segments, tuple[str, ...]]]
+    rejected: Rejected | None = None
+
+    def __init__(self, video: Video) -> None:
+        self.video, self.done, self.todo = video, {}, {}
+
+
+def _encoded(jobs: Iterable[_Job], stream: TrainedStream, cache: Cache, device: torch.device) -> Iterator[_Job]:
+    """The same jobs in the same order, with one stream's segments encoded; batches are filled across videos."""
+    passing: deque[_Job] = deque()  # in order; those with work wait in here until it is done
+    filler: BatchFiller[_Job] = BatchFiller(stream.model.encoder, stream.config.encode_batch_size, device)
+
+    def settle(finished: Iterable[tuple[_Job, np.ndarray]]) -> None:
+        for job, embedding in finished:
+            key, segments, reasons = job.todo.pop(stream.name)
+            result = SegmentEmbeddings(embedding, segments.start_seconds, segments.stop_seconds, reasons=reasons)
+            cache.put("segments", key, result.to_entry())
+            job.done[stream.name] = result
+
+    for job in jobs:
+        passing.append(job)
+        if stream.name in job.todo:
+            settle(filler.add(job, job.todo[stream.name][1]))
+        while passing and stream.name not in passing[0].todo:
+            yield passing.popleft()
+    settle(filler.finish())
+    yield from passing
+
+
+def _finish(job: _Job, trained: Sequence[TrainedStream], device: torch.device) -> VideoResult:
+    """Aggregates, one video at a time: a video's embedding does not depend on its mates."""
+    embeddings = {}
+    for stream in trained:
+        segments = job.done.get(stream.name)
+        if job.rejected is None and segments is not None and not segments.absent:
+            sequence, length = pad([segments.embedding])
+            with torch.inference_mode():
+                embeddings[stream.name] = stream.model.aggregate(sequence.to(device), length)[0].float().cpu().numpy()
+    absent = {name: segments.absent for name, segments in job.done.items() if segments.absent}
+    reasons = {reason for segments in job.done.values() for reason in segments.reasons} | set(absent.values())
+    if job.rejected is not None:
+        return VideoResult(job.video, {}, {}, {}, (), str(job.rejected), job.rejected.reason)
+    if not embeddings and trained:
+        why = ", ".join(f"{name}: {reason}" for name, reason in sorted(absent.items()))
+        sentence = f"{job.video.video_id} can be used by none of the requested streams ({why})"
+        return VideoResult(job.video, {}, job.done, absent, (), sentence, sorted(absent.values())[0])
+    return VideoResult(job.video, embeddings, job.done, absent, tuple(sorted(reasons)))
+
+
+def _nothing(reason: str, reasons: tuple[str, ...]) -> SegmentEmbeddings:
+    none = np.zeros(0)
+    return SegmentEmbeddings(np.zeros((0, 0), np.float32), none, none, reason, reasons)
+
+
+def _key_parts(stream: TrainedStream, device: torch.device) -> dict[str, object]:
+    """What, beside the video, decides the bits of a segment embedding."""
+    return {
+        "segments": stream.segment_identity(),
+        "batch_size": stream.config.encode_batch_size,
+        "backend": f"torch-{device.type}",
+        "n_threads": torch.get_num_threads(),
+        "versions": versions(),
+    }

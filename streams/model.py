@@ -1,0 +1,190 @@
+"""Encoder, aggregator and classifier of one stream, composed; and the checkpoint they travel in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import nn
+
+import streams
+from store.checkpoint import load_artifact, load_config, save_artifact
+from store.lineage import space_id, versions
+from streams import aggregator
+from streams.config import DataConfig, SamplerConfig
+from streams.stream import Encoder, Stream
+
+CONFIG_FILE = "config.json"
+SCHEMA = 1  # raised by hand when the same weights give other embeddings
+
+
+class StreamModel(nn.Module):
+    """Segments → segment embeddings → video embedding → logits.
+
+    Args:
+        encoder: with `embed` and `embedding_dim`.
+        aggregator: (segment embeddings (B, S, D), lengths (B,)) → (B, E), with `embedding_dim`.
+        n_classes: of the softmax layer.
+        dropout: before the softmax layer (the paper's third).
+    """
+
+    def __init__(self, encoder: Encoder, aggregator: nn.Module, n_classes: int, *, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.aggregator = aggregator
+        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(aggregator.embedding_dim, n_classes))
+
+    def aggregate(
+        self, embeddings: Float[torch.Tensor, "B S D"], lengths: Int[torch.Tensor, " B"]
+    ) -> Float[torch.Tensor, "B E"]:
+        """Video embeddings."""
+        return self.aggregator(embeddings, lengths)
+
+    def classify(
+        self, embeddings: Float[torch.Tensor, "B S D"], lengths: Int[torch.Tensor, " B"]
+    ) -> Float[torch.Tensor, "B n_classes"]:
+        """Logits from segment embeddings."""
+        return self.classifier(self.aggregate(embeddings, lengths))
+
+    def forward(self, segments: torch.Tensor, lengths: Int[torch.Tensor, " B"]) -> Float[torch.Tensor, "B n_classes"]:
+        """Logits from the segments of B videos, one after the other along the first axis."""
+        embeddings = self.encoder.embed(segments)  # (sum of lengths, D)
+        padded = nn.utils.rnn.pad_sequence(embeddings.split(lengths.tolist()), batch_first=True)  # (B, S, D)
+        return self.classify(padded, lengths)
+
+
+@dataclass
+class TrainedStream:
+    """A stream, how it was configured, and what it learned.
+
+    Attributes:
+        stream: the folder's object.
+        config: its own configuration.
+        sampler: which segments it looks at.
+        data: how its videos are read.
+        classes: labels in the order of the logits: the sorted labels of the training split.
+        model: on the CPU, in eval mode.
+        encoder_sha256: of the encoder's weights.
+        model_sha256: of all weights.
+        lineage: what it was trained on and with; free of secrets, for people.
+    """
+
+    stream: Stream
+    config: Any
+    sampler: SamplerConfig
+    data: DataConfig
+    classes: tuple[str, ...]
+    model: StreamModel
+    encoder_sha256: str
+    model_sha256: str
+    lineage: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.stream.name
+
+    @property
+    def space_id(self) -> str:
+        """What another video's embedding must share to be compared with this stream's."""
+        return space_id({**self.segment_identity(), "model_sha256": self.model_sha256, "schema": SCHEMA})
+
+    def segment_identity(self) -> dict[str, Any]:
+        """What defines a segment embedding: how a video is read, sampled and cut, and the encoder's weights."""
+        training_only = {"encoder_training", "aggregator_training", "aggregator", "augment", "encode_batch_size"}
+        return {
+            "stream": self.name,
+            "stream_schema": self.stream.schema,
+            "config": self.config.model_dump(mode="json", exclude=training_only),
+            "sampler": self.sampler.model_dump(mode="json"),
+            "data": self.data.model_dump(mode="json", exclude={"flow_from"}),
+            "encoder_sha256": self.encoder_sha256,
+            "precision": "float32",
+        }
+
+
+def build_model(stream: Stream, config: Any, n_classes: int) -> StreamModel:
+    """A new model as `config` says, with random weights (or the encoder's from the file `config` names)."""
+    encoder = stream.build_encoder(config, n_classes)
+    parts = config.aggregator
+    built = aggregator.build(
+        parts.kind,
+        encoder.embedding_dim,
+        hidden_dim=parts.hidden_dim,
+        n_layers=parts.n_layers,
+        bidirectional=parts.bidirectional,
+        dropout=parts.dropout,
+    )
+    return StreamModel(encoder, built, n_classes, dropout=parts.dropout)
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """sha256 over names, shapes and bytes of every parameter and buffer."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        array = tensor.detach().cpu().contiguous().numpy()
+        sha.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+def save(folder: Path, trained: TrainedStream) -> None:
+    """Writes checkpoint.safetensors and config.json; nothing in them is code."""
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in trained.model.state_dict().items()}
+    config = {
+        "stream": trained.name,
+        "config": trained.config.model_dump(mode="json"),
+        "sampler": trained.sampler.model_dump(mode="json"),
+        "data": trained.data.model_dump(mode="json"),
+        "classes": list(trained.classes),
+        "encoder_sha256": trained.encoder_sha256,
+        "model_sha256": trained.model_sha256,
+        "space_id": trained.space_id,
+        "lineage": dict(trained.lineage),
+        "versions": versions(),
+    }
+    save_artifact(folder / "checkpoint", arrays, config, config_file=CONFIG_FILE)
+
+
+def load(folder: Path) -> TrainedStream:
+    """The stream that was trained into `folder`.
+
+    Raises:
+        ArtifactError: a file is missing or damaged.
+        ValueError: its stream is not installed.
+    """
+    arrays, stored = load_artifact(folder / "checkpoint", config_file=CONFIG_FILE)
+    stream = streams.load(stored["stream"])
+    config = stream.Config.model_validate(stored["config"])
+    if getattr(config, "encoder_weights", None) is not None:  # the weights are in the checkpoint
+        config = config.model_copy(update={"encoder_weights": None})
+    model = build_model(stream, config, len(stored["classes"]))
+    model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
+    return TrainedStream(
+        stream=stream,
+        config=stream.Config.model_validate(stored["config"]),
+        sampler=SamplerConfig.model_validate(stored["sampler"]),
+        data=DataConfig.model_validate(stored["data"]),
+        classes=tuple(stored["classes"]),
+        model=model.eval(),
+        encoder_sha256=stored["encoder_sha256"],
+        model_sha256=stored["model_sha256"],
+        lineage=stored["lineage"],
+    )
+
+
+def stored_space_id(folder: Path) -> str:
+    """The `space_id` of the checkpoint in `folder`, without loading its weights."""
+    return str(load_config(folder / "checkpoint", config_file=CONFIG_FILE)["space_id"])
+
+
+def pad(sequences: Sequence[Float[np.ndarray, "S D"]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Segment embeddings of several videos as (B, S, D), zeros at the ends, and their lengths (B,)."""
+    tensors = [torch.from_numpy(np.ascontiguousarray(sequence)) for sequence in sequences]
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    return nn.utils.rnn.pad_sequence(tensors, batch_first=True), lengths

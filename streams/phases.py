@@ -1,0 +1,212 @@
+"""How one stream learns: first its encoder, then its aggregator, each phase skippable and resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from store.lineage import digest
+from streams.encoding import encode
+from streams.model import StreamModel, build_model, pad, weights_sha256
+from streams.segments import Footage
+from streams.stream import Stream
+from streams.training import Batch, Phase, batches_of, run_phase
+
+VAL_SEGMENTS = 8  # of each validation video, evenly spread; more cost time and change little
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled video as a stream keeps it."""
+
+    video_id: str
+    footage: Footage
+    label: int
+
+
+def train(
+    stream: Stream,
+    config: Any,
+    train_examples: Sequence[Example],
+    val_examples: Sequence[Example],
+    n_classes: int,
+    *,
+    seed: int,
+    device: torch.device,
+    state_folder: Path | None = None,
+    signature: str = "",
+    on_epoch: Callable[[str, dict[str, float]], None] = lambda phase, metrics: None,
+) -> StreamModel:
+    """A model that has learned the training examples, on the CPU, in eval mode.
+
+    Args:
+        stream: what cuts the footage and builds the encoder.
+        config: the stream's own.
+        train_examples: what is learned.
+        val_examples: what the best epoch is chosen by.
+        n_classes: of the softmax layers.
+        seed: everything drawn follows from it.
+        device: where to train.
+        state_folder: where resumable states are kept until the end; None: nowhere.
+        signature: names the data and the configuration the states belong to.
+        on_epoch: (name of the phase, metrics of an epoch).
+
+    Raises:
+        TrainingDiverged: a loss is not finite.
+        ValueError: fewer than two classes.
+    """
+    if n_classes < 2:
+        raise ValueError(
+            f"the training videos have {n_classes} class; cross-entropy needs two. Take trained streams from another run "
+            "(--from RUN) instead"
+        )
+    torch.manual_seed(int(digest([seed, stream.name, "weights"])[:8], 16))
+    model = build_model(stream, config, n_classes)
+
+    def run(phase: Phase) -> None:
+        run_phase(
+            phase,
+            seed=seed,
+            device=device,
+            state=None if state_folder is None else state_folder / f"state-{phase.name}",
+            signature=signature,
+            on_epoch=lambda metrics: on_epoch(phase.name, metrics),
+        )
+
+    mode = config.encoder_training.mode
+    if mode == "segments":
+        run(encoder_phase(stream, config, model, train_examples, val_examples))
+    elif mode == "end_to_end":
+        run(end_to_end_phase(stream, config, model, train_examples, val_examples))
+        return model.cpu().eval()
+    run(aggregator_phase(stream, config, model, train_examples, val_examples, seed=seed, device=device))
+    return model.cpu().eval()
+
+
+def encoder_phase(
+    stream: Stream, config: Any, model: StreamModel, train_examples: Sequence[Example], val_examples: Sequence[Example]
+) -> Phase:
+    """Single random segments, each with the label of its video."""
+    settings = config.encoder_training
+    pool = list(train_examples) * settings.segments_per_video
+    # The validation segments are the same in every epoch: cut once, a few of each video.
+    held_out: list[tuple[torch.Tensor, Example]] = []
+    for example in val_examples:
+        segments = stream.cut(example.footage, config)
+        for index in np.unique(np.linspace(0, len(segments) - 1, min(VAL_SEGMENTS, len(segments))).round().astype(int)):
+            held_out.append((torch.from_numpy(np.ascontiguousarray(segments.read(index, index + 1)[0])), example))
+
+    def train_batches(generator: np.random.Generator) -> Iterator[Batch]:
+        for rows in batches_of(len(pool), settings.batch_size, generator):
+            picked = [pool[row] for row in rows]
+            inputs = stream.training_segments([example.footage for example in picked], config, generator)
+            yield _batch((inputs,), picked)
+
+    def val_batches() -> Iterator[Batch]:
+        for rows in batches_of(len(held_out), config.encode_batch_size):
+            picked = [held_out[row] for row in rows]
+            yield _batch((torch.stack([segment for segment, _ in picked]),), [example for _, example in picked])
+
+    return Phase(
+        name=f"{stream.name}-encoder",
+        config=settings,
+        module=model.encoder,  # type: ignore[arg-type]
+        logits=model.encoder,
+        n_batches=len(batches_of(len(pool), settings.batch_size)),
+        train_batches=train_batches,
+        val_batches=val_batches,
+    )
+
+
+def end_to_end_phase(
+    stream: Stream, config: Any, model: StreamModel, train_examples: Sequence[Example], val_examples: Sequence[Example]
+) -> Phase:
+    """Whole sequences through encoder and aggregator together."""
+    settings = config.encoder_training
+
+    def batch(picked: Sequence[Example], generator: np.random.Generator | None) -> Batch:
+        cuts = [torch.from_numpy(stream.cut(example.footage, config, generator).array) for example in picked]
+        return _batch((torch.cat(cuts), torch.tensor([len(cut) for cut in cuts])), picked)
+
+    def train_batches(generator: np.random.Generator) -> Iterator[Batch]:
+        for rows in batches_of(len(train_examples), settings.batch_size, generator):
+            yield batch([train_examples[row] for row in rows], generator)
+
+    def val_batches() -> Iterator[Batch]:
+        for rows in batches_of(len(val_examples), settings.batch_size):
+            yield batch([val_examples[row] for row in rows], None)
+
+    return Phase(
+        name=f"{stream.name}-end_to_end",
+        config=settings,
+        module=model,
+        logits=model,
+        n_batches=len(batches_of(len(train_examples), settings.batch_size)),
+        train_batches=train_batches,
+        val_batches=val_batches,
+    )
+
+
+def aggregator_phase(
+    stream: Stream,
+    config: Any,
+    model: StreamModel,
+    train_examples: Sequence[Example],
+    val_examples: Sequence[Example],
+    *,
+    seed: int,
+    device: torch.device,
+) -> Phase:
+    """Sequences of segment embeddings from the finished encoder; it is not changed any more."""
+    settings = config.aggregator_training
+    # One phase of its own weights: the encoder's are left out of what is saved, restored and optimised.
+    module = torch.nn.ModuleDict({"aggregator": model.aggregator, "classifier": model.classifier})
+    generator = np.random.default_rng(int(digest([seed, stream.name, "views"])[:8], 16))
+
+    def embed(example: Example, view: int) -> Float[np.ndarray, "S D"]:
+        segments = stream.cut(example.footage, config, generator if view > 0 else None)
+        return encode(model.encoder, segments, batch_size=config.encode_batch_size, device=device)
+
+    views = [[embed(example, view) for view in range(settings.n_views)] for example in train_examples]
+    held_out = [embed(example, 0) for example in val_examples]
+
+    def train_batches(generator: np.random.Generator) -> Iterator[Batch]:
+        for rows in batches_of(len(views), settings.batch_size, generator):
+            sequences = [views[row][generator.integers(settings.n_views)] for row in rows]
+            yield _batch(pad(sequences), [train_examples[row] for row in rows])
+
+    def val_batches() -> Iterator[Batch]:
+        for rows in batches_of(len(held_out), settings.batch_size):
+            yield _batch(pad([held_out[row] for row in rows]), [val_examples[row] for row in rows])
+
+    return Phase(
+        name=f"{stream.name}-aggregator",
+        config=settings,
+        module=module,
+        logits=lambda sequences, lengths: module["classifier"](module["aggregator"](sequences, lengths)),
+        n_batches=len(batches_of(len(views), settings.batch_size)),
+        train_batches=train_batches,
+        val_batches=val_batches,
+    )
+
+
+def training_signature(config: Any, train_examples: Sequence[Example], val_examples: Sequence[Example]) -> str:
+    """Names what a training depends on, so that a state made with other data or another configuration is not taken up."""
+    parts = [[example.video_id, example.label, len(example.footage.array)] for example in train_examples]
+    held_out = [[example.video_id, example.label, len(example.footage.array)] for example in val_examples]
+    return digest([config.model_dump(mode="json"), parts, held_out])
+
+
+def encoder_sha256(model: StreamModel) -> str:
+    """sha256 of the encoder's weights."""
+    return weights_sha256(model.encoder)  # type: ignore[arg-type]
+
+
+def _batch(inputs: tuple[torch.Tensor, ...], examples: Sequence[Example]) -> Batch:
+    return Batch(inputs, torch.tensor([example.label for example in examples]), [e.video_id for e in examples])

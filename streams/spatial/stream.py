@@ -1,0 +1,103 @@
+"""The spatial stream: what a single picture shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import BaseModel, Field
+
+from flow.sampling import sample_indices, uniform_indices
+from streams.augment import AugmentConfig, apply_views, draw_views
+from streams.config import AggregatorConfig, AggregatorPhase, EncoderPhase, SamplerConfig
+from streams.segments import Footage, Segments
+from streams.spatial.encoder import build_encoder
+from streams.stream import Encoder
+from streams.video import Video, squash
+
+
+class SpatialConfig(BaseModel, extra="forbid", frozen=True):
+    """Pictures and their CNN."""
+
+    encoder: str = Field("small", description="'small', or the name of any 2-D CNN of timm")
+    encoder_weights: Path | None = Field(None, description="local safetensors file for a timm CNN; none: from scratch")
+    widths: tuple[int, ...] = Field((16, 32, 64, 64), description="channels of the 'small' encoder's blocks")
+    embedding_dim: int | None = Field(None, description="of the 'small' encoder; none: mean over space")
+    input_size: tuple[int, int] = Field((96, 96), description="height and width pictures are squashed to, px")
+    encoder_dropout: float = Field(0.0, ge=0, lt=1)
+    brightness: float = Field(0.0, ge=0, description="training: brightness off by up to this part")
+    augment: AugmentConfig = AugmentConfig()
+    encode_batch_size: int = Field(32, ge=1, description="fixed: the last batch is padded")
+    encoder_training: EncoderPhase = EncoderPhase()
+    aggregator: AggregatorConfig = AggregatorConfig()
+    aggregator_training: AggregatorPhase = AggregatorPhase()
+
+
+class SpatialStream:
+    """Sampled RGB frames, squashed to one size."""
+
+    name = "spatial"
+    schema = 1
+    needs_pictures = True
+    needs_sound = False
+    Config = SpatialConfig
+
+    def footage(self, video: Video, config: SpatialConfig, sampler: SamplerConfig) -> Footage:
+        """The sampled pictures only; the rest is not kept."""
+        frames = video.frames()
+        if sampler.method == "adaptive" and len(frames) > sampler.n_samples:
+            indices = sample_indices(video.motion, n_samples=sampler.n_samples, n_segments=sampler.n_segments)
+        else:
+            indices = uniform_indices(len(frames), sampler.n_samples)
+        decoded = video.decoded
+        return Footage(
+            array=squash(frames[indices], *config.input_size),
+            start_seconds=decoded.start_seconds[indices],
+            stop_seconds=decoded.stop_seconds[indices],
+            plan=np.arange(len(indices)),
+        )
+
+    def cut(self, footage: Footage, config: SpatialConfig, generator: np.random.Generator | None = None) -> Segments:
+        """One segment for each picture, (S, H, W, 3) uint8."""
+        array = footage.array
+        if generator is not None:
+            array = _augment(array, config, generator, alike=True).numpy()
+        return Segments(footage.start_seconds, footage.stop_seconds, lambda first, last: array[first:last])
+
+    def training_segments(
+        self, footages: Sequence[Footage], config: SpatialConfig, generator: np.random.Generator
+    ) -> torch.Tensor:
+        """One random picture of each video, (B, H, W, 3) uint8."""
+        pictures = np.stack([footage.array[generator.integers(len(footage.array))] for footage in footages])
+        return _augment(pictures, config, generator, alike=False)
+
+    def build_encoder(self, config: SpatialConfig, n_classes: int) -> Encoder:
+        """A CNN that takes uint8 pictures; normalisation is part of it."""
+        return build_encoder(
+            config.encoder,
+            n_classes,
+            weights=config.encoder_weights,
+            widths=config.widths,
+            embedding_dim=config.embedding_dim,
+            input_size=config.input_size,
+            dropout=config.encoder_dropout,
+        )
+
+
+def _augment(
+    pictures: np.ndarray, config: SpatialConfig, generator: np.random.Generator, *, alike: bool
+) -> torch.Tensor:
+    """Random views of (B, H, W, 3) uint8 pictures; `alike`: one view for all of them."""
+    n = 1 if alike else len(pictures)
+    views = draw_views(n, config.augment, generator)
+    gain = generator.uniform(1 - config.brightness, 1 + config.brightness, n)
+    if alike:
+        views, gain = views.repeat(len(pictures)), gain.repeat(len(pictures))
+    batch = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float()
+    batch = apply_views(batch, views, padding="reflection") * torch.from_numpy(gain).float()[:, None, None, None]
+    return batch.clamp(0, 255).round().byte().permute(0, 2, 3, 1)
+
+
+STREAM = SpatialStream()

@@ -1,0 +1,136 @@
+"""The temporal stream: how things move, in stacks of optical flow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from pydantic import BaseModel, Field
+
+from flow.sampling import sample_indices, stack_motion, uniform_indices
+from streams.augment import AugmentConfig, Views, apply_views, draw_views
+from streams.config import AggregatorConfig, AggregatorPhase, EncoderPhase, SamplerConfig
+from streams.segments import Footage, Segments
+from streams.stream import Encoder
+from streams.temporal.motion_cnn import MotionCNN
+from streams.temporal.stacks import remove_mean, stack_flow
+from streams.video import Video
+
+
+class TemporalConfig(BaseModel, extra="forbid", frozen=True):
+    """Optical flow, its stacks and the motion CNN (paper, sections III-B and IV-C)."""
+
+    estimator: str = Field("dis", description="a name of flow.estimators; --flow-from replaces it")
+    estimate_size: tuple[int, int] = Field((240, 320), description="height and width pictures are squashed to, px")
+    input_size: tuple[int, int] = Field((240, 320), description="height and width flow is averaged down to, px")
+    stack_length: int = Field(10, ge=1, description="L: fields in a stack")
+    stack_step: int = Field(1, ge=1, description="steps between the fields of a stack")
+    mean_removed: bool = Field(True, description="subtract each field's own mean: the camera's motion")
+    width: float = Field(1.0, gt=0, description="scales every layer of the motion CNN")
+    pool2: bool = True
+    full6: int | None = None
+    full7: int | None = None
+    batch_norm: str = Field("conv1", description="'conv1' (the paper's) or 'all'")
+    encoder_dropout: float = Field(0.5, ge=0, lt=1)
+    augment: AugmentConfig = AugmentConfig()
+    encode_batch_size: int = Field(32, ge=1, description="fixed: the last batch is padded")
+    encoder_training: EncoderPhase = EncoderPhase(optimizer="adam", learning_rate=1e-3)
+    aggregator: AggregatorConfig = AggregatorConfig()
+    aggregator_training: AggregatorPhase = AggregatorPhase()
+
+
+class TemporalStream:
+    """Stacks of 2L channels: x and y of L consecutive fields, oldest first."""
+
+    name = "temporal"
+    schema = 1
+    needs_pictures = True
+    needs_sound = False
+    Config = TemporalConfig
+
+    def footage(self, video: Video, config: TemporalConfig, sampler: SamplerConfig) -> Footage:
+        """The flow of the whole video; the plan is the stack starts that are looked at."""
+        flow = video.flow(config.estimator, config.estimate_size, config.input_size)
+        span = (config.stack_length - 1) * config.stack_step + 1  # steps from the first field of a stack to its last
+        n_steps = len(flow.field)
+        n_starts = max(1, n_steps - span + 1)
+        if sampler.method == "adaptive" and n_starts > sampler.n_samples:
+            motion = stack_motion(video.motion, config.stack_length, step=config.stack_step)
+            plan = sample_indices(motion[: n_starts - 1], n_samples=sampler.n_samples, n_segments=sampler.n_segments)
+        else:
+            plan = uniform_indices(n_starts, sampler.n_samples)
+        # A stack that starts at τ sees the frames τ … τ + span: it lasts from the first until the last begins.
+        ends = np.minimum(np.arange(n_steps) + span, n_steps)
+        return Footage(
+            array=flow.field.astype(np.float16),
+            start_seconds=flow.start_seconds[:-1],
+            stop_seconds=flow.start_seconds[ends],
+            plan=plan,
+            reasons=("padded_short_clip",) if n_steps < span else (),
+        )
+
+    def cut(self, footage: Footage, config: TemporalConfig, generator: np.random.Generator | None = None) -> Segments:
+        """One stack for each planned start, (S, 2L, H, W) float32."""
+        starts, views = footage.plan, None
+        if generator is not None:
+            views = draw_views(1, config.augment, generator)
+            starts = _shake(starts, _n_starts(footage, config), generator)
+
+        def read(first: int, last: int) -> np.ndarray:
+            stacks = np.stack([_stack(footage, int(start), config) for start in starts[first:last]])
+            return stacks if views is None else _augment(stacks, views.repeat(len(stacks))).numpy()
+
+        return Segments(footage.start_seconds[starts], footage.stop_seconds[starts], read)
+
+    def training_segments(
+        self, footages: Sequence[Footage], config: TemporalConfig, generator: np.random.Generator
+    ) -> torch.Tensor:
+        """One stack with a random start of each video, (B, 2L, H, W) float32."""
+        starts = [int(generator.integers(_n_starts(footage, config))) for footage in footages]
+        stacks = np.stack([_stack(footage, start, config) for footage, start in zip(footages, starts, strict=True)])
+        return _augment(stacks, draw_views(len(stacks), config.augment, generator))
+
+    def build_encoder(self, config: TemporalConfig, n_classes: int) -> Encoder:
+        """The paper's motion CNN, or a reduced form of it."""
+        return MotionCNN(
+            n_classes,
+            config.stack_length,
+            config.input_size,
+            config.width,
+            pool2=config.pool2,
+            full6=config.full6,
+            full7=config.full7,
+            dropout=config.encoder_dropout,
+            batch_norm=config.batch_norm,
+        )
+
+
+def _n_starts(footage: Footage, config: TemporalConfig) -> int:
+    return max(1, len(footage.array) - (config.stack_length - 1) * config.stack_step)
+
+
+def _stack(footage: Footage, start: int, config: TemporalConfig) -> np.ndarray:
+    """One stack; the last field is repeated where the video ends too soon."""
+    span = (config.stack_length - 1) * config.stack_step + 1
+    flow = footage.array[start : start + span].astype(np.float32)
+    if len(flow) < span:
+        flow = np.concatenate([flow, np.repeat(flow[-1:], span - len(flow), axis=0)])
+    stack = stack_flow(flow, 0, config.stack_length, step=config.stack_step)
+    return remove_mean(stack) if config.mean_removed else stack
+
+
+def _shake(starts: np.ndarray, n_starts: int, generator: np.random.Generator) -> np.ndarray:
+    """Planned starts, all moved by up to half the distance between them, inside what is valid."""
+    gap = int(np.median(np.diff(starts))) if len(starts) > 1 else 1
+    return np.clip(starts + generator.integers(-(gap // 2), gap // 2 + 1), 0, n_starts - 1)
+
+
+def _augment(stacks: np.ndarray, views: Views) -> torch.Tensor:
+    """Views of stacks (B, 2L, H, W); where a view is flipped, x (the even channels) changes its sign."""
+    batch = apply_views(torch.from_numpy(np.ascontiguousarray(stacks)), views)
+    batch[torch.from_numpy(views.flipped), 0::2] *= -1
+    return batch
+
+
+STREAM = TemporalStream()

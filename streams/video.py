@@ -1,0 +1,226 @@
+"""One video as the streams see it: decoded at most once, its flow and its motion computed at most once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from jaxtyping import Float, Float64, UInt8
+
+from flow import estimators, precomputed, storage
+from flow.sampling import motion_lengths
+from streams.config import DataConfig, SamplerConfig
+from streams.segments import Absent
+
+if TYPE_CHECKING:
+    from media.decode import DecodedVideo
+
+    from store.cache import Cache
+
+FLOW_SCHEMA = 1  # raised by hand when flow or motion of the same video come out different
+
+
+class Decoder(Protocol):
+    """What turns a path into pictures and sound (`media.sandbox.DecodePool`, with its limits)."""
+
+    def __call__(self, path: Path, *, pictures: bool, sound: bool, max_side: int, stop_seconds: float) -> DecodedVideo:
+        """Pictures at most `max_side` px on their longer side, of the first `stop_seconds`."""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Optical flow of a whole video and the times of its frames.
+
+    Attributes:
+        field: (T − 1, 2, H, W) px at the size it was estimated at; x, then y.
+        start_seconds: of the T frames.
+        stop_seconds: of the T frames.
+    """
+
+    field: Float[np.ndarray, "steps 2 H W"]
+    start_seconds: Float64[np.ndarray, " T"]
+    stop_seconds: Float64[np.ndarray, " T"]
+
+
+class Video:
+    """A video file, decoded when a stream first asks for its pictures or its sound.
+
+    Args:
+        video_id: its name in tables.
+        path: where it is.
+        content_id: sha256 of its bytes; what results are cached under.
+        decode: called at most once.
+        cache: for flow and motion.
+        data: how pictures are scaled.
+        sampler: how long it may be, and how its motion is measured.
+        pictures: whether any of the streams that will ask needs pictures.
+        sound: whether any needs sound.
+    """
+
+    def __init__(
+        self,
+        video_id: str,
+        path: Path,
+        content_id: str,
+        *,
+        decode: Decoder,
+        cache: Cache,
+        data: DataConfig,
+        sampler: SamplerConfig,
+        pictures: bool = True,
+        sound: bool = True,
+    ) -> None:
+        self.video_id = video_id
+        self.path = path
+        self.content_id = content_id
+        self.cache = cache
+        self._decode = decode
+        self._data = data
+        self._sampler = sampler
+        self._wants = {"pictures": pictures, "sound": sound}
+        self._flow_sha256: str | None = None
+        self._estimated: tuple[tuple[str, int, int], Float[np.ndarray, "steps 2 H W"]] | None = None
+
+    @cached_property
+    def decoded(self) -> DecodedVideo:
+        """Pictures and sound, as far as they are wanted and there."""
+        return self._decode(
+            self.path, **self._wants, max_side=self._data.max_side_px, stop_seconds=self._sampler.max_seconds
+        )
+
+    def forget(self) -> None:
+        """Lets go of pictures, sound and flow; what is in the cache stays."""
+        self.__dict__.pop("decoded", None)
+        self._estimated = None
+
+    def reasons(self, more: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Stable codes of what is degraded about the file, as far as it has been read, and `more`.
+
+        That a track is missing is not among them: it is said by the stream that misses it.
+        """
+        decoded = self.__dict__.get("decoded")
+        found = set(more) | set(decoded.reasons if decoded is not None else ())
+        return tuple(sorted(found - {"no_audio", "no_video"}))
+
+    def flow_source(self) -> str:
+        """What precomputed flow this video has ("" where flow is estimated): part of the key of what follows from it."""
+        if self._data.flow_from is None:
+            return ""
+        if self._flow_sha256 is None:
+            self._flow_sha256 = precomputed.sha256(self._data.flow_from, self.video_id)
+        return self._flow_sha256
+
+    def frames(self) -> UInt8[np.ndarray, "T H W 3"]:
+        """RGB pictures.
+
+        Raises:
+            Absent: the file has none.
+        """
+        if self.decoded.frames is None:
+            raise Absent("no_video")
+        return self.decoded.frames
+
+    def frames_at(self, height: int, width: int) -> UInt8[np.ndarray, "T H W 3"]:
+        """All pictures squashed to one size."""
+        return squash(self.frames(), height, width)
+
+    def flow(self, estimator: str, estimate_size: tuple[int, int], size: tuple[int, int]) -> Flow:
+        """Flow between consecutive frames, from the cache where it is there.
+
+        Args:
+            estimator: a name of `flow.estimators`.
+            estimate_size: height and width the pictures are squashed to first; the unit of the flow is px at this size.
+            size: height and width the fields are reduced to by averaging areas.
+
+        Raises:
+            Absent: no pictures, or only one.
+        """
+        key = self.cache.key(
+            **self._flow_identity(estimator), estimate_size=estimate_size, size=size, max_side_px=self._data.max_side_px
+        )
+        entry = self.cache.get("flow", key)
+        if entry is None:
+            full = self._estimate(estimator, *estimate_size)
+            entry = {
+                "flow": storage.encode_compact(reduce_flow(full, *size)),
+                "start_seconds": self.decoded.start_seconds,
+                "stop_seconds": self.decoded.stop_seconds,
+            }
+            self.cache.put("flow", key, entry)
+        return Flow(storage.decode_compact(entry["flow"]), entry["start_seconds"], entry["stop_seconds"])
+
+    @cached_property
+    def motion(self) -> Float64[np.ndarray, " steps"]:
+        """Mean length of the displacement (px) in each of the T − 1 steps; what adaptive sampling goes by."""
+        key = self.cache.key(
+            **self._flow_identity(self._sampler.estimator),
+            motion=self._sampler.max_side_px,
+            max_side_px=self._data.max_side_px,
+        )
+        entry = self.cache.get("motion", key)
+        if entry is None:
+            height, width = fit(self.frames().shape[1:3], self._sampler.max_side_px)
+            entry = {"motion": motion_lengths(self._estimate(self._sampler.estimator, height, width))}
+            self.cache.put("motion", key, entry)
+        return entry["motion"]
+
+    def _flow_identity(self, estimator: str) -> dict[str, object]:
+        if self._data.flow_from is not None:
+            estimator = f"precomputed:{self.flow_source()}"
+        return {
+            "content_id": self.content_id,
+            "estimator": estimator,
+            "max_seconds": self._sampler.max_seconds,
+            "schema": FLOW_SCHEMA,
+            "libraries": _libraries(),
+        }
+
+    def _estimate(self, estimator: str, height: int, width: int) -> Float[np.ndarray, "steps 2 H W"]:
+        """Full flow; the last one is kept, because the sampler and the temporal stream often ask for the same."""
+        frames = self.frames()
+        if len(frames) < 2:
+            raise Absent("too_short_for_flow")
+        if self._data.flow_from is not None:
+            return precomputed.read(self._data.flow_from, self.video_id, n_steps=len(frames) - 1)
+        wanted = (estimator, height, width)
+        if self._estimated is None or self._estimated[0] != wanted:
+            self._estimated = (wanted, estimators.load(estimator)(self.frames_at(height, width)))
+        return self._estimated[1]
+
+
+def fit(size: tuple[int, ...], max_side: int) -> tuple[int, int]:
+    """Height and width scaled down, aspect kept, until the longer is at most `max_side`."""
+    scale = min(1.0, max_side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def squash(frames: UInt8[np.ndarray, "T H W 3"], height: int, width: int) -> UInt8[np.ndarray, "T H2 W2 3"]:
+    """Pictures at another size, aspect ignored: areas averaged when smaller, bilinear when larger."""
+    import cv2
+
+    if frames.shape[1:3] == (height, width):
+        return frames
+    how = cv2.INTER_AREA if height * width < frames.shape[1] * frames.shape[2] else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(frame, (width, height), interpolation=how) for frame in frames])
+
+
+def reduce_flow(
+    flow: Float[np.ndarray, "steps 2 H W"], height: int, width: int
+) -> Float[np.ndarray, "steps 2 H2 W2"]:
+    """Fields at another size by averaging areas; the vectors keep their unit."""
+    import cv2
+
+    if flow.shape[2:] == (height, width):
+        return flow
+    how = cv2.INTER_AREA if height * width < flow.shape[2] * flow.shape[3] else cv2.INTER_LINEAR
+    small = [cv2.resize(field.transpose(1, 2, 0), (width, height), interpolation=how) for field in flow]
+    return np.stack(small).astype(np.float32).transpose(0, 3, 1, 2)
+
+
+def _libraries() -> str:
+    import cv2
+
+    return f"opencv {cv2.__version__}"
