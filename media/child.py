@@ -1,0 +1,91 @@
+"""A decode process: reads requests from a socket, answers them one by one. Started by `media.sandbox`, never by hand.
+
+python -P -m media.child SOCKET_FD PARENT_PID LIMITS_JSON
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from media import isolation
+from media.limits import Limits
+
+PROGRESS_SECONDS = 0.25  # how often we say how far we are
+
+
+def main(arguments: list[str]) -> None:
+    """Serves until the socket closes."""
+    limits = Limits(**json.loads(arguments[2]))
+    achieved = isolation.isolate(memory_bytes=limits.memory_bytes, parent=int(arguments[1]))
+    connection = socket.socket(fileno=int(arguments[0]))
+    # Only now what is large, or reads files; loaded here so that the first request is not the slow one.
+    import av  # noqa: F401
+
+    from media import wire
+    from media.decode import decode_video
+    from media.probe import probe
+
+    work: dict[str, Callable[..., Any]] = {"decode": decode_video, "probe": probe}
+    wire.send(connection, {"ready": achieved})
+    with contextlib.suppress(wire.Closed, BrokenPipeError, ConnectionResetError):
+        while True:
+            request = wire.receive_header(connection)
+            header, arrays = _answer(work[request["work"]], request, limits, connection)
+            wire.send(connection, header, arrays)
+            if header.get("rejected") == "out_of_memory":
+                return  # what is left of our memory is in pieces; the next file gets a fresh process
+
+
+def _answer(
+    work: Callable[..., Any], request: dict[str, Any], limits: Limits, connection: socket.socket
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    from media.reasons import Rejected
+
+    path, root = _path(request["path"]), request["root"]
+    isolation.limit_cpu_seconds(request["cpu_seconds"])
+    options = {**request["options"], "limits": limits, "root": None if root is None else _path(root)}
+    if request["work"] == "decode":
+        options["on_progress"] = _reporter(connection)
+    try:
+        found = asdict_shallow(work(path, **options))
+    except Rejected as error:
+        return {"rejected": error.reason, "sentence": error.sentence}, {}
+    except MemoryError:
+        return {"rejected": "out_of_memory", "sentence": "needs more memory than one decode process may have"}, {}
+    arrays = {name: value for name, value in found.items() if hasattr(value, "dtype")}
+    return {"found": {name: value for name, value in found.items() if name not in arrays}}, arrays
+
+
+def asdict_shallow(result: Any) -> dict[str, Any]:
+    """The fields of a dataclass, arrays not copied."""
+    return {name: getattr(result, name) for name in result.__dataclass_fields__}
+
+
+def _path(text: str) -> Path:
+    return Path(os.fsdecode(text.encode("latin-1")))  # names are bytes: JSON carries them one by one
+
+
+def _reporter(connection: socket.socket) -> Callable[[float], None]:
+    from media import wire
+
+    last = time.monotonic()
+
+    def report(seconds: float) -> None:
+        nonlocal last
+        if time.monotonic() - last >= PROGRESS_SECONDS:
+            last = time.monotonic()
+            wire.send(connection, {"at": seconds})
+
+    return report
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

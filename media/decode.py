@@ -1,0 +1,314 @@
+"""A media file → upright RGB frames and 16 kHz sound on one clock. Runs inside decode processes (media/sandbox.py).
+
+Where a file is damaged, what can be decoded is, and it says so: errors are counted, and frames from the first error to
+the next clean key frame are marked. One decoder thread: pixels of damaged files depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, UInt8
+
+from media.limits import DEFAULT_LIMITS, Limits, Wanted
+from media.opening import decoder_options, open_media
+from media.pictures import Pictures, choose_picture_track, too_large
+from media.reasons import Rejected
+from media.sound import SAMPLE_RATE, Sound, choose_sound_track
+
+if TYPE_CHECKING:
+    from av import Packet
+    from av.container import InputContainer
+
+__all__ = ["SAMPLE_RATE", "DecodedVideo", "Limits", "Rejected", "decode_video"]
+
+SHORT_SECONDS = 0.5  # sound that ends so much before the last frame begins is too short, …
+SHORT_SHARE = 0.25  # … or by this share of a shorter video
+PATIENCE_SECONDS = 10.0  # how far one track may lie behind the other in the file
+MISSING_SHARE = 0.05  # what may be missing of the declared length
+_DECLARE_DURATION = ("matroska", "flv")  # containers whose duration is a promise, and that count no frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedVideo:
+    """What one file gave. All times are presentation times minus the container's start: one clock for both tracks.
+
+    Attributes:
+        frames: RGB, upright, all of one size; None if not asked for, or no usable pictures.
+        start_seconds: when each frame begins; strictly increasing.
+        stop_seconds: when the next one begins; the last, and one before a hole, lasts one median step.
+        suspect: frames from a decode error to the next clean key frame.
+        samples: 16 kHz mono in [−1, 1], holes are silent; None if not asked for, or no usable sound.
+        samples_start_seconds: when samples[0] sounds.
+        samples_stop_seconds: when the last one has sounded; both 0 without sound.
+        reasons: why the file is degraded, sorted keys of `media.reasons.DEGRADED`; empty means ok.
+        source_height: px of the first frame, upright; None without pictures, as the next two.
+        source_width: px.
+        source_fps: declared mean frame rate; None where the container does not say.
+        n_declared_frames: None where the container does not say.
+        n_decoded_frames: all that were decoded, wanted or not.
+        n_decode_errors: packets of either track that could not be decoded, and read errors.
+    """
+
+    frames: UInt8[np.ndarray, "T H W 3"] | None
+    start_seconds: Float64[np.ndarray, " T"]
+    stop_seconds: Float64[np.ndarray, " T"]
+    suspect: Bool[np.ndarray, " T"]
+    samples: Float32[np.ndarray, " n"] | None
+    samples_start_seconds: float
+    samples_stop_seconds: float
+    reasons: tuple[str, ...]
+    source_height: int | None
+    source_width: int | None
+    source_fps: float | None
+    n_declared_frames: int | None
+    n_decoded_frames: int
+    n_decode_errors: int
+
+
+def decode_video(
+    path: Path,
+    *,
+    pictures: bool = True,
+    sound: bool = True,
+    keep: bool = True,
+    max_side: int | None = None,
+    start_seconds: float = 0.0,
+    stop_seconds: float | None = 36.0,
+    limits: Limits = DEFAULT_LIMITS,
+    root: Path | None = None,
+    follow_links: bool = False,
+    on_progress: Callable[[float], None] | None = None,
+) -> DecodedVideo:
+    """Pictures and sound of a file, of the half-open interval [start_seconds, stop_seconds).
+
+    Args:
+        path: the file.
+        pictures: whether pictures are wanted.
+        sound: whether sound is wanted.
+        keep: False decodes and judges everything in constant memory: all is there but `frames` and `samples`.
+        max_side: pictures are scaled down by averaging areas, never up, until the longer side has at most so many px.
+        start_seconds: decoding always begins at the file's beginning, so that time is never guessed.
+        stop_seconds: None means the end of the file.
+        limits: what one file may use.
+        root: where the file must lie; None means anywhere.
+        follow_links: allow links that lead out of `root`.
+        on_progress: is told now and then how many seconds have been decoded.
+
+    Raises:
+        Rejected: nothing that was asked for is usable, or pictures were asked for and the file has a picture track that
+            gives none. (A file with no picture track at all is degraded, `no_video`; one whose track is broken is a
+            broken file, and its sound is not trusted either. Asked for sound alone, it is decoded.)
+    """
+    stop = np.inf if stop_seconds is None else float(stop_seconds)
+    wanted = Wanted(start_seconds=start_seconds, stop_seconds=stop, max_side=max_side, keep=keep)
+    with (
+        open_media(path, limits=limits, root=root, follow_links=follow_links) as container,
+        ffmpeg_messages() as messages,
+    ):
+        job = Decoding(container, path, wanted, limits, messages)
+        if pictures:
+            job.want_pictures()
+        if sound:
+            job.want_sound()
+        job.run(on_progress or (lambda _: None))
+        return job.result(pictures=pictures, sound=sound)
+
+
+class Decoding:
+    """One pass over the packets of a file."""
+
+    def __init__(self, container: InputContainer, path: Path, wanted: Wanted, limits: Limits, messages: list) -> None:
+        self.pictures: Pictures | None = None
+        self.sound: Sound | None = None
+        self._container = container
+        self._path = path
+        self._wanted = wanted
+        self._limits = limits
+        self._messages = messages
+        self._reasons: set[str] = set()
+        self._origin = None if container.start_time is None else container.start_time / 1e6
+        self._n_errors = 0
+        self._read_to_the_end = False
+
+    def want_pictures(self) -> None:
+        """Picks the picture track, if there is one."""
+        track = choose_picture_track(self._container, self._path, self._reasons)
+        if track is not None:
+            self.pictures = Pictures(track, self._path, self._wanted, limits=self._limits, reasons=self._reasons)
+
+    def want_sound(self) -> None:
+        """Picks the sound track, if there is one."""
+        track = choose_sound_track(self._container, self._reasons)
+        if track is not None:
+            self.sound = Sound(track, self._path, self._wanted, limits=self._limits, reasons=self._reasons)
+
+    def run(self, on_progress: Callable[[float], None]) -> None:
+        """Decodes until both tracks have reached the end of what is wanted, or of the file."""
+        parts: list[Pictures | Sound] = [part for part in (self.pictures, self.sound) if part is not None]
+        for part in parts:
+            part.track.codec_context.thread_count = 1
+            part.track.codec_context.options = decoder_options(self._limits)
+        for packet in self._packets(parts):
+            part = next(part for part in parts if part.track.index == packet.stream.index)
+            if not part.done:
+                self._decode(packet, part)
+                on_progress(max(part.played_seconds for part in parts))
+            elif self._time(packet) > self._wanted.stop_seconds + PATIENCE_SECONDS:
+                break
+            if all(part.done for part in parts):
+                break
+        else:
+            self._read_to_the_end = True
+        if self.sound is not None:
+            self.sound.finish()
+
+    def _packets(self, parts: list[Pictures | Sound]) -> Iterator[Packet]:
+        from av.error import FFmpegError
+
+        if not parts:
+            return
+        packets = self._container.demux(*(part.track for part in parts))
+        try:
+            yield from packets
+        except FFmpegError:
+            self._error()
+
+    def _decode(self, packet: Packet, part: Pictures | Sound) -> None:
+        from av.error import FFmpegError
+
+        part.n_packets += bool(packet.size)
+        try:
+            frames = packet.decode()
+        except MemoryError as error:
+            raise Rejected("out_of_memory", self._path, "needs more memory to decode than allowed") from error
+        except FFmpegError as error:
+            if any("exceeds specified max pixel count" in message for _, _, message in self._messages):
+                raise too_large(self._path, self._limits) from error
+            self._error()
+            part.damaged(packet)
+            return
+        self._messages.clear()
+        for frame in frames:
+            if self._origin is None:  # the container does not say: time begins with what is decoded first
+                self._origin = 0.0 if frame.pts is None else float(frame.pts * frame.time_base)
+            part.receive(frame, self._origin)  # type: ignore[arg-type]  # a track gives its own kind of frame
+
+    def _error(self) -> None:
+        self._n_errors += 1
+        self._reasons.add("decode_errors")
+
+    def _time(self, packet: Packet) -> float:
+        return -np.inf if packet.pts is None else float(packet.pts * packet.time_base) - (self._origin or 0.0)
+
+    def result(self, *, pictures: bool, sound: bool) -> DecodedVideo:
+        """What was found, judged.
+
+        Raises:
+            Rejected: nothing usable.
+        """
+        track = self.pictures.track if self.pictures else None
+        nothing = np.empty(0), np.empty(0), np.empty(0, bool)
+        starts, stops, suspect = self.pictures.times() if self.pictures else nothing
+        samples, begins = self.sound.samples() if self.sound else (None, 0.0)
+        if pictures:
+            self.judge_pictures()
+        if sound:
+            self.judge_sound()
+        if not len(starts) and (self.sound is None or self.sound.stop_seconds is None):
+            raise self._nothing_usable(pictures=pictures, sound=sound)
+        self._compare_lengths()
+        return DecodedVideo(
+            frames=self.pictures.frames() if self.pictures else None,
+            start_seconds=starts,
+            stop_seconds=stops,
+            suspect=suspect,
+            samples=samples,
+            samples_start_seconds=begins,
+            samples_stop_seconds=(self.sound.stop_seconds if self.sound else None) or 0.0,
+            reasons=tuple(sorted(self._reasons)),
+            source_height=self.pictures.size[0] if self.pictures and self.pictures.size else None,
+            source_width=self.pictures.size[1] if self.pictures and self.pictures.size else None,
+            source_fps=float(track.average_rate) if track is not None and track.average_rate else None,
+            n_declared_frames=(track.frames or None) if track is not None else None,
+            n_decoded_frames=self.pictures.n_decoded if self.pictures else 0,
+            n_decode_errors=self._n_errors,
+        )
+
+    def judge_pictures(self) -> None:
+        """Notes what is missing.
+
+        Raises:
+            Rejected: there is a picture track, and it gave nothing.
+        """
+        if self.pictures is None:
+            self._reasons.add("no_video")
+        elif not self.pictures.n_decoded:
+            declared = self.pictures.track.frames
+            raise Rejected(
+                "no_frames_decoded",
+                self._path,
+                f"has a picture track without a picture ({declared} frames declared, {self._n_errors} decode errors)"
+                "; copy it again, or ask for its sound alone",
+            )
+        elif self.pictures.last_start_seconds is None:
+            self._reasons.add("nothing_in_range")
+
+    def judge_sound(self) -> None:
+        """Notes what is missing."""
+        if self.sound is None or not self.sound.played_seconds:
+            self._reasons.add("no_audio")
+        elif self.sound.stop_seconds is None:
+            self._reasons.add("nothing_in_range")
+
+    def _nothing_usable(self, *, pictures: bool, sound: bool) -> Rejected:
+        if "nothing_in_range" in self._reasons:
+            return Rejected("nothing_in_range", self._path, "has nothing in the seconds that were asked for")
+        if pictures and sound:
+            return Rejected("not_a_video", self._path, "has neither pictures nor sound that can be decoded")
+        if pictures:
+            return Rejected("no_video", self._path, "has no pictures")
+        return Rejected("no_audio", self._path, "has no sound that can be decoded")
+
+    def _compare_lengths(self) -> None:
+        shown = self.pictures.last_start_seconds if self.pictures else None
+        sounded = self.sound.stop_seconds if self.sound else None
+        if shown is not None and sounded is not None and shown - sounded > min(SHORT_SECONDS, SHORT_SHARE * shown):
+            self._reasons.add("audio_shorter_than_video")
+        if self._read_to_the_end and self._is_shorter_than_declared(max(shown or 0.0, sounded or 0.0)):
+            self._reasons.add("fewer_frames_than_declared")
+
+    def _is_shorter_than_declared(self, reached_seconds: float) -> bool:
+        """By the number of packets where the container counts them, else by its duration where it declares one."""
+        if self.pictures is not None and self.pictures.track.frames:
+            declared = self.pictures.track.frames
+            missing = declared - self.pictures.n_packets
+            return missing > max(1.0, MISSING_SHARE * declared)
+        tracks = [part for part in (self.pictures, self.sound) if part is not None]
+        n_media = len([track for track in self._container.streams if track.type in ("video", "audio")])
+        if len(tracks) < n_media or not self._container.duration:
+            return False
+        if not self._container.format.name.startswith(_DECLARE_DURATION):
+            return False
+        declared_seconds = self._container.duration / 1e6
+        return declared_seconds - reached_seconds > max(SHORT_SECONDS, MISSING_SHARE * declared_seconds)
+
+
+@contextlib.contextmanager
+def ffmpeg_messages() -> Iterator[list]:
+    """FFmpeg's error messages of this thread: where they alone tell one failure from another."""
+    import av.logging
+
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)
+    try:
+        with av.logging.Capture() as messages:
+            yield messages
+    finally:
+        av.logging.set_level(level)

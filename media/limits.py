@@ -1,0 +1,72 @@
+"""How much of anything one file may use, and what is decoded at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Limits per file. All are choices of ours, generous for real recordings and small beside a machine.
+
+    Attributes:
+        max_pixels: of one picture; 8.3 million hold a 4K frame.
+        min_side_px: of the shorter side; below it no network and no flow method sees anything.
+        max_seconds: playing time that is read, holes in time not counted.
+        max_bytes: of the file.
+        max_streams: tracks of any kind.
+        max_frames: pictures that are decoded.
+        open_seconds: wall time before the first progress.
+        realtime_factor: wall seconds allowed per second of video that was reached, on top of `open_seconds`.
+        memory_bytes: address space of one decode process; half of it may hold pictures.
+    """
+
+    max_pixels: int = 8_300_000
+    min_side_px: int = 16
+    max_seconds: float = 4 * 3600.0
+    max_bytes: int = 2 << 30
+    max_streams: int = 32
+    max_frames: int = 1_000_000
+    open_seconds: float = 10.0
+    realtime_factor: float = 10.0
+    memory_bytes: int = 3 << 29
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is wanted of one file.
+
+    Attributes:
+        start_seconds: pictures and samples before it are decoded, for the sake of those that follow, and dropped.
+        stop_seconds: those from it on are not wanted; inf means the end of the file.
+        max_side: pictures are scaled down until their longer side has at most so many px; None keeps their size.
+        keep: False counts and judges, and keeps neither pixels nor samples.
+    """
+
+    start_seconds: float
+    stop_seconds: float
+    max_side: int | None = None
+    keep: bool = True
+
+
+# Containers that hold pictures and sound of their own. Not in it, on purpose: playlists (hls, concat, dash), still
+# pictures, sdp, and everything that opens a second file or a socket.
+FORMATS = (
+    *("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf"),
+    *("ogg", "wav", "w64", "flac", "mp3", "aac", "aiff"),
+)
+# Names of FFmpeg's decoders. Rare ones stay out: that is where the holes are found.
+PICTURE_CODECS = (
+    *("h264", "hevc", "vp8", "vp9", "libdav1d", "av1", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v2", "msmpeg4"),
+    *("wmv1", "wmv2", "wmv3", "vc1", "h263", "flv", "theora", "mjpeg", "dvvideo", "prores", "dnxhd", "ffv1", "huffyuv"),
+    *("rawvideo", "png"),
+)
+SOUND_CODECS = (
+    *("aac", "aac_latm", "mp3", "mp3float", "mp2", "mp2float", "ac3", "eac3", "vorbis", "opus", "libopus", "flac"),
+    *("alac", "wmav1", "wmav2", "wmapro", "amrnb", "amrwb", "adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "gsm_ms"),
+    *("pcm_u8", "pcm_s8", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be", "pcm_f32le"),
+    *("pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_alaw", "pcm_mulaw"),
+)

@@ -1,0 +1,146 @@
+"""What a file holds, and whether it can be used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from media.decode import DecodedVideo, Decoding, decode_video, ffmpeg_messages
+from media.limits import DEFAULT_LIMITS, Limits, Wanted
+from media.opening import open_media
+from media.reasons import Rejected
+from media.sound import choose_sound_track
+
+STACK_LENGTH = 10  # flow fields of one stack, as the temporal stream has it by default (SCIENCE.md §1.4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What the header of a file declares, and what its first picture shows.
+
+    Attributes:
+        n_frames: None where the container does not count them.
+        fps: mean frame rate; None where the container does not say, or there are no pictures.
+        duration_seconds: None where the container does not say. Headers may lie.
+        height: px, upright; None without pictures, as `width`.
+        width: px.
+        has_video: whether there is a picture track other than cover art.
+        has_audio: whether there is a sound track that can be decoded here.
+        container: FFmpeg's name of the format.
+        video_codec: FFmpeg's name of the decoder; "" without pictures.
+        audio_codec: "" without sound.
+    """
+
+    n_frames: int | None
+    fps: float | None
+    duration_seconds: float | None
+    height: int | None
+    width: int | None
+    has_video: bool
+    has_audio: bool
+    container: str
+    video_codec: str
+    audio_codec: str
+
+
+def probe(
+    path: Path, *, limits: Limits = DEFAULT_LIMITS, root: Path | None = None, follow_links: bool = False
+) -> Probe:
+    """What a file declares, without decoding more than its first picture.
+
+    Raises:
+        Rejected: it cannot be opened, or its pictures cannot be decoded here.
+    """
+    # decoding stops at the first picture: only a decoded one tells how it is turned
+    wanted = Wanted(start_seconds=0.0, stop_seconds=-math.inf, keep=False)
+    with (
+        open_media(path, limits=limits, root=root, follow_links=follow_links) as container,
+        ffmpeg_messages() as messages,
+    ):
+        job = Decoding(container, path, wanted, limits, messages)
+        job.want_pictures()
+        if job.pictures is not None:
+            job.run(lambda _: None)
+            job.judge_pictures()
+        pictures = job.pictures.track if job.pictures is not None else None
+        sound = choose_sound_track(container, set())
+        height, width = (job.pictures.size if job.pictures is not None else None) or (None, None)
+        return Probe(
+            n_frames=(pictures.frames or None) if pictures else None,
+            fps=float(pictures.average_rate) if pictures and pictures.average_rate else None,
+            duration_seconds=container.duration / 1e6 if container.duration else None,
+            height=height,
+            width=width,
+            has_video=pictures is not None,
+            has_audio=sound is not None,
+            container=container.format.name,
+            video_codec=pictures.codec_context.name if pictures else "",
+            audio_codec=sound.codec_context.name if sound else "",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether a file can be used.
+
+    Attributes:
+        status: `ok`, `degraded` or `rejected`.
+        reasons: sorted keys of `media.reasons`; empty for `ok`, one for `rejected`.
+        message: for `rejected`, a full sentence that names the file; else "".
+        n_frames: pictures that were decoded.
+        n_suspect: of these, from a decode error to the next clean key frame.
+        n_errors: packets that could not be decoded.
+        seconds: end of what was decoded.
+    """
+
+    status: str
+    reasons: tuple[str, ...]
+    message: str = ""
+    n_frames: int = 0
+    n_suspect: int = 0
+    n_errors: int = 0
+    seconds: float = 0.0
+
+
+def judge(
+    path: Path,
+    *,
+    pictures: bool = True,
+    sound: bool = True,
+    decode: Callable[..., DecodedVideo] = decode_video,
+    root: Path | None = None,
+    follow_links: bool = False,
+    stack_length: int = STACK_LENGTH,
+) -> Verdict:
+    """Decodes a whole file, keeps nothing, and says whether it can be used.
+
+    Args:
+        path: the file.
+        pictures: whether any stream needs them.
+        sound: whether any stream needs it.
+        decode: `media.decode.decode_video`, or the same through a pool of processes.
+        root: where the file must lie; None means anywhere.
+        follow_links: allow links that lead out of `root`.
+        stack_length: flow fields of one stack; a video with no more frames than that is `padded_short_clip`.
+    """
+    wanted = {"pictures": pictures, "sound": sound, "root": root, "follow_links": follow_links}
+    try:
+        video = decode(path, keep=False, stop_seconds=None, **wanted)
+    except Rejected as error:
+        return Verdict(status="rejected", reasons=(error.reason,), message=str(error))
+    n_frames = len(video.start_seconds)
+    reasons = set(video.reasons)
+    if n_frames == 1:
+        reasons.add("too_short_for_flow")
+    elif 1 < n_frames <= stack_length:
+        reasons.add("padded_short_clip")
+    return Verdict(
+        status="degraded" if reasons else "ok",
+        reasons=tuple(sorted(reasons)),
+        n_frames=n_frames,
+        n_suspect=int(video.suspect.sum()),
+        n_errors=video.n_decode_errors,
+        seconds=max([video.samples_stop_seconds, *video.stop_seconds[-1:]]),
+    )

@@ -1,0 +1,182 @@
+"""The sound track: 16 kHz mono on the same clock as the pictures, holes filled with silence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float32
+
+from media.limits import Limits, Wanted
+from media.opening import usable
+from media.pictures import GAP_SECONDS, RESTART_SECONDS
+from media.reasons import Rejected
+
+if TYPE_CHECKING:
+    from av import AudioFrame, Packet
+    from av.audio.resampler import AudioResampler
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+
+SAMPLE_RATE = 16_000
+JITTER_SECONDS = 0.04  # time stamps may be off by so much (milliseconds in Matroska) before they are believed
+_SHARE_FOR_SOUND = 8  # one eighth of a decode process's memory
+
+
+def choose_sound_track(container: InputContainer, reasons: set[str]) -> AudioStream | None:
+    """The default track, else the first, of those that can be decoded here; None where there is none."""
+    from av.stream import Disposition
+
+    tracks = container.streams.audio
+    candidates = [track for track in tracks if usable(track) is None]
+    reasons.update(reason for track in tracks if not candidates and (reason := usable(track)))
+    return min(candidates, key=lambda track: (not track.disposition & Disposition.default, track.index), default=None)
+
+
+class Sound:
+    """Collects the samples of one track.
+
+    Args:
+        track: what is decoded.
+        path: for messages.
+        wanted: when, and whether the samples are kept.
+        limits: seconds, memory.
+        reasons: what is degraded is added here.
+    """
+
+    def __init__(
+        self,
+        track: AudioStream,
+        path: Path,
+        wanted: Wanted,
+        *,
+        limits: Limits,
+        reasons: set[str],
+    ) -> None:
+        self.track = track
+        self.done = False
+        self.n_packets = 0
+        self.played_seconds = 0.0
+        self._path = path
+        self._first = round(wanted.start_seconds * SAMPLE_RATE)  # sample numbers count from the container's start
+        self._last = None if np.isinf(wanted.stop_seconds) else round(wanted.stop_seconds * SAMPLE_RATE)
+        self._keep = wanted.keep
+        self._limits = limits
+        self._reasons = reasons
+        self._resampler: AudioResampler | None = None
+        self._format: tuple[str, str, int] | None = None
+        self._begins = 0.0  # when the present stretch of unbroken sound begins
+        self._n_input = 0  # samples of the present stretch so far, at the source's rate
+        self._newest = 0.0  # start of the newest frame
+        self._next = 0  # number of the sample that comes next
+        self._end = 0  # … of the one after the last that was taken; what overlaps it is dropped
+        self._shift = 0.0
+        self._begin: int | None = None
+        self._pieces: list[tuple[int, Float32[np.ndarray, " n"]]] = []
+
+    def receive(self, frame: AudioFrame, origin_seconds: float) -> None:
+        """Takes the next samples.
+
+        Raises:
+            Rejected: more sound than one file may have.
+        """
+        if not frame.samples or not frame.sample_rate:
+            return
+        frame = self._finite(frame)
+        self._follow_clock(frame, origin_seconds)
+        self._n_input += frame.samples
+        self.played_seconds += frame.samples / frame.sample_rate
+        if self.played_seconds > self._limits.max_seconds:
+            raise Rejected("too_long", self._path, f"sounds for more than {self._limits.max_seconds:g} s; cut it")
+        assert self._resampler is not None
+        for resampled in self._resampler.resample(frame):
+            self._append(resampled.to_ndarray()[0])
+
+    def damaged(self, packet: Packet) -> None:
+        """Nothing to mark: what is missing becomes silence by the time stamps of what follows."""
+
+    def finish(self) -> None:
+        """Takes what the resampler still holds."""
+        if self._resampler is not None:
+            for resampled in self._resampler.resample(None):
+                self._append(resampled.to_ndarray()[0])
+            self._resampler = None
+
+    def samples(self) -> tuple[Float32[np.ndarray, " n"] | None, float]:
+        """All samples in [−1, 1], and when the first of them sounds; None where there are none."""
+        if self._begin is None:
+            return None, 0.0
+        begins = self._begin / SAMPLE_RATE
+        if not self._keep:
+            return None, begins
+        n_bytes = 4 * (self._end - self._begin)
+        if n_bytes > self._limits.memory_bytes // _SHARE_FOR_SOUND:
+            raise Rejected("too_long", self._path, f"has {n_bytes >> 20} MiB of sound; ask for fewer seconds at once")
+        samples = np.zeros(self._end - self._begin, np.float32)
+        for first, piece in self._pieces:
+            samples[first - self._begin : first - self._begin + len(piece)] = piece
+        return np.clip(samples, -1, 1, out=samples), begins
+
+    @property
+    def stop_seconds(self) -> float | None:
+        """When the last wanted sample has sounded; None where there is none."""
+        return None if self._begin is None else self._end / SAMPLE_RATE
+
+    def _finite(self, frame: AudioFrame) -> AudioFrame:
+        """The frame with silence for samples that are no numbers: a resampler would spread them."""
+        if not frame.format.name.startswith(("flt", "dbl")):
+            return frame
+        values = frame.to_ndarray()
+        wrong = ~np.isfinite(values)
+        if not wrong.any():
+            return frame
+        from av import AudioFrame
+
+        self._reasons.add("nonfinite_audio")
+        values[wrong] = 0
+        clean = AudioFrame.from_ndarray(values, format=frame.format.name, layout=frame.layout.name)
+        clean.sample_rate, clean.pts, clean.time_base = frame.sample_rate, frame.pts, frame.time_base
+        return clean
+
+    def _follow_clock(self, frame: AudioFrame, origin_seconds: float) -> None:
+        """Begins a new stretch where the time stamps say that sound is missing, or its format changes."""
+        source = (frame.format.name, frame.layout.name, frame.sample_rate)
+        expected = self._begins + self._n_input / frame.sample_rate
+        start = expected
+        if frame.pts is not None and frame.time_base is not None:
+            start = float(frame.pts * frame.time_base) - origin_seconds + self._shift
+        unbroken = self._format == source and abs(start - expected) <= JITTER_SECONDS
+        if self._format is not None and start < self._newest - JITTER_SECONDS:
+            self._reasons.add("timestamps_not_monotonic")
+            if expected - start > RESTART_SECONDS:
+                self._shift += expected - start
+                start, unbroken = expected, self._format == source
+        self._newest = start
+        if unbroken:
+            return
+        if self._format is not None and start - expected > GAP_SECONDS:
+            self._reasons.add("timestamp_gap")
+        self._begin_stretch(source, start)
+
+    def _begin_stretch(self, source: tuple[str, str, int], start: float) -> None:
+        from av.audio.resampler import AudioResampler
+
+        self.finish()
+        self._resampler = AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE)
+        self._format = source
+        self._begins, self._n_input = start, 0
+        self._next = round(start * SAMPLE_RATE)
+
+    def _append(self, piece: Float32[np.ndarray, " n"]) -> None:
+        first, self._next = self._next, self._next + len(piece)
+        if self._last is not None and self._next >= self._last:
+            self.done = True
+        low = max(0, self._first - first, self._end - first)
+        high = len(piece) if self._last is None else min(len(piece), self._last - first)
+        if high <= low:
+            return
+        self._begin = first + low if self._begin is None else self._begin
+        self._end = first + high
+        if self._keep:
+            self._pieces.append((first + low, piece[low:high].copy()))
