@@ -1,0 +1,145 @@
+"""Aggregators: the segment embeddings of a video, in order → one video embedding.
+
+All are called alike, `aggregator(segments, lengths)`: segments (B, S, D), of which the first `lengths[b]` belong to
+video b and the rest is padding of any content. The result, (B, `aggregator.embedding_dim`), depends neither on the
+padding nor on the other videos.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+# Tkachenko 2018 §IV-E, §V-D
+HIDDEN_DIM = 512
+N_LAYERS = 2
+DROPOUT = 0.5
+
+Cell = Literal["gru", "lstm"]
+_CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
+KINDS = (*_CELLS, "mean", "mean_deviation")
+
+
+class RecurrentAggregator(nn.Module):
+    """Stacked recurrent network; the embedding is the last hidden state of each direction of the top layer, joined.
+
+    Forward then backward: `cat(h_n[-2], h_n[-1])`. (The outputs at the last segment are something else: there the
+    backward direction has seen one segment.) The cells are PyTorch's: two biases, and the GRU's reset gate acts after
+    the product with the hidden state. Keras 2018 had one bias and reset before the product.
+
+    Args:
+        input_dim: D, width of a segment embedding.
+        hidden_dim: width of each direction.
+        cell: "gru" or "lstm".
+        dropout: on the input and between layers. The paper's third, before the softmax, is the classifier's business.
+
+    Raises:
+        ValueError: an unknown cell.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_dim: int = HIDDEN_DIM,
+        n_layers: int = N_LAYERS,
+        *,
+        cell: Cell = "gru",
+        bidirectional: bool = True,
+        dropout: float = DROPOUT,
+    ) -> None:
+        super().__init__()
+        if cell not in _CELLS:
+            raise ValueError(f"unknown recurrent cell {cell!r}; available: {', '.join(_CELLS)}")
+        self.embedding_dim = hidden_dim * (2 if bidirectional else 1)
+        self.input_dropout = nn.Dropout(dropout)
+        self.rnn = _CELLS[cell](
+            input_dim,
+            hidden_dim,
+            n_layers,
+            batch_first=True,
+            bidirectional=bidirectional,
+            dropout=dropout if n_layers > 1 else 0.0,  # between layers
+        )
+
+    def forward(self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B E"]:
+        _check_lengths(segments, lengths)
+        packed = pack_padded_sequence(
+            self.input_dropout(segments), lengths.cpu(), batch_first=True, enforce_sorted=False
+        )
+        _, state = self.rnn(packed)
+        last = state[0] if isinstance(self.rnn, nn.LSTM) else state  # (layers * directions, B, hidden_dim)
+        return torch.cat([last[-2], last[-1]], dim=1) if self.rnn.bidirectional else last[-1]
+
+
+def StackedBiGRU(input_dim: int, hidden_dim: int = HIDDEN_DIM, n_layers: int = N_LAYERS) -> RecurrentAggregator:
+    """The paper's aggregator: GRU, both directions, dropout 0.5; 1024-D at the defaults."""
+    return RecurrentAggregator(input_dim, hidden_dim, n_layers)
+
+
+class MeanAggregator(nn.Module):
+    """Mean of the segment embeddings, on demand with their standard deviation beside it; untrained, blind to order.
+
+    The deviation is that of the population: 0 for a single segment.
+    """
+
+    def __init__(self, input_dim: int, *, with_deviation: bool = False) -> None:
+        super().__init__()
+        self.with_deviation = with_deviation
+        self.embedding_dim = input_dim * (2 if with_deviation else 1)
+
+    def forward(self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B E"]:
+        _check_lengths(segments, lengths)
+        lengths = lengths.to(segments.device)
+        inside = torch.arange(segments.shape[1], device=segments.device) < lengths[:, None]  # (B, S)
+        inside, count = inside[:, :, None], lengths[:, None]
+        mean = torch.where(inside, segments, 0).sum(dim=1) / count  # not a product: padding may be NaN
+        if not self.with_deviation:
+            return mean
+        variance = torch.where(inside, segments - mean[:, None], 0).square().sum(dim=1) / count
+        varies = variance > 0
+        deviation = torch.where(varies, torch.where(varies, variance, 1).sqrt(), 0)  # the root has no slope at 0
+        return torch.cat([mean, deviation], dim=1)
+
+
+def build(
+    kind: str,
+    input_dim: int,
+    *,
+    hidden_dim: int = HIDDEN_DIM,
+    n_layers: int = N_LAYERS,
+    bidirectional: bool = True,
+    dropout: float = DROPOUT,
+) -> RecurrentAggregator | MeanAggregator:
+    """The aggregator of this kind: "gru", "lstm", "mean" or "mean_deviation"; the means use nothing but `input_dim`.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+    if kind in _CELLS:
+        return RecurrentAggregator(
+            input_dim, hidden_dim, n_layers, cell=cast(Cell, kind), bidirectional=bidirectional, dropout=dropout
+        )
+    if kind in KINDS:
+        return MeanAggregator(input_dim, with_deviation=kind == "mean_deviation")
+    raise ValueError(f"unknown aggregator {kind!r}; available: {', '.join(KINDS)}")
+
+
+def _check_lengths(segments: Tensor, lengths: Tensor) -> None:
+    if lengths.shape != segments.shape[:1]:
+        raise ValueError(
+            f"{len(segments)} videos came with lengths of shape {tuple(lengths.shape)}; one each is needed"
+        )
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    if shortest < 1:
+        raise ValueError(
+            f"video {int(lengths.argmin())} of the batch has {shortest} segments; it needs at least 1: mask it"
+        )
+    if longest > segments.shape[1]:
+        raise ValueError(
+            f"video {int(lengths.argmax())} of the batch is said to have {longest} segments, "
+            f"but the batch holds {segments.shape[1]} each"
+        )
