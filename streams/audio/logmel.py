@@ -1,7 +1,7 @@
 """VGGish's audio front end: 16 kHz samples → log-mel energies → examples of 0.96 s.
 
 Source: VGGish (Hershey et al. 2017, arXiv:1609.09430) as released in tensorflow/models `research/audioset/vggish`.
-librosa and torchaudio draw mel triangles linear in Hz, VGGish linear in mel: their features differ by up to 8e-3.
+librosa and torchaudio draw mel triangles linear in Hz, VGGish linear in mel: their features differ by about 1e-2.
 """
 
 from __future__ import annotations
