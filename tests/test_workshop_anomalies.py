@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from dataclasses import asdict
 from itertools import pairwise
 
 import numpy as np
@@ -34,6 +35,26 @@ def _onsets_at(clip: Clip, seconds: np.ndarray) -> np.ndarray:
 
 def _strongest_hz(samples: np.ndarray) -> float:
     return float(np.argmax(np.abs(np.fft.rfft(samples * np.hanning(len(samples))))) * SAMPLE_RATE / len(samples))
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_kind_of_anomaly_changes_one_property_of_its_normal_class(kind):
+    property_of = {
+        "glass": {"material"},
+        "unseen_material": {"material"},
+        "speed_x3": {"speed_factor"},
+        "gravity_reversed": {"gravity"},
+        "impact_removed": {"sound"},
+        "impact_detuned": {"impact_hz"},
+        "audio_shifted": {"sound_shift_seconds"},
+        "swapped_pairing": {"sound", "impacts_at", "impact_hz"},
+    }
+    for label, recipes in KINDS[kind].items():
+        for recipe in recipes:
+            normal = asdict(NORMAL[label])
+            changed = {name for name, value in asdict(recipe).items() if value != normal[name]}
+            assert changed
+            assert changed <= property_of[kind]
 
 
 def test_impacts_of_normal_clips_sound_when_the_body_hits_the_floor():
