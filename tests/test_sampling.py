@@ -9,11 +9,25 @@ from hypothesis import strategies as st
 
 from flow.sampling import motion_lengths, sample_indices, stack_motion, uniform_indices
 
-lengths = st.floats(0, 50).filter(lambda v: v == 0 or v > 1e-6)
-motions = st.one_of(
-    st.lists(lengths, max_size=120),
-    st.lists(st.sampled_from([0.0, 0.1, 1.0, 3.0]), max_size=120),  # many ties and still stretches
-).map(np.array)
+
+@st.composite
+def motions(draw: st.DrawFn) -> np.ndarray:
+    """Motion of 1 to 150 frames: smooth, sparse, with many ties, or any numbers at all."""
+    n_steps = draw(st.integers(0, 149))
+    rng = np.random.default_rng(draw(st.integers(0, 10_000)))
+    kind = draw(st.sampled_from(["any", "spread", "ties", "sparse", "bursts"]))
+    if kind == "any":
+        lengths = st.floats(0, 50).filter(lambda v: v == 0 or v > 1e-6)
+        return np.array(draw(st.lists(lengths, max_size=60)))
+    if kind == "spread":
+        return rng.exponential(size=n_steps) ** 2
+    if kind == "ties":
+        return rng.choice([0.0, 0.1, 1.0, 3.0], size=n_steps)
+    if kind == "sparse":
+        return rng.exponential(size=n_steps) * (rng.random(n_steps) < 0.1)
+    return np.repeat(rng.exponential(size=15) ** 3, 10)[:n_steps]
+
+
 budgets = st.integers(1, 150)
 segment_counts = st.integers(1, 30)
 
@@ -57,13 +71,13 @@ def plain_reference(motion: np.ndarray, n_samples: int, n_segments: int) -> list
     return indices
 
 
-@given(motions, budgets, segment_counts)
+@given(motions(), budgets, segment_counts)
 def test_sampling_equals_a_plain_reference(motion, n_samples, n_segments):
     indices = sample_indices(motion, n_samples=n_samples, n_segments=n_segments)
     assert indices.tolist() == plain_reference(motion, n_samples, n_segments)
 
 
-@given(motions, budgets, segment_counts)
+@given(motions(), budgets, segment_counts)
 def test_exactly_the_budget_is_spent_on_distinct_frames_in_order(motion, n_samples, n_segments):
     n_frames = len(motion) + 1
     indices = sample_indices(motion, n_samples=n_samples, n_segments=n_segments)
@@ -74,7 +88,7 @@ def test_exactly_the_budget_is_spent_on_distinct_frames_in_order(motion, n_sampl
     assert indices[-1] < n_frames
 
 
-@given(motions, budgets, segment_counts)
+@given(motions(), budgets, segment_counts)
 def test_every_segment_gets_at_least_one_sample_and_at_most_its_frames(motion, n_samples, n_segments):
     n_frames = len(motion) + 1
     n_segments = min(n_segments, n_samples, n_frames)
@@ -84,13 +98,13 @@ def test_every_segment_gets_at_least_one_sample_and_at_most_its_frames(motion, n
     assert (counts <= np.diff(segment_bounds(n_frames, n_segments))).all()
 
 
-@given(motions, budgets, segment_counts, st.floats(1e-3, 1e3))
+@given(motions(), budgets, segment_counts, st.floats(1e-3, 1e3))
 def test_sampling_does_not_depend_on_the_unit_of_motion(motion, n_samples, n_segments, factor):
     expected = sample_indices(motion, n_samples=n_samples, n_segments=n_segments)
     np.testing.assert_array_equal(sample_indices(motion * factor, n_samples=n_samples, n_segments=n_segments), expected)
 
 
-@given(motions, segment_counts)
+@given(motions(), segment_counts)
 def test_a_larger_budget_never_takes_a_sample_from_a_segment(motion, n_segments):
     n_frames = len(motion) + 1
     assume(n_segments <= n_frames)
@@ -139,6 +153,12 @@ def test_samples_are_in_proportion_to_motion():
     motion = np.repeat([1.0, 2.0, 5.0], 100)[:-1]
     indices = sample_indices(motion, n_samples=80, n_segments=3)
     np.testing.assert_array_equal(counts_per_segment(indices, 300, 3), [10, 20, 50])
+
+
+def test_motions_that_are_tiny_beside_the_largest_are_still_told_apart():
+    motion = np.repeat([1.0, 1e-8, 3e-8], 10)[:-1]
+    indices = sample_indices(motion, n_samples=14, n_segments=3)
+    np.testing.assert_array_equal(counts_per_segment(indices, 30, 3), [10, 1, 3])
 
 
 def test_huge_and_tiny_motions_neither_overflow_nor_vanish():
