@@ -91,7 +91,7 @@ def examples(
 def mel_matrix() -> Float[np.ndarray, "F M"]:
     """Weights from the 257 bins of the spectrum to 64 mel bands, float64: HTK's mel, triangles linear in mel, peak 1.
 
-    The bin of 0 Hz has no weight. Read-only.
+    Nothing below 125 Hz has a weight, nor the bin of 0 Hz. Read-only.
     """
     bins = _mel(np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1))[:, None]
     lowest, highest = _mel(np.array([LOWEST_HZ, HIGHEST_HZ]))
@@ -100,7 +100,6 @@ def mel_matrix() -> Float[np.ndarray, "F M"]:
     rising = (bins - lower) / (centre - lower)
     falling = (upper - bins) / (upper - centre)
     weights = np.maximum(0, np.minimum(rising, falling))
-    weights[0] = 0
     weights.flags.writeable = False
     return weights
 
