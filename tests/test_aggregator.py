@@ -147,14 +147,23 @@ def test_means_and_deviations_are_those_of_each_videos_segments():
     torch.testing.assert_close(MeanAggregator(6)(segments, LENGTHS), embeddings[:, :6])
 
 
-def test_dropout_acts_on_the_input_and_between_layers_only_in_training():
+def test_dropout_acts_on_the_input_only_in_training():
     torch.manual_seed(0)
-    aggregator = RecurrentAggregator(6, 5, dropout=1.0)
+    aggregator = RecurrentAggregator(6, 5, n_layers=1, dropout=1.0)
     segments = random_segments()
     deaf = aggregator(segments, LENGTHS)
-    torch.testing.assert_close(deaf, aggregator(torch.zeros_like(segments), LENGTHS))  # the input is all dropped
+    torch.testing.assert_close(deaf, aggregator(torch.zeros_like(segments), LENGTHS))
+    aggregator.eval()
+    assert (aggregator(segments, LENGTHS) - deaf).abs().max() > 0.01
+
+
+def test_dropout_acts_between_layers_only_in_training():
+    torch.manual_seed(0)
+    aggregator = RecurrentAggregator(6, 5, dropout=1.0)
     aggregator.input_dropout.p = 0.0
-    torch.testing.assert_close(aggregator(segments, LENGTHS), deaf)  # and so is what passes between the layers
+    segments = random_segments()
+    deaf = aggregator(segments, LENGTHS)
+    torch.testing.assert_close(deaf, aggregator(segments + 1, LENGTHS))
     aggregator.eval()
     assert (aggregator(segments, LENGTHS) - deaf).abs().max() > 0.01
 

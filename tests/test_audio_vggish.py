@@ -131,6 +131,11 @@ def test_means_may_be_a_column_and_embeddings_a_batch(pca):
         np.testing.assert_array_equal(code, expected)
 
 
+def test_eigenvectors_are_the_rows_of_the_matrix():
+    matrix = np.array([[0.0, 1.0], [-1.0, 0.5]])
+    assert postprocess(np.array([1.5, 0.5]), matrix, np.array([0.5, 0.5])).tolist() == [127, 63]
+
+
 def test_codes_are_clipped_at_2_and_truncated():
     embedding = np.array([-9, -2, -1.99, 0, 1.99, 2, 9])
     assert postprocess(embedding, np.eye(7), np.zeros(7)).tolist() == [0, 0, 0, 127, 254, 255, 255]

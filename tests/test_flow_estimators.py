@@ -127,6 +127,14 @@ def test_frames_that_are_views_give_the_same_flow(name):
 
 
 @every_estimator
+def test_pictures_are_rgb_and_only_their_luma_counts(name):
+    estimator = estimators.load(name)
+    frames = panned_texture([(0, 0), (1.5, -1)])
+    luma = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
+    np.testing.assert_array_equal(estimator(frames), estimator(np.repeat(luma[..., None], 3, axis=3)))
+
+
+@every_estimator
 def test_a_loaded_estimator_names_itself_by_a_loadable_name(name):
     canonical = estimators.load(name).name
     assert canonical in estimators.names()

@@ -211,6 +211,14 @@ def test_compact_flow_is_within_a_128th_of_a_pixel_and_exact_beyond_its_range(fl
     np.testing.assert_array_equal(again[beyond], flow[beyond])
 
 
+@pytest.mark.parametrize("value", [511.98, 511.99, 511.9922, 511.99222, 511.9999, 512.0, 513.3, 1e30, np.inf, np.nan])
+def test_compact_flow_holds_every_value_around_the_end_of_its_range(value):
+    flow = np.zeros((2, 2, 3, 4), dtype=np.float32)
+    flow[0, 1, 2, 3], flow[1, 0, 1, 1] = value, -value
+    again = storage.decode_compact(storage.encode_compact(flow))
+    np.testing.assert_allclose(again, flow, rtol=0, atol=1 / 128)
+
+
 def test_compact_flow_of_real_motion_takes_a_tenth_of_float16():
     files = sorted(CHAIRS.glob("*.flo"))
     if not files:
