@@ -13,7 +13,7 @@ import pytest
 from workshop import dataset
 from workshop.anomalies import KINDS, NORMAL, NORMAL_IMPACT_HZ
 from workshop.clips import FPS, Clip, make_clip, make_look, make_scene
-from workshop.dataset import ANOMALY_SIZES, plan, render
+from workshop.dataset import ANOMALY_SIZES, plan, read_kinds, render
 from workshop.materials import NAMES
 from workshop.scene import exact_flow
 from workshop.sounds import SAMPLE_RATE
@@ -175,17 +175,23 @@ def test_every_kind_can_be_compared_with_normal_clips_of_its_classes(size):
         assert set(recipes_of) <= set(NORMAL)
 
 
-def test_the_manifest_says_what_is_abnormal_and_how(tmp_path, monkeypatch):
+def test_the_tables_say_what_is_abnormal_and_how(tmp_path, monkeypatch):
     monkeypatch.setitem(ANOMALY_SIZES, "tiny", ((1, 1, 1), 1))
     monkeypatch.setattr(dataset, "KINDS", {kind: KINDS[kind] for kind in ("glass", "impact_removed")})
     manifest = render(tmp_path / "w", size="tiny", variant="anomalies", n_workers=1)
     with manifest.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["path", "label", "split", "group", "anomaly", "kind"]
-    assert Counter((row["anomaly"], row["kind"]) for row in rows) == {
+    kinds = read_kinds(manifest.parent)
+    assert list(kinds) == [row["path"] for row in rows]
+    assert Counter((row["anomaly"], kinds[row["path"]]) for row in rows) == {
         ("0", "normal"): 9,
         ("1", "glass"): 1,
         ("1", "impact_removed"): 1,
     }
     assert all((tmp_path / "w" / row["path"]).exists() for row in rows)
     assert {row["label"] for row in rows} == set(NORMAL)
+
+
+def test_kinds_of_a_folder_without_anomalies_are_not_found(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"kinds\.csv"):
+        read_kinds(tmp_path)

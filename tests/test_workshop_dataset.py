@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from media.manifest import complete, index_csv
 from workshop import dataset
+from workshop.anomalies import KINDS
 from workshop.classes import CEILINGS, CLASSES, SHORT_EVENT_CLASSES, XOR_CLASSES
 from workshop.clips import Recipe, make_clip, make_scene
-from workshop.dataset import SIZES, VARIANTS, is_silent, plan, render
+from workshop.dataset import ANOMALY_SIZES, SIZES, VARIANTS, is_silent, plan, render
 
 FEW = {name: CLASSES[name] for name in ("wood", "spin", "hum")}
 
@@ -235,6 +237,20 @@ def test_clips_of_96_px_have_the_body_in_proportion():
     assert clip.flow.shape == (59, 2, 96, 96)
     small, large = (make_scene(Recipe(), "side", side_px=side) for side in (64, 96))
     assert large.radius_px / small.radius_px == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_manifest_is_accepted_by_the_reader_of_manifests(tmp_path, few, monkeypatch, variant):
+    monkeypatch.setattr(dataset, "SHORT_EVENT_CLASSES", {"spin": SHORT_EVENT_CLASSES["spin"]})
+    monkeypatch.setattr(dataset, "XOR_REPEATS", 1)
+    monkeypatch.setattr(dataset, "KINDS", {"glass": KINDS["glass"]})
+    monkeypatch.setitem(ANOMALY_SIZES, "tiny", ((1, 1, 1), 1))
+    manifest = render(tmp_path / "w", size="tiny", variant=variant, n_workers=1)
+    rows = complete(index_csv(manifest)).rows
+    clips = plan(size="tiny", variant=variant)
+    assert [(row.video_id, row.label, row.split) for row in rows] == [(c.path, c.label, c.split) for c in clips]
+    assert len({row.group for row in rows}) == len(rows)
+    assert {row.anomaly for row in rows} == ({0, 1} if variant == "anomalies" else {None})
 
 
 # ---- mistakes

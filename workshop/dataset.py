@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,8 @@ SPLITS = ("train", "val", "test")
 
 _RENDERER = 1  # raised by hand whenever the same parameters give other clips
 _FACTS = "workshop.json"
+_KINDS = "kinds.csv"  # beside videos.csv, whose columns are fixed
+_COLUMNS = ["path", "label", "split", "group", "anomaly"]
 _BATCH = 8  # clips per task
 
 
@@ -66,8 +68,9 @@ def render(
     clips. A clip depends on the seed, its variant, class, split and number, on nothing else.
 
     Args:
-        root: gets `<class>/<clip>.mp4`, `videos.csv` (path, label, split, group, anomaly; with kind for anomalies) and,
-            with exact_flow, `flow/<class>/<clip>.safetensors`: one tensor `flow`, (T-1, 2, H, W) float16 px, 0.9 MB.
+        root: gets `<class>/<clip>.mp4`, `videos.csv` (path, label, split, group, anomaly), for anomalies `kinds.csv`
+            (see read_kinds) and, with exact_flow, `flow/<class>/<clip>.safetensors`: one tensor `flow`, (T-1, 2, H, W)
+            float16 px, 0.9 MB.
         size: tiny, small or full: SIZES, ANOMALY_SIZES.
         variant: classes (the sixteen), short_event (motion in a fifth of the frames), xor (label = parity of material,
             motion and sound), anomalies (normal classes, and test clips of every kind of anomaly).
@@ -92,7 +95,7 @@ def render(
     }
     _check_root(root, identity)
     root.mkdir(parents=True, exist_ok=True)
-    _write_facts(root, identity)
+    _write_if_changed(root / _FACTS, (json.dumps(identity, indent=1) + "\n").encode())
     jobs = [
         _Job(clip, side_px=side_px, silent=is_silent(clip, silence, silent_fraction), exact_flow=exact_flow)
         for clip in clips
@@ -105,11 +108,21 @@ def render(
         n_done += n_new
         if progress is not None:
             progress(n_done, len(jobs))
+    if variant == "anomalies":
+        _write_if_changed(root / _KINDS, _table(["path", "kind"], [vars(clip) for clip in clips]))
     manifest = root / "videos.csv"
-    content = _manifest_content(clips, variant)
-    if not manifest.exists() or manifest.read_bytes() != content:
-        write_bytes(manifest, content)
+    _write_if_changed(manifest, _table(_COLUMNS, [_manifest_row(clip, variant) for clip in clips]))
     return manifest
+
+
+def read_kinds(root: Path) -> dict[str, str]:
+    """Of every video_id of a rendered anomaly variant what it is: "normal" or one of workshop.anomalies.KINDS.
+
+    Raises:
+        FileNotFoundError: nothing of that variant is rendered there.
+    """
+    with (root / _KINDS).open(encoding="utf-8", newline="") as file:
+        return {row["path"]: row["kind"] for row in csv.DictReader(file)}
 
 
 def plan(*, size: str = "small", seed: int = 0, variant: str = "classes") -> list[PlannedClip]:
@@ -219,17 +232,27 @@ def _render_batch(root: Path, jobs: list[_Job]) -> int:
     return len(jobs)
 
 
-def _manifest_content(clips: list[PlannedClip], variant: str) -> bytes:
+def _manifest_row(clip: PlannedClip, variant: str) -> dict[str, object]:
+    return {
+        "path": clip.path,
+        "label": clip.label,
+        "split": clip.split,
+        "group": clip.path.removesuffix(".mp4"),  # every clip is a source of its own
+        "anomaly": int(clip.kind != "normal") if variant == "anomalies" else "",
+    }
+
+
+def _table(columns: list[str], rows: list[dict[str, object]]) -> bytes:
     text = io.StringIO()
-    columns = ["path", "label", "split", "group", "anomaly"] + ["kind"] * (variant == "anomalies")
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    for clip in clips:
-        row = asdict(clip) | {"group": clip.path.removesuffix(".mp4"), "anomaly": ""}
-        if variant == "anomalies":
-            row["anomaly"] = int(clip.kind != "normal")
-        writer.writerow(row)
+    writer.writerows(rows)
     return text.getvalue().encode()
+
+
+def _write_if_changed(path: Path, content: bytes) -> None:
+    if not path.exists() or path.read_bytes() != content:
+        write_bytes(path, content)
 
 
 def _check_choices(*, size: str, variant: str, silence: str, silent_fraction: float, side_px: int) -> None:
@@ -263,10 +286,3 @@ def _check_root(root: Path, identity: dict) -> None:
     ]
     if differences:
         raise ValueError(f"{root} was rendered with {'; '.join(differences)}; delete it or choose another folder")
-
-
-def _write_facts(root: Path, identity: dict) -> None:
-    content = (json.dumps(identity, indent=1) + "\n").encode()
-    path = root / _FACTS
-    if not path.exists() or path.read_bytes() != content:
-        write_bytes(path, content)
