@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 GAP_SECONDS = 2.0  # a longer step between two frames is a hole, unless the whole video is that slow
 GAP_STEPS = 10  # … that is, unless it is within ten of the video's own steps
-RESTART_SECONDS = 1.0  # a longer step back means that the camera's clock started anew
+RESTART_SECONDS = 0.5  # a longer step back means that the camera's clock started anew
 _LONG_AGO = -(1 << 63)
 SMALLEST_STEP_SECONDS = 1e-4  # what a frame of a doubled or misplaced time is moved on by
 
@@ -128,11 +127,13 @@ class Pictures:
         starts = np.asarray(self._times, np.float64)
         following = starts[1:] if self._next_start is None else np.append(starts[1:], self._next_start)
         steps = following - starts[: len(following)]
-        usual = statistics.median(steps) if len(steps) else self._last_step
+        usual = float(np.quantile(steps, 0.5, method="lower")) if len(steps) else self._last_step
+        if len(steps) == 1 and usual > GAP_SECONDS:
+            usual = self._last_step
         hole = steps > max(GAP_SECONDS, GAP_STEPS * usual)
         if hole.any():
             self._reasons.add("timestamp_gap")
-            usual = statistics.median(steps[~hole]) if not hole.all() else self._last_step
+            usual = float(np.median(steps[~hole])) if not hole.all() else self._last_step
         stops = starts + usual
         stops[: len(following)] = np.where(hole, stops[: len(following)], following)
         return starts, stops, np.asarray(self._suspect, bool)
@@ -182,7 +183,7 @@ class Pictures:
             start = float(stamp * frame.time_base) - origin_seconds + self._shift
         if self._last is not None and start <= self._last:
             self._reasons.add("timestamps_not_monotonic")
-            if self._last - start > RESTART_SECONDS - self._last_step:
+            if self._last - start > RESTART_SECONDS:
                 self._shift += self._last + self._last_step - start
                 start = self._last + self._last_step
             else:

@@ -33,6 +33,10 @@ ATTEMPTS = 3  # for a file whose child was killed from outside; one that crashes
 _FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP}
 
 
+class StartError(RuntimeError):
+    """A decode process did not start: no file's fault."""
+
+
 class DecodePool:
     """Long-lived decode processes. `submit` may be called from any thread; leave by `with`, and no process stays.
 
@@ -66,7 +70,10 @@ class DecodePool:
         root: Path | None = None,
         follow_links: bool = False,
     ) -> Future[DecodedVideo]:
-        """`media.decode.decode_video` in a child process; its future raises `Rejected`, whatever goes wrong there."""
+        """`media.decode.decode_video` in a child process.
+
+        Its future raises `Rejected`, whatever the file does to its decoder, and `StartError` where no child can run.
+        """
         options = {
             "pictures": pictures,
             "sound": sound,
@@ -124,16 +131,22 @@ class DecodePool:
         for attempt in range(ATTEMPTS):
             child = self._take()
             try:
+                child.get_ready()
                 header, arrays = child.ask(request, limits)
                 if header.get("rejected") == "out_of_memory":
                     self._discard(child)  # it ends by itself
                 else:
                     self._idle.put(child)
+            except StartError:
+                self._discard(child)
+                raise
             except TimeoutError:
                 self._discard(child)
                 raise Rejected("decoder_timeout", path, f"takes too long to decode: {child.patience}") from None
             except (wire.Closed, ConnectionError) as error:
                 status = self._discard(child)
+                if not child.isolation and status not in _FROM_OUTSIDE:
+                    raise StartError(f"a decode process does not start: {child.last_words() or error}") from error
                 if self._closed or status not in _FROM_OUTSIDE or attempt == ATTEMPTS - 1:
                     raise _crash(path, status, child.last_words(), error) from None
                 continue
@@ -184,9 +197,8 @@ class _Child:
         os.close(their_errors)
         self._socket = ours
         self._errors = errors
-        self._ready = False
         self._words = ""
-        self.isolation: dict[str, str] = {}
+        self.isolation: dict[str, str] = {}  # empty until the child is ready
         self.patience = ""
 
     def ask(self, request: dict[str, Any], limits: Limits) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -196,7 +208,6 @@ class _Child:
             TimeoutError: it took too long; the child is in an unknown state.
             wire.Closed, ConnectionError: the child died.
         """
-        self.get_ready()
         wire.send(self._socket, request)
         begun = time.monotonic()
         allowed = limits.open_seconds + limits.realtime_factor
@@ -213,11 +224,18 @@ class _Child:
         return header, wire.receive_arrays(self._socket, header, max_bytes=limits.memory_bytes, deadline=deadline)
 
     def get_ready(self) -> None:
-        """Waits until the child has isolated itself and loaded its libraries."""
-        if not self._ready:
-            header = wire.receive_header(self._socket, deadline=time.monotonic() + START_SECONDS)
+        """Waits until the child has isolated itself and loaded its libraries.
+
+        Raises:
+            StartError: not within `START_SECONDS`.
+            wire.Closed, ConnectionError: the child died.
+        """
+        if not self.isolation:
+            try:
+                header = wire.receive_header(self._socket, deadline=time.monotonic() + START_SECONDS)
+            except TimeoutError as error:
+                raise StartError(f"a decode process is not ready after {START_SECONDS:.0f} s") from error
             self.isolation = header["ready"]
-            self._ready = True
 
     def kill(self) -> None:
         """Ends the child at once; may be called from another thread than the one that waits for its answer."""
