@@ -132,7 +132,7 @@ def _with_previous(rows: list[VideoRow], previous: Manifest, warnings: list[str]
             home = homes.get(row.group, "")
             joins = home and (not row.split or (row.split, home) == ("train", "val"))
             kept.append(dataclasses.replace(row, split=home) if joins else row)
-    contents = {row.content_id for row in rows}
+    contents = {row.content_id for row in rows} - {""}
     lost = [row.video_id for row in previous.rows if row.video_id not in here and row.content_id not in contents]
     if lost:
         warnings.append(f"{len(lost)} videos of the earlier index are gone (first: {printable(lost[0])})")
@@ -182,10 +182,8 @@ def _check_groups(rows: Iterable[VideoRow]) -> None:
 
 def _hold_out(rows: list[VideoRow], seed: int) -> list[VideoRow]:
     """Every row with a split: what has none goes to test, val or train; where val is missing, it comes from train."""
-    said = {row.split for row in rows}
-    if "" in said:
-        if "test" in said or not said & {"train", "val"}:
-            rows = _move(rows, "", "test", seed)
+    if any(not row.split for row in rows):
+        rows = _move(rows, "", "test", seed)
         rows = _move(rows, "", "val", seed)
         rows = [dataclasses.replace(row, split=row.split or "train") for row in rows]
     splits = {row.split for row in rows}
