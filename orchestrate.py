@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 
@@ -33,6 +34,8 @@ EPILOG = (
 def main() -> None:
     """Runs the command line and exits with its code."""
     try:
+        # Waiting threads sleep: spinning ones would take the cores from the decode processes.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         arguments = sys.argv[1:]
         _app(arguments)(arguments or ["--help"])
     except KeyboardInterrupt:

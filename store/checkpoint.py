@@ -16,8 +16,10 @@ class ArtifactError(ValueError):
     """An artifact that is missing, damaged, or not what its configuration says."""
 
 
-def save_artifact(path: Path, arrays: dict[str, np.ndarray], config: dict[str, Any]) -> str:
-    """Writes `path`.safetensors and `path`.json, and returns the sha256 of the former.
+def save_artifact(
+    path: Path, arrays: dict[str, np.ndarray], config: dict[str, Any], *, config_file: str | None = None
+) -> str:
+    """Writes `path`.safetensors and `path`.json (or `config_file` beside it); returns the sha256 of the former.
 
     The JSON is written last and holds the sha256, so that a crash between the two leaves an artifact that is refused.
     """
@@ -25,19 +27,19 @@ def save_artifact(path: Path, arrays: dict[str, np.ndarray], config: dict[str, A
 
     data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     sha256 = hashlib.sha256(data).hexdigest()
-    write_bytes(_with(path, "safetensors"), data)
+    write_bytes(path.with_name(f"{path.name}.safetensors"), data)
     text = json.dumps({**config, "sha256": sha256}, indent=1, sort_keys=True, ensure_ascii=False)
-    write_bytes(_with(path, "json"), (text + "\n").encode())
+    write_bytes(_config_path(path, config_file), (text + "\n").encode())
     return sha256
 
 
-def load_config(path: Path) -> dict[str, Any]:
+def load_config(path: Path, *, config_file: str | None = None) -> dict[str, Any]:
     """The JSON half of the artifact `path`.
 
     Raises:
         ArtifactError: there is none, or it is not JSON.
     """
-    file = _with(path, "json")
+    file = _config_path(path, config_file)
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -49,7 +51,9 @@ def load_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def load_artifact(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def load_artifact(
+    path: Path, *, config_file: str | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays and configuration of the artifact `path`; the bytes are checked before they are parsed.
 
     Raises:
@@ -57,15 +61,16 @@ def load_artifact(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     from safetensors.numpy import load
 
-    config, file = load_config(path), _with(path, "safetensors")
+    config, file = load_config(path, config_file=config_file), path.with_name(f"{path.name}.safetensors")
+    config_name = _config_path(path, config_file).name
     try:
         data = file.read_bytes()
     except FileNotFoundError:
-        raise ArtifactError(f"{file} does not exist, though {path.name}.json does; make it again") from None
+        raise ArtifactError(f"{file} does not exist, though {config_name} does; make it again") from None
     found = hashlib.sha256(data).hexdigest()
     if found != config["sha256"]:
         raise ArtifactError(
-            f"{file} is corrupt: its sha256 is {found[:12]}…, {path.name}.json says {config['sha256'][:12]}…; make it again"
+            f"{file} is corrupt: its sha256 is {found[:12]}…, {config_name} says {config['sha256'][:12]}…; make it again"
         )
     arrays = load(data)
     for name, array in arrays.items():
@@ -74,5 +79,5 @@ def load_artifact(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, config
 
 
-def _with(path: Path, suffix: str) -> Path:
-    return path.with_name(f"{path.name}.{suffix}")
+def _config_path(path: Path, config_file: str | None) -> Path:
+    return path.with_name(config_file or f"{path.name}.json")

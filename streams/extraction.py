@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from jaxtyping import Float
-from media.limits import Rejected
+from media.reasons import Rejected
 
 from store.cache import Cache
 from store.lineage import versions

@@ -120,7 +120,8 @@ def build_model(stream: Stream, config: Any, n_classes: int) -> StreamModel:
         bidirectional=parts.bidirectional,
         dropout=parts.dropout,
     )
-    return StreamModel(encoder, built, n_classes, dropout=parts.dropout)
+    model = StreamModel(encoder, built, n_classes, dropout=parts.dropout)
+    return model.to(memory_format=torch.channels_last)  # half the time of a convolution on a CPU
 
 
 def weights_sha256(module: nn.Module) -> str:

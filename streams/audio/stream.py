@@ -11,7 +11,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, Field
 from torch import nn
 
-from streams.audio.logmel import HOP_SECONDS, MIN_SAMPLES, N_BANDS, SAMPLE_RATE, log_mel
+from streams.audio.logmel import HOP_SAMPLES, HOP_SECONDS, N_MELS, SAMPLE_RATE, WINDOW_SAMPLES, log_mel
 from streams.audio.vggish import VGGish
 from streams.config import AggregatorConfig, AggregatorPhase, EncoderPhase, SamplerConfig
 from streams.segments import Absent, Footage, Segments
@@ -32,7 +32,7 @@ class AudioConfig(BaseModel, extra="forbid", frozen=True):
     embedding_dim: int | None = Field(64, description="of the 'small' encoder; none: mean over time and bands")
     encoder_dropout: float = Field(0.0, ge=0, lt=1)
     shift_frames: int = Field(8, ge=0, description="training: the whole track moved by up to this, in steps of 10 ms")
-    mask_bands: int = Field(0, ge=0, le=N_BANDS, description="training: up to this many neighbouring bands are blanked")
+    mask_bands: int = Field(0, ge=0, le=N_MELS, description="training: up to this many neighbouring bands are blanked")
     mask_frames: int = Field(0, ge=0, description="training: up to this many successive steps are blanked")
     encode_batch_size: int = Field(32, ge=1, description="fixed: the last batch is padded")
     encoder_training: EncoderPhase = EncoderPhase()
@@ -54,7 +54,7 @@ class AudioStream:
         samples = video.decoded.samples
         if samples is None:
             raise Absent("no_audio")
-        n_needed = MIN_SAMPLES + (config.n_frames - 1) * int(HOP_SECONDS * SAMPLE_RATE)
+        n_needed = (config.n_frames - 1) * HOP_SAMPLES + WINDOW_SAMPLES
         if len(samples) < n_needed:
             raise Absent("audio_too_short")
         rows = log_mel(samples, SAMPLE_RATE)  # (T, 64)
@@ -96,7 +96,7 @@ class AudioStream:
                 SmallCNN(
                     1,
                     config.widths,
-                    input_size=(config.n_frames, N_BANDS),
+                    input_size=(config.n_frames, N_MELS),
                     embedding_dim=config.embedding_dim,
                     dropout=config.encoder_dropout,
                 )

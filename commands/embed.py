@@ -1,0 +1,191 @@
+"""tristream embed: every video → one embedding per trained stream, in Parquet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands import options, screen
+from commands.workspace import (
+    Workspace,
+    choose_device,
+    chosen_streams,
+    contents,
+    decode_pool,
+    decoder,
+    given_rows,
+    make_video,
+    say_absent,
+    write_json,
+    write_status,
+)
+
+if TYPE_CHECKING:
+    from media.manifest import VideoRow
+    from store.embeddings import EmbeddingTable
+    from streams.extraction import VideoResult
+    from streams.model import TrainedStream
+    from streams.video import Video
+
+
+@screen.command
+def run(
+    paths: Annotated[list[Path] | None, typer.Argument(help="More videos, beside those of videos.csv.")] = None,
+    data: options.Data = None,
+    run: options.Run = options.RUN,
+    cache: options.CacheDir = options.CACHE,
+    stream_list: options.Streams = None,
+    device: options.Device = "auto",
+    workers: options.Workers = options.WORKERS,
+    deterministic: options.Deterministic = False,
+    as_json: options.Json = False,
+    force: options.Force = False,
+) -> int:
+    """Turn every video of RUN/videos.csv, and any given, into one embedding per trained stream.
+
+    Each video is decoded once for all streams; what was computed before comes from the cache. A video without a stream
+    (no sound, one picture) gets a row that says so, not zeros. A broken file is named and left out; the rest goes on.
+    """
+    workspace = Workspace(run, cache)
+    workspace.check_writable()
+    manifest = workspace.manifest(data)
+    trained = workspace.load_streams(chosen_streams(stream_list))
+    rows = [*manifest.rows, *given_rows(paths or [], manifest.root)]
+    rows = list({row.video_id: row for row in rows}.values())
+    started = time.monotonic()
+    results = list(
+        results_of(
+            rows, trained, workspace, manifest.root, device=device, workers=workers, deterministic=deterministic,
+            force=force,
+        )
+    )  # fmt: skip
+    tables = write_tables(workspace, trained, results)
+    write_status(run, results)
+    report = _report(trained, results, tables, time.monotonic() - started)
+    write_json(run / "lineage.json", {**report, "streams": {t.name: dict(t.lineage) for t in trained}})
+    say(results)
+    screen.note(f"wrote {run / 'embeddings'}; next: tristream fuse --run {run}")
+    screen.emit(report, as_json=as_json)
+    return screen.SOME_REJECTED if any(result.rejected for result in results) else screen.OK
+
+
+def results_of(
+    rows: Sequence[VideoRow],
+    trained: Sequence[TrainedStream],
+    workspace: Workspace,
+    root: Path | None,
+    *,
+    device: str,
+    workers: int,
+    deterministic: bool = False,
+    force: bool = False,
+) -> Iterator[VideoResult]:
+    """Embeddings of each row, in order, with a progress bar."""
+    from streams.extraction import extract
+
+    cache, names = workspace.cache(), [stream.name for stream in trained]
+    _check_same_reading(trained)
+    content = contents(rows, root or Path())
+    with decode_pool(workers) as pool, screen.progress(f"embedding ({', '.join(names)})", len(rows)) as move:
+        decode = decoder(pool, root)
+        videos: Iterator[Video] = (
+            make_video(row, content[row.video_id], decode=decode, cache=cache, data=trained[0].data,
+                       sampler=trained[0].sampler, stream_names=names)
+            for row in rows
+        )  # fmt: skip
+        chosen = choose_device(device, deterministic=deterministic)
+        for result in extract(videos, trained, cache=cache, device=chosen, n_threads=workers + 1, force=force):
+            move()
+            if result.rejected:
+                screen.warn(f"rejected: {result.rejected}")
+            yield result
+
+
+def _check_same_reading(trained: Sequence[TrainedStream]) -> None:
+    """One decode serves all streams, so they must have been trained on videos read in one way."""
+    first = trained[0]
+    for other in trained[1:]:
+        if (other.data, other.sampler) != (first.data, first.sampler):
+            raise screen.Mistake(
+                f"'{first.name}' and '{other.name}' were trained with different [data] or [sampler] settings; train one of "
+                "them again with those of the other, or embed them one by one with --streams"
+            )
+
+
+def write_tables(
+    workspace: Workspace, trained: Sequence[TrainedStream], results: Sequence[VideoResult]
+) -> dict[str, EmbeddingTable]:
+    """One Parquet file for each stream; rows of other videos that were there stay."""
+    import numpy as np
+
+    from store import embeddings
+    from store.lineage import versions
+
+    tables = {}
+    for stream in trained:
+        kept = [result for result in results if not result.rejected]
+        present = np.array([stream.name in result.embeddings for result in kept], bool)
+        width = stream.model.aggregator.embedding_dim
+        values = np.full((len(kept), int(width)), np.nan, np.float32)  # type: ignore[arg-type]
+        times = np.full((len(kept), 2), np.nan)
+        for row, result in enumerate(kept):
+            if present[row]:
+                values[row] = result.embeddings[stream.name]
+                looked_at = result.segments[stream.name]
+                times[row] = looked_at.start_seconds.min(), looked_at.stop_seconds.max()
+        table = embeddings.EmbeddingTable(
+            stream=stream.name,
+            space_id=stream.space_id,
+            video_id=[result.video.video_id for result in kept],
+            content_id=[result.video.content_id for result in kept],
+            present=present,
+            reason=[result.absent.get(stream.name, "") for result in kept],
+            start_seconds=times[:, 0],
+            stop_seconds=times[:, 1],
+            embedding=values,
+            lineage={**stream.lineage, "space": stream.segment_identity(), "versions": versions()},
+        )
+        folder = workspace.embeddings_dir(stream.name, stream.space_id)
+        embeddings.write(table, folder, replace=True)
+        tables[stream.name] = table
+    return tables
+
+
+def say(results: Sequence[VideoResult]) -> None:
+    """What became of the videos, in a few lines."""
+    absent: dict[str, list[str]] = {}
+    reasons: list[str] = []
+    for result in results:
+        if not result.rejected:
+            reasons += result.reasons
+            for name, reason in result.absent.items():
+                absent.setdefault(name, []).append(reason)
+    say_absent(absent, len(results))
+    masks = {reason for found in absent.values() for reason in found}
+    for reason in sorted(set(reasons) - masks):
+        screen.note(f"degraded: {reasons.count(reason)} of {len(results)} videos ({reason}); see status.csv")
+    n_rejected = sum(bool(result.rejected) for result in results)
+    if n_rejected:
+        screen.warn(f"{n_rejected} of {len(results)} videos were rejected; see failures.csv")
+
+
+def _report(
+    trained: Sequence[TrainedStream],
+    results: Sequence[VideoResult],
+    tables: dict[str, EmbeddingTable],
+    seconds: float,
+) -> dict[str, object]:
+    states = [result.status for result in results]
+    return {
+        "n_videos": len(results),
+        **{state: states.count(state) for state in ("ok", "degraded", "rejected")},
+        "rejected_videos": {r.video.video_id: r.rejected_reason for r in results if r.rejected},
+        "spaces": {stream.name: stream.space_id for stream in trained},
+        "present": {name: int(table.present.sum()) for name, table in tables.items()},
+        "seconds": round(seconds, 2),
+        "seconds_per_video": round(seconds / max(1, len(results)), 4),
+    }

@@ -1,0 +1,290 @@
+"""tristream train-stream: one stream learns, and nothing else does."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import streams
+from commands import options, screen, settings
+from commands.workspace import Workspace, choose_device, contents, decode_pool, decoder, make_video, write_json
+
+if TYPE_CHECKING:
+    from media.manifest import Manifest, VideoRow
+    from streams.phases import Example
+    from streams.segments import Footage
+    from streams.stream import Stream
+    from streams.video import Video
+
+
+@screen.command
+def run(
+    name: Annotated[str, typer.Argument(metavar="STREAM", help=f"One of: {', '.join(streams.names())}.")],
+    data: options.Data = None,
+    run: options.Run = options.RUN,
+    from_run: Annotated[
+        Path | None, typer.Option("--from", metavar="RUN", help="Take the trained stream of another run instead.")
+    ] = None,
+    flow_from: Annotated[
+        Path | None, typer.Option("--flow-from", help="Folder of precomputed flow, looked up by video_id.")
+    ] = None,
+    cache: options.CacheDir = options.CACHE,
+    preset: options.Preset = "light",
+    config: options.ConfigFile = None,
+    assignments: options.Set = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    workers: options.Workers = options.WORKERS,
+    weights_dir: options.WeightsDir = None,
+    deterministic: options.Deterministic = False,
+    as_json: options.Json = False,
+    force: options.Force = False,
+) -> int:
+    """Train one stream, and nothing else: first its CNN, then its stacked BiGRU, each on the training split.
+
+    The epoch of the lowest validation loss is kept. A run that is killed goes on where it was when it is started again,
+    and ends with the same weights. A stream that is trained already is left alone (--force: train anew).
+    """
+    if name not in streams.names():
+        raise screen.Mistake(f"unknown stream '{name}'; available: {', '.join(streams.names())}")
+    workspace = Workspace(run, cache)
+    workspace.check_writable()
+    if from_run is not None:
+        return _take(name, Workspace(from_run, cache), workspace, as_json)
+    manifest = workspace.manifest(data)
+    rows = [row for row in manifest.rows if row.split in ("train", "val") and row.label]
+    classes = _classes(name, rows)
+    if flow_from is not None:
+        assignments = [*(assignments or []), f'data.flow_from="{flow_from.absolute()}"']
+    chosen = settings.load(preset, config, assignments or (), stream_names=[name], weights_dir=weights_dir)
+    return _Training(name, workspace, manifest, rows, classes, chosen, seed=seed, device=device, workers=workers,
+                     deterministic=deterministic, as_json=as_json, force=force).run()  # fmt: skip
+
+
+def _classes(name: str, rows: Sequence[VideoRow]) -> list[str]:
+    """Sorted labels of the training split.
+
+    Raises:
+        Mistake: nothing to learn, or nothing to choose the best epoch by.
+    """
+    classes = sorted({row.label for row in rows if row.split == "train"})
+    if len(classes) < 2:
+        what = f"one class only ('{classes[0]}')" if classes else "no labelled video"
+        raise screen.Mistake(
+            f"the training split has {what}; a classifier needs two. Take a trained stream from another run: "
+            f"tristream train-stream {name} --from RUN"
+        )
+    if not any(row.split == "val" for row in rows):
+        raise screen.Mistake("no labelled video is in the val split; the best epoch is chosen by it. Run tristream index")
+    unknown = sorted({row.label for row in rows if row.split == "val"} - set(classes))
+    if unknown:
+        raise screen.Mistake(f"class '{unknown[0]}' is in the val split only; put some of its videos into train")
+    return classes
+
+
+class _Training:
+    """Everything one call needs, in one place."""
+
+    def __init__(
+        self, name: str, workspace: Workspace, manifest: Manifest, rows: Sequence[VideoRow], classes: list[str],
+        chosen: settings.Settings, *, seed: int, device: str, workers: int, deterministic: bool, as_json: bool,
+        force: bool,
+    ) -> None:  # fmt: skip
+        self.stream: Stream = streams.load(name)
+        self.config: Any = chosen.streams[name]
+        self.workspace, self.manifest, self.rows, self.classes, self.chosen = workspace, manifest, rows, classes, chosen
+        self.seed, self.workers, self.as_json, self.force = seed, workers, as_json, force
+        self.device = choose_device(device, deterministic=deterministic)
+        self.folder = workspace.stream_dir(name)
+
+    def run(self) -> int:
+        from store.lineage import digest
+        from streams import model
+
+        started = time.monotonic()
+        content = contents(self.rows, self.manifest.root)
+        labelled = [[content[row.video_id], row.label, row.split] for row in self.rows]
+        described = self.chosen.to_json()
+        trained_on = digest([described["data"], described["sampler"], described["streams"], labelled, self.seed])
+        if (self.folder / "config.json").exists() and not self.force:
+            try:
+                old = model.load(self.folder)
+            except ValueError as error:
+                screen.warn(f"{error}")
+            else:
+                if old.lineage.get("trained_on") == trained_on:
+                    screen.note(f"{self.stream.name} is trained already, on these videos and settings; nothing to do")
+                    screen.emit({"stream": self.stream.name, "space_id": old.space_id, "trained": False},
+                                as_json=self.as_json)  # fmt: skip
+                    return screen.OK
+                screen.note(f"videos or settings of {self.stream.name} have changed: training anew")
+        _say_light(self.chosen.source)
+        train_examples, val_examples, n_rejected = self._examples(content)
+        if not train_examples or not val_examples:
+            return self._nothing_to_learn(bool(train_examples))
+        present = {example.label for example in train_examples}
+        without = [label for index, label in enumerate(self.classes) if index not in present]
+        if without:
+            screen.warn(f"no training video of class '{without[0]}' has this stream; it cannot be learned by it")
+        learned = self._learn(train_examples, val_examples, trained_on)
+        lineage = {
+            "trained_on": trained_on,
+            "seed": self.seed,
+            "n_train": len(train_examples),
+            "n_val": len(val_examples),
+            "settings": described,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        trained = model.TrainedStream(
+            stream=self.stream,
+            config=self.config,
+            sampler=self.chosen.sampler,
+            data=self.chosen.data,
+            classes=tuple(self.classes),
+            model=learned,
+            encoder_sha256=model.weights_sha256(learned.encoder),  # type: ignore[arg-type]
+            model_sha256=model.weights_sha256(learned),
+            lineage=lineage,
+        )
+        model.save(self.folder, trained)
+        for state in self.folder.glob("state-*"):
+            state.unlink()
+        screen.note(f"{self.stream.name}: trained in {time.monotonic() - started:.0f} s, wrote {self.folder}")
+        screen.emit({"stream": self.stream.name, "space_id": trained.space_id, "trained": True, **lineage},
+                    as_json=self.as_json)  # fmt: skip
+        return screen.SOME_REJECTED if n_rejected else screen.OK
+
+    def _examples(self, content: dict[str, str]) -> tuple[list[Example], list[Example], int]:
+        """What the stream keeps of every training and validation video that has it."""
+        from media.reasons import Rejected
+        from streams.extraction import gather_footage
+        from streams.phases import Example
+        from streams.segments import Absent
+
+        cache = self.workspace.cache()
+        rows = {row.video_id: row for row in self.rows}
+        train_examples: list[Example] = []
+        val_examples: list[Example] = []
+        absent: list[str] = []
+        n_rejected = 0
+        with decode_pool(self.workers) as pool, screen.progress(f"{self.stream.name}: reading", len(rows)) as move:
+            decode = decoder(pool, self.manifest.root)
+            videos: list[Video] = [
+                make_video(row, content[row.video_id], decode=decode, cache=cache, data=self.chosen.data,
+                           sampler=self.chosen.sampler, stream_names=[self.stream.name])
+                for row in self.rows
+            ]  # fmt: skip
+            found = gather_footage(videos, self.stream, self.config, self.chosen.sampler, n_threads=self.workers + 1)
+            for video, kept in found:
+                move()
+                if isinstance(kept, Rejected):
+                    screen.warn(f"rejected: {kept}")
+                    n_rejected += 1
+                elif isinstance(kept, Absent):
+                    absent.append(kept.reason)
+                else:
+                    row = rows[video.video_id]
+                    example = Example(video.video_id, _spooled(kept), self.classes.index(row.label))
+                    (train_examples if row.split == "train" else val_examples).append(example)
+        for reason in sorted(set(absent)):
+            screen.note(f"{self.stream.name}: {absent.count(reason)} of {len(rows)} videos are left out ({reason})")
+        return train_examples, val_examples, n_rejected
+
+    def _nothing_to_learn(self, has_train: bool) -> int:
+        split = "val" if has_train else "training"
+        screen.warn(
+            f"no {split} video has the stream '{self.stream.name}': there is nothing to learn from. The other streams "
+            "work without it; it stays masked for every video"
+        )
+        screen.emit({"stream": self.stream.name, "trained": False, "reason": f"absent from every {split} video"},
+                    as_json=self.as_json)  # fmt: skip
+        return screen.OK
+
+    def _learn(self, train_examples: list[Example], val_examples: list[Example], trained_on: str) -> Any:
+        import json
+
+        from store.atomic import write_bytes
+        from streams import phases
+
+        lines: list[str] = []
+        totals = {"encoder": self.config.encoder_training.epochs, "end_to_end": self.config.encoder_training.epochs,
+                  "aggregator": self.config.aggregator_training.epochs}  # fmt: skip
+        current, bar, move = "", None, None
+        try:
+
+            def on_epoch(phase: str, metrics: dict[str, float]) -> None:
+                nonlocal current, bar, move
+                if phase != current:
+                    if bar is not None:
+                        bar.__exit__(None, None, None)
+                    current = phase
+                    kind = phase.removeprefix(f"{self.stream.name}-")
+                    bar = screen.progress(f"{self.stream.name}: {kind}, epochs", totals[kind])
+                    move = bar.__enter__()
+                assert move is not None
+                lines.append(json.dumps({"phase": phase, **metrics}))
+                move(note=f"loss {metrics['loss']:.3f}  val loss {metrics['val_loss']:.3f}  "
+                          f"val accuracy {metrics['val_accuracy']:.3f}")  # fmt: skip
+
+            return phases.train(
+                self.stream,
+                self.config,
+                train_examples,
+                val_examples,
+                len(self.classes),
+                seed=self.seed,
+                device=self.device,
+                state_folder=self.folder,
+                signature=trained_on,
+                on_epoch=on_epoch,
+            )
+        finally:
+            if bar is not None:
+                bar.__exit__(None, None, None)
+            if lines:
+                write_bytes(self.folder / "metrics.jsonl", ("\n".join(lines) + "\n").encode())
+
+
+def _take(name: str, source: Workspace, target: Workspace, as_json: bool) -> int:
+    """Copies a trained stream from another run; its lineage comes with it."""
+    [trained] = source.load_streams([name])
+    target.stream_dir(name).mkdir(parents=True, exist_ok=True)
+    for file in ("checkpoint.safetensors", "config.json"):
+        shutil.copyfile(source.stream_dir(name) / file, target.stream_dir(name) / file)
+    write_json(target.stream_dir(name) / "origin.json", {"run": str(source.run), "space_id": trained.space_id})
+    screen.note(f"{name}: taken from {source.run}")
+    screen.emit({"stream": name, "space_id": trained.space_id, "trained": False, "from": str(source.run)},
+                as_json=as_json)  # fmt: skip
+    return screen.OK
+
+
+def _spooled(footage: Footage) -> Footage:
+    """The same footage with its array in an unlinked temporary file: the system keeps in memory what there is room for."""
+    import dataclasses
+    import tempfile
+
+    import numpy as np
+
+    if footage.array.nbytes < SPOOL_BYTES:
+        return footage
+    with tempfile.TemporaryFile() as file:
+        mapped = np.memmap(file, dtype=footage.array.dtype, mode="w+", shape=footage.array.shape)
+        mapped[:] = footage.array
+    return dataclasses.replace(footage, array=mapped)
+
+
+SPOOL_BYTES = 8 << 20  # per video: a thousand smaller ones fit into any machine's memory
+
+
+def _say_light(source: str) -> None:
+    if source.startswith("preset light"):
+        screen.note(
+            "preset light: small encoders, trained from scratch on your videos, no download. Encoders pretrained on "
+            "large sets usually do better on small ones: streams.spatial.encoder names any CNN of timm, "
+            "encoder_weights its safetensors file."
+        )

@@ -1,0 +1,257 @@
+"""Where a run keeps its things, and the parts the commands share: its videos, its decoder, its trained streams."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import streams
+from commands.screen import Mistake, note, warn
+from media.manifest import Manifest, VideoRow, content_id, read_manifest
+from media.reasons import Rejected
+from store.atomic import write_bytes
+from store.cache import Cache
+
+if TYPE_CHECKING:
+    import torch
+
+    from media.sandbox import DecodePool
+    from streams.config import DataConfig, SamplerConfig
+    from streams.extraction import VideoResult
+    from streams.model import TrainedStream
+    from streams.video import Decoder, Video
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of one run. Nothing is read or made until it is asked for."""
+
+    run: Path
+    cache_dir: Path
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.run / "videos.csv"
+
+    @property
+    def fusion_dir(self) -> Path:
+        return self.run / "fusion"
+
+    def stream_dir(self, name: str) -> Path:
+        """Checkpoint, configuration and metrics of one stream."""
+        return self.run / "streams" / name
+
+    def embeddings_dir(self, name: str, space_id: str) -> Path:
+        """Parquet files of one stream in one embedding space."""
+        return self.run / "embeddings" / name / space_id
+
+    def manifest(self, data: Path | None) -> Manifest:
+        """The run's videos.
+
+        Raises:
+            Mistake: there is no videos.csv.
+        """
+        if not self.manifest_path.exists():
+            raise Mistake(
+                f"{self.manifest_path} does not exist; make it first: tristream index --run {self.run} --data DIR"
+            )
+        return read_manifest(self.manifest_path, root=data)
+
+    def cache(self) -> Cache:
+        return Cache(self.cache_dir, report=warn)
+
+    def check_writable(self) -> None:
+        """Finds out before any work whether results could be kept.
+
+        Raises:
+            OSError: they could not.
+        """
+        for folder in (self.run, self.cache_dir):
+            probe = folder / ".tmp-writable"
+            write_bytes(probe, b"")
+            probe.unlink()
+
+    def trained_names(self) -> list[str]:
+        """Streams that have a checkpoint in this run."""
+        return [name for name in streams.names() if (self.stream_dir(name) / "config.json").exists()]
+
+    def load_streams(self, wanted: Sequence[str] | None) -> list[TrainedStream]:
+        """The trained streams asked for; all there are where none are named.
+
+        Raises:
+            Mistake: none is trained, or one that is named is not.
+        """
+        from streams import model
+
+        trained = self.trained_names()
+        missing = [name for name in wanted or () if name not in trained]
+        if missing or not trained:
+            name = missing[0] if missing else "spatial"
+            what = f"the stream '{name}' is not trained" if missing else "no stream is trained"
+            raise Mistake(f"{what} in {self.run}; train it first: tristream train-stream {name} --run {self.run}")
+        return [model.load(self.stream_dir(name)) for name in wanted or trained]
+
+
+def chosen_streams(text: str | None) -> list[str] | None:
+    """The streams of `--streams a,b`; None where the option is not given.
+
+    Raises:
+        Mistake: a name that is none.
+    """
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in streams.names():
+            raise Mistake(f"unknown stream '{name}'; available: {', '.join(streams.names())}")
+    if not names:
+        raise Mistake(f"--streams is empty; available: {', '.join(streams.names())}")
+    return list(dict.fromkeys(names))
+
+
+def choose_device(name: str, *, deterministic: bool) -> torch.device:
+    """The device called `name`; "auto" is a GPU where there is one.
+
+    Raises:
+        Mistake: no such device on this machine.
+    """
+    import torch
+
+    torch.use_deterministic_algorithms(deterministic)
+    if name == "auto":
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise Mistake(f"--device {name} cannot be used here ({str(error).splitlines()[0]}); try auto") from error
+    return torch.device(name)
+
+
+@contextlib.contextmanager
+def decode_pool(n_workers: int) -> Iterator[DecodePool]:
+    """Decode processes, and OpenCV kept to one thread in this one: parallelism comes from several videos at once."""
+    import cv2
+
+    from media.sandbox import DecodePool
+
+    cv2.setNumThreads(1)
+    with DecodePool(n_workers) as pool:
+        yield pool
+
+
+def decoder(pool: DecodePool, root: Path | None) -> Decoder:
+    """What decodes one video in a process of the pool, and waits for it."""
+
+    def decode(path: Path, *, pictures: bool, sound: bool, max_side: int, stop_seconds: float) -> Any:
+        inside = root if root is not None and path.is_relative_to(root) else None
+        return pool.submit(
+            path, pictures=pictures, sound=sound, max_side=max_side, stop_seconds=stop_seconds, root=inside
+        ).result()
+
+    return decode
+
+
+def make_video(
+    row: VideoRow, content: str, *, decode: Decoder, cache: Cache, data: DataConfig, sampler: SamplerConfig,
+    stream_names: Sequence[str],
+) -> Video:
+    """A video as the streams see it; what none of them needs is not decoded."""
+    from streams.video import Video
+
+    wanted = [streams.load(name) for name in stream_names]
+    return Video(
+        row.video_id,
+        row.path,
+        content,
+        decode=decode,
+        cache=cache,
+        data=data,
+        sampler=sampler,
+        pictures=any(stream.needs_pictures for stream in wanted),
+        sound=any(stream.needs_sound for stream in wanted),
+    )
+
+
+def contents(rows: Sequence[VideoRow], root: Path) -> dict[str, str]:
+    """video_id → sha256 of the bytes as they are now; where a file cannot be read, what the table says."""
+    found = {}
+    for row in rows:
+        try:
+            found[row.video_id] = content_id(row.path)
+        except (Rejected, OSError):
+            found[row.video_id] = row.content_id or "unreadable"
+    return found
+
+
+def given_rows(paths: Sequence[Path], root: Path | None) -> list[VideoRow]:
+    """Paths of the command line as rows: relative to the data root where they lie inside, absolute elsewhere."""
+    rows = []
+    for path in paths:
+        path = path.absolute()
+        inside = root is not None and path.is_relative_to(root)
+        video_id = path.relative_to(root).as_posix() if inside and root is not None else path.as_posix()
+        rows.append(
+            VideoRow(video_id=video_id, path=path, label="", split="unlabelled", group="", anomaly=None, fold="",
+                     content_id="")
+        )  # fmt: skip
+    return rows
+
+
+def write_status(run: Path, results: Sequence[VideoResult]) -> None:
+    """status.csv: one state for each video; failures.csv: those that were rejected, and why."""
+    header = ["video_id", "status", "reasons", "absent_streams"]
+    rows = [
+        [
+            result.video.video_id,
+            result.status,
+            result.rejected_reason or " ".join(sorted({*result.reasons, *result.absent.values()})),
+            " ".join(f"{name}:{reason}" for name, reason in sorted(result.absent.items())),
+        ]
+        for result in results
+    ]
+    write_csv(run / "status.csv", header, rows)
+    failures = [[r.video.video_id, r.rejected_reason, r.rejected] for r in results if r.rejected]
+    write_csv(run / "failures.csv", ["video_id", "reason", "sentence"], failures)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A CSV that a spreadsheet opens and does not obey: cells that look like formulas get an apostrophe."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow([_harmless(str(cell)) for cell in row])
+    write_bytes(path, buffer.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def _harmless(cell: str) -> str:
+    return f"'{cell}" if cell[:1] in "=+-@\t\r" and not _is_number(cell) else cell
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON for people and programs."""
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n").encode())
+
+
+def say_absent(absent: dict[str, list[str]], n_videos: int) -> None:
+    """One line for each stream and reason, however many videos it is about."""
+    for name, reasons in sorted(absent.items()):
+        for reason in sorted(set(reasons)):
+            n = reasons.count(reason)
+            note(f"{name}: masked for {n} of {n_videos} videos ({reason})")
