@@ -197,7 +197,10 @@ class Decoding:
         for frame in frames:
             if self._origin is None:  # the container does not say: time begins with what is decoded first
                 self._origin = 0.0 if frame.pts is None else float(frame.pts * frame.time_base)
-            part.receive(frame, self._origin)  # type: ignore[arg-type]  # a track gives its own kind of frame
+            try:
+                part.receive(frame, self._origin)  # type: ignore[arg-type]  # a track gives its own kind of frame
+            except FFmpegError:  # no way from its pixel or sample format to ours
+                self._error()
 
     def _error(self) -> None:
         self._n_errors += 1

@@ -166,9 +166,15 @@ class Pictures:
         if frame.is_corrupt:
             self._reasons.add("decode_errors")
             self._note_damage(frame.pts)
-        elif self._damage is not None and frame.key_frame and (frame.pts is None or frame.pts > self._damage):
+        elif self._damage is not None and frame.key_frame and self._is_after_damage(frame, self._damage):
             self._damage = None
         return self._damage is not None
+
+    def _is_after_damage(self, frame: VideoFrame, damage: int) -> bool:
+        """By its time stamp: B-frames let a key frame come out late. Far before the damage, its clock started anew."""
+        if frame.pts is None or frame.pts > damage:
+            return True
+        return frame.time_base is not None and float((damage - frame.pts) * frame.time_base) > GAP_SECONDS
 
     def _note_damage(self, pts: int | None) -> None:
         known = [time for time in (pts, self._damage) if time is not None]

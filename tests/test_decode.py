@@ -297,6 +297,25 @@ def test_frames_from_an_error_to_the_next_clean_key_frame_are_suspect(tmp_path):
     np.testing.assert_allclose(video.start_seconds[~video.suspect], numbers[~video.suspect] / 25, atol=1e-6)
 
 
+def test_damage_before_a_clock_starts_anew_ends_with_it(tmp_path):
+    pictures = [numbered(i) for i in range(75)]
+    first = write(tmp_path / "0.mkv", pictures, codec="mpeg4", options={"g": "250", "q": "2"})
+    parts = [damaged(first, 60, 62)]
+    with av.open(str(parts[0])) as source, av.open(str(tmp_path / "0.ts"), "w") as target:
+        track = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = track
+                target.mux(packet)
+    second = write(tmp_path / "1.ts", [numbered(100 + i) for i in range(25)], codec="mpeg4", options={"q": "2"})
+    (tmp_path / "both.ts").write_bytes((tmp_path / "0.ts").read_bytes() + second.read_bytes())
+    video = decode_video(tmp_path / "both.ts")
+    assert not video.suspect[:59].any()  # one more than need be: this decoder is one frame late
+    assert video.suspect[60:-25].all()
+    assert not video.suspect[-25:].any()
+    assert [number_of(frame) for frame in video.frames[-25:]] == list(range(100, 125))
+
+
 def test_a_file_that_ends_early_says_so(tmp_path):
     path = write(tmp_path / "good.mkv", [numbered(i) for i in range(50)])
     data = path.read_bytes()

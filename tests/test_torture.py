@@ -1,8 +1,8 @@
 """The kit of bad files (tests/torture) against its expectations: every file ends in the state it must end in.
 
-An expectation whose `audio` is null says nothing of sound: most of those files have no sound track, and `no_audio`, which
-we say of every such file, then neither counts for nor against it. (20_no_audio.mp4, whose `audio` is "missing", must
-have it.)
+An expectation whose `audio` is null says nothing of sound: most of those files have no sound track, and `no_audio`,
+which we say of every such file, then counts neither for nor against it. (20_no_audio.mp4, whose `audio` is "missing",
+must have it.)
 """
 
 from __future__ import annotations
@@ -126,8 +126,11 @@ def test_the_right_frames_come_out_at_the_right_times(kit, cases, pool):
         if case["expect"]["status"] == "reject" or case["expect"]["reason"] == "no_video" or name.startswith(irregular):
             continue
         video = pool.submit(kit / name, root=kit).result()
-        numbers = np.array([number_of(frame) for frame in video.frames])
-        expected = np.round(video.start_seconds * 25).astype(int)
+        as_stored = [np.rot90(frame, -1) if name.startswith("41_") else frame for frame in video.frames]
+        numbers = np.array([number_of(frame) for frame in as_stored])
+        # the transport stream begins with 64 ms of the sound encoder's own delay, as its time stamps say
+        begins = 0.064 if name.startswith("16_") else 0.0
+        expected = np.round((video.start_seconds - begins) * 25).astype(int)
         clean = ~video.suspect
         np.testing.assert_array_equal(numbers[clean], expected[clean], err_msg=name)
 
@@ -173,7 +176,7 @@ def test_sound_of_every_kind_is_finite_and_in_its_place(kit, cases, pool):
 def test_all_thirteen_problems_of_the_label_file_are_named_by_line(kit):
     with pytest.raises(ManifestError) as caught:
         index_csv(kit / "70_labels_bad.csv")
-    codes = [re.match(r"line (\d+): ([a-z_]+)", problem).groups() for problem in caught.value.problems]
+    codes = [re.match(r"line (\d+): (\w+)", problem).groups() for problem in caught.value.problems]
     assert codes == [
         ("3", "outside_root"),
         ("4", "outside_root"),
@@ -219,10 +222,8 @@ def test_mutated_files_never_end_the_parent_nor_outlast_the_limit(kit, tmp_path,
     """300 of the 10,000 mutations of RELIABILITY; TRISTREAM_MUTATIONS=10000 runs them all."""
     n = int(os.environ.get("TRISTREAM_MUTATIONS", "300"))
     rng = np.random.default_rng(seed)
-    sources = [
-        kit / name
-        for name in ("00_good.mp4", "24_audio_late.mkv", "15_no_index.avi", "35_pts_reset.ts", "27_audio_5_1_44k.mkv")
-    ]
+    names = ("00_good.mp4", "24_audio_late.mkv", "15_no_index.avi", "35_pts_reset.ts", "27_audio_5_1_44k.mkv")
+    sources = [kit / name for name in names]
     folder = tmp_path / "mutations"
     folder.mkdir()
     with DecodePool(2) as pool:
