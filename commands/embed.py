@@ -63,7 +63,8 @@ def run(
             force=force,
         )
     )  # fmt: skip
-    tables = write_tables(workspace, trained, results)
+    tables = tables_of(trained, results)
+    write_tables(workspace, tables)
     write_status(run, results)
     report = _report(trained, results, tables, time.monotonic() - started)
     write_json(run / "lineage.json", {**report, "streams": {t.name: dict(t.lineage) for t in trained}})
@@ -116,28 +117,24 @@ def _check_same_reading(trained: Sequence[TrainedStream]) -> None:
             )
 
 
-def write_tables(
-    workspace: Workspace, trained: Sequence[TrainedStream], results: Sequence[VideoResult]
-) -> dict[str, EmbeddingTable]:
-    """One Parquet file for each stream; rows of other videos that were there stay."""
+def tables_of(trained: Sequence[TrainedStream], results: Sequence[VideoResult]) -> dict[str, EmbeddingTable]:
+    """{stream: table} of the videos that were not rejected, all in one order."""
     import numpy as np
 
-    from store import embeddings
+    from store.embeddings import EmbeddingTable
     from store.lineage import versions
 
+    kept = [result for result in results if not result.rejected]
     tables = {}
     for stream in trained:
-        kept = [result for result in results if not result.rejected]
         present = np.array([stream.name in result.embeddings for result in kept], bool)
-        width = stream.model.aggregator.embedding_dim
-        values = np.full((len(kept), int(width)), np.nan, np.float32)  # type: ignore[arg-type]
+        values = np.full((len(kept), stream.model.embedding_dim), np.nan, np.float32)
         times = np.full((len(kept), 2), np.nan)
-        for row, result in enumerate(kept):
-            if present[row]:
-                values[row] = result.embeddings[stream.name]
-                looked_at = result.segments[stream.name]
-                times[row] = looked_at.start_seconds.min(), looked_at.stop_seconds.max()
-        table = embeddings.EmbeddingTable(
+        for row in np.flatnonzero(present):
+            values[row] = kept[row].embeddings[stream.name]
+            looked_at = kept[row].segments[stream.name]
+            times[row] = looked_at.start_seconds.min(), looked_at.stop_seconds.max()
+        tables[stream.name] = EmbeddingTable(
             stream=stream.name,
             space_id=stream.space_id,
             video_id=[result.video.video_id for result in kept],
@@ -149,10 +146,15 @@ def write_tables(
             embedding=values,
             lineage={**stream.lineage, "space": stream.segment_identity(), "versions": versions()},
         )
-        folder = workspace.embeddings_dir(stream.name, stream.space_id)
-        embeddings.write(table, folder, replace=True)
-        tables[stream.name] = table
     return tables
+
+
+def write_tables(workspace: Workspace, tables: dict[str, EmbeddingTable]) -> None:
+    """One Parquet file for each stream, in the folder of its space; it replaces the one that was there."""
+    from store import embeddings
+
+    for name, table in tables.items():
+        embeddings.write(table, workspace.embeddings_dir(name, table.space_id), replace=True)
 
 
 def say(results: Sequence[VideoResult]) -> None:

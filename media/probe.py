@@ -144,3 +144,10 @@ def judge(
         n_errors=video.n_decode_errors,
         seconds=max([video.samples_stop_seconds, *video.stop_seconds[-1:]]),
     )
+
+
+def ffmpeg_version() -> str:
+    """Version of the FFmpeg that PyAV brings and decodes with."""
+    import av
+
+    return str(av.ffmpeg_version_info)

@@ -40,6 +40,11 @@ class StreamModel(nn.Module):
         self.aggregator = aggregator
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(aggregator.embedding_dim, n_classes))
 
+    @property
+    def embedding_dim(self) -> int:
+        """Width of a video embedding."""
+        return int(self.aggregator.embedding_dim)  # type: ignore[arg-type]
+
     def aggregate(
         self, embeddings: Float[torch.Tensor, "B S D"], lengths: Int[torch.Tensor, " B"]
     ) -> Float[torch.Tensor, "B E"]:
