@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from av import Packet
     from av.container import InputContainer
 
-__all__ = ["SAMPLE_RATE", "DecodedVideo", "Limits", "Rejected", "decode_video"]
+__all__ = ["SAMPLE_RATE", "DecodedVideo", "Limits", "Rejected", "decode_video", "decoder_build"]
 
+DECODE_SCHEMA = 1  # raised by hand when the same file comes out different
 SHORT_SECONDS = 0.5  # sound that ends so much before the last frame begins is too short, …
 SHORT_SHARE = 0.25  # … or by this share of a shorter video
 PATIENCE_SECONDS = 10.0  # how far one track may lie behind the other in the file
@@ -69,6 +70,13 @@ class DecodedVideo:
     n_declared_frames: int | None
     n_decoded_frames: int
     n_decode_errors: int
+
+
+def decoder_build() -> str:
+    """Version of the decoder, for cache keys: another one may give other pixels."""
+    import av
+
+    return f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}, schema {DECODE_SCHEMA}"
 
 
 def decode_video(

@@ -65,6 +65,9 @@ class Rejected(ValueError):
         self.path = path
         self.sentence = sentence
 
+    def __reduce__(self) -> tuple[type[Rejected], tuple[str, Path, str]]:
+        return Rejected, (self.reason, self.path, self.sentence)  # it may have to travel between processes
+
 
 def printable(name: Path | str) -> str:
     """The name with control characters, line ends and broken UTF-8 escaped: safe in logs and on screen, one line."""

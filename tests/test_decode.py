@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from media.decode import Limits, Rejected, decode_video
+from media.decode import Limits, Rejected, decode_video, decoder_build
 from media.reasons import DEGRADED, REJECTED, printable
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -490,6 +492,17 @@ def test_every_reason_that_the_code_gives_is_in_the_list():
     source = "".join(path.read_text() for path in Path(decode_video.__code__.co_filename).parent.glob("*.py"))
     for known in (REJECTED, DEGRADED):
         assert all(f'"{reason}"' in source.replace(f'"{reason}": ', "") for reason in known)
+
+
+def test_a_rejection_travels_between_processes_whole():
+    error = Rejected("empty_file", Path("x.mp4"), "is empty")
+    again = copy.copy(error)  # the same way as between processes
+    assert (str(again), again.reason, again.path) == ("x.mp4 is empty", "empty_file", Path("x.mp4"))
+
+
+def test_the_decoder_is_one_that_is_safe():
+    found = re.fullmatch(r"PyAV [\d.]+, FFmpeg n?([\d.]+)\S*, schema \d+", decoder_build())
+    assert [int(part) for part in found[1].split(".")] >= [8, 1, 2]  # CVE-2026-8461
 
 
 def test_names_are_printed_on_one_line_without_control_characters():

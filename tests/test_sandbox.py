@@ -341,6 +341,23 @@ def test_no_worker_is_no_pool():
         DecodePool(0)
 
 
+@pytest.mark.slow
+def test_workers_that_are_killed_all_the_time_lose_no_video(clip, long_clip):
+    files = [clip, long_clip] * 10
+    expected = {file: decode_video(file, max_side=40).frames.tobytes() for file in (clip, long_clip)}
+    with DecodePool(2) as pool:
+        futures = [pool.submit(file, max_side=40) for file in files]
+        rng = np.random.default_rng(0)
+        n_kills = 0
+        while not all(future.done() for future in futures):
+            time.sleep(2)
+            if pids := pool.pids():
+                os.kill(int(rng.choice(pids)), signal.SIGKILL)
+                n_kills += 1
+        assert n_kills >= 1
+        assert [future.result().frames.tobytes() for future in futures] == [expected[file] for file in files]
+
+
 # ---- messages
 
 
