@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-WHOLE = "all"  # name of the one block of a matrix that came without columns
+WHOLE = ""  # name of the one block of a matrix that came without columns; no stream can have it
 
 
 def present_blocks(X: Float[np.ndarray, "n F"], columns: Mapping[str, slice]) -> Bool[np.ndarray, "n streams"]:
@@ -34,7 +34,7 @@ def present_blocks(X: Float[np.ndarray, "n F"], columns: Mapping[str, slice]) ->
 
 
 def check_columns(columns: Mapping[str, slice] | None, n_features: int) -> dict[str, slice]:
-    """`columns` as a dictionary whose blocks tile 0 … n_features in order; one block named 'all' for None.
+    """`columns` as a dictionary whose blocks tile 0 … n_features in order; one nameless block for None.
 
     Raises:
         ValueError: blocks that overlap, leave gaps, or do not fill `n_features`.
@@ -184,4 +184,4 @@ def check_arrays(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[in
 
 
 def _widths(columns: Mapping[str, slice]) -> str:
-    return ", ".join(f"{name} {block.stop - block.start}" for name, block in columns.items())
+    return ", ".join(f"{name} {block.stop - block.start}".strip() for name, block in columns.items())
