@@ -83,7 +83,7 @@ def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
 def _pack(arrays: Mapping[str, np.ndarray]) -> bytes:
     from safetensors.numpy import save
 
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     return save(arrays, metadata={"sha256": _checksum(arrays)})
 
 

@@ -25,7 +25,7 @@ def save_artifact(
     """
     from safetensors.numpy import save
 
-    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    data = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
     sha256 = hashlib.sha256(data).hexdigest()
     write_bytes(path.with_name(f"{path.name}.safetensors"), data)
     text = json.dumps({**config, "sha256": sha256}, indent=1, sort_keys=True, ensure_ascii=False)
