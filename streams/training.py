@@ -100,14 +100,14 @@ def learning_rate(config: TrainingConfig, done: float, n_reductions: int = 0) ->
 
     Args:
         config: `one_cycle`: a cosine up over the first 30 % of all steps, from 1/25, and one down to almost nothing
-            (Smith 2018, as torch's OneCycleLR). `plateau`: a tenth for each reduction, never under 1e-6.
+            (Smith 2018; torch's OneCycleLR within one step). `plateau`: a tenth for each reduction, never under 1e-6.
         done: part of all steps that lies behind, in [0, 1].
         n_reductions: how often the validation loss has stood still.
     """
     if config.schedule == "constant":
         return config.learning_rate
     if config.schedule == "plateau":
-        return max(MIN_RATE, config.learning_rate * 0.1**n_reductions)
+        return max(min(MIN_RATE, config.learning_rate), config.learning_rate * 0.1**n_reductions)
     first, last, phase = (1 / 25, 1.0, done / 0.3) if done < 0.3 else (1.0, 4e-6, (done - 0.3) / 0.7)
     return config.learning_rate * (last + (first - last) * (1 + math.cos(math.pi * phase)) / 2)
 
@@ -182,12 +182,7 @@ def _epoch(
         labels = batch.labels.to(device)
         logits = phase.logits(*(tensor.to(device) for tensor in batch.inputs))
         loss = nn.functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-        if not torch.isfinite(loss):
-            raise TrainingDiverged(
-                f"{phase.name}: the loss became {loss.item()} in epoch {progress.epoch + 1}, on the videos "
-                f"{', '.join(batch.video_ids)}; look at these files, or lower learning_rate "
-                f"(now {config.learning_rate:g})"
-            )
+        _check_finite(loss.item(), phase, batch, f"the loss became {loss.item()} in epoch {progress.epoch + 1}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -207,16 +202,30 @@ def _epoch(
 
 @torch.no_grad()
 def evaluate(phase: Phase, device: torch.device) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy over the validation batches."""
+    """Mean cross-entropy and accuracy over the validation batches.
+
+    Raises:
+        TrainingDiverged: the loss is not finite.
+    """
     phase.module.eval()
     loss_sum, n_right, n_seen = 0.0, 0, 0
     for batch in phase.val_batches():
         labels = batch.labels.to(device)
         logits = phase.logits(*(tensor.to(device) for tensor in batch.inputs))
-        loss_sum += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+        loss = nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+        _check_finite(loss, phase, batch, f"the validation loss became {loss}")
+        loss_sum += loss
         n_right += int((logits.argmax(1) == labels).sum())
         n_seen += len(labels)
     return loss_sum / n_seen, n_right / n_seen
+
+
+def _check_finite(loss: float, phase: Phase, batch: Batch, what: str) -> None:
+    if not math.isfinite(loss):
+        raise TrainingDiverged(
+            f"{phase.name}: {what}, on the videos {', '.join(batch.video_ids)}; look at these files, or lower "
+            f"learning_rate (now {phase.config.learning_rate:g})"
+        )
 
 
 def batches_of(n: int, size: int, generator: np.random.Generator | None = None) -> list[np.ndarray]:
