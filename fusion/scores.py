@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Float64
+from numpy.typing import ArrayLike
 
 
 def softmax(logits: Float[np.ndarray, "n classes"]) -> Float64[np.ndarray, "n classes"]:
@@ -28,7 +29,7 @@ def mean_scores(scores: Sequence[Float[np.ndarray, "n classes"]]) -> Float64[np.
 
 
 def weighted_scores(
-    scores: Sequence[Float[np.ndarray, "n classes"]], weights: Sequence[float]
+    scores: Sequence[Float[np.ndarray, "n classes"]], weights: ArrayLike
 ) -> Float64[np.ndarray, "n classes"]:
     """Weighted mean of the streams' class probabilities; weights count relative to one another.
 
@@ -40,9 +41,9 @@ def weighted_scores(
         ValueError: as `mean_scores`; another number of weights; weights that are negative or sum to 0 for a video.
     """
     stacked = _stack(scores)  # (streams, n, classes)
-    if len(weights) != len(stacked):
-        raise ValueError(f"there are {len(weights)} weights for {len(stacked)} streams; each needs one")
     weight = np.asarray(weights, dtype=np.float64)
+    if weight.shape != (len(stacked),):
+        raise ValueError(f"there are {weight.size} weights for {len(stacked)} streams; each needs one")
     if not np.isfinite(weight).all() or (weight < 0).any():
         raise ValueError(f"weights are {', '.join(f'{w:g}' for w in weight)}; none may be negative")
     present = ~np.isnan(stacked).any(axis=2)  # (streams, n)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fusion.leaks import check_splits, presence_gauge
+
+
+def splits_of(n: int) -> np.ndarray:
+    return np.array(["train", "train", "test"])[np.arange(n) % 3]
+
+
+def test_sound_that_only_one_class_has_is_a_leak_and_is_said() -> None:
+    labels = np.array(["fight", "walk"])[np.arange(120) // 60]
+    masks = np.column_stack([np.ones(120, bool), labels == "fight"])
+    gauge = presence_gauge(masks, labels=labels, splits=splits_of(120), groups=np.arange(120))
+    assert gauge.accuracy.value == 1
+    assert gauge.majority == 0.5
+    assert gauge.gain.low > 0
+    assert gauge.words.startswith("which streams a video has already tells its class: 100.0 % against 50.0 %")
+
+
+def test_sound_that_is_missing_at_random_is_none() -> None:
+    labels = np.array(["fight", "walk"])[np.arange(600) // 300]
+    masks = np.random.default_rng(0).random((600, 2)) < 0.5
+    gauge = presence_gauge(masks, labels=labels, splits=splits_of(600), groups=np.arange(600))
+    assert gauge.accuracy.value == pytest.approx(0.5, abs=0.1)
+    assert "does not tell its class" in gauge.words
+
+
+def test_a_pattern_that_training_never_saw_falls_back_on_the_commonest_class() -> None:
+    gauge = presence_gauge(
+        np.array([[True], [True], [False]]), labels=["b", "b", "b"], splits=["train", "train", "test"], groups=[1, 2, 3]
+    )
+    assert gauge.accuracy.value == 1
+
+
+def test_the_gauge_never_looks_at_test_labels() -> None:
+    labels, splits = np.array(["a", "b", "b", "a", "a"]), np.array(["train", "train", "train", "test", "test"])
+    masks = np.array([[False], [True], [True], [True], [True]])
+    assert presence_gauge(masks, labels=labels, splits=splits, groups=range(5)).accuracy.value == 0
+
+
+def test_videos_are_needed_on_both_sides() -> None:
+    with pytest.raises(ValueError, match="there are 0 labelled training and 1 test videos"):
+        presence_gauge(np.ones((2, 1), bool), labels=["", "a"], splits=["train", "test"], groups=[1, 2])
+
+
+def rows(n: int = 6, **changes) -> dict:
+    values = {
+        "video_ids": [f"v{i}" for i in range(n)],
+        "splits": ["train", "val", "test"] * (n // 3),
+        "labels": ["a"] * n,
+        "groups": [f"g{i}" for i in range(n)],
+        "content_ids": [f"c{i}" for i in range(n)],
+    }
+    return values | changes
+
+
+def test_clean_splits_have_nothing_to_say() -> None:
+    embeddings = np.random.default_rng(0).normal(size=(6, 40))
+    assert check_splits(**rows(), embeddings=embeddings) == []
+
+
+def test_shared_groups_and_identical_content_are_named_with_both_videos() -> None:
+    shared = check_splits(**rows(groups=["g", "x", "g", "y", "z", "w"]))
+    assert [(leak.kind, leak.n) for leak in shared] == [("shared_group", 1)]
+    assert "v0 in train, v2 in test" in shared[0].words
+    same = check_splits(**rows(content_ids=["c", "d", "e", "f", "c", "d"]))
+    assert [(leak.kind, leak.n) for leak in same] == [("identical_content", 2)]
+    assert "v0 in train, v4 in val" in same[0].words
+    within = rows(groups=["g", "x", "y", "g", "x", "y"])
+    assert check_splits(**within) == []
+
+
+def test_a_near_copy_in_another_split_is_found_and_one_in_the_same_split_is_not() -> None:
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(loc=100, size=(30, 20))  # without standardisation every cosine would be .99
+    embeddings[4] = embeddings[0] + 0.01 * rng.normal(size=20)  # train, val
+    embeddings[6] = embeddings[9]  # both train
+    embeddings[2] = np.nan
+    leaks = check_splits(**rows(30), embeddings=embeddings)
+    assert [(leak.kind, leak.n) for leak in leaks] == [("near_duplicate", 1)]
+    assert "v0 in train, v4 in val" in leaks[0].words or "v4 in val, v0 in train" in leaks[0].words
+
+
+def test_a_class_in_one_split_only_is_named() -> None:
+    leaks = check_splits(**rows(labels=["a", "a", "b", "c", "a", "b"]))
+    assert [leak.words for leak in leaks] == [
+        "1 class(es) are in test but not in train: always missed: b",
+        "2 class(es) are in train but not in test: never measured: a",
+    ]
+
+
+def test_unlabelled_videos_are_in_no_split() -> None:
+    assert (
+        check_splits(**rows(splits=["train", "unlabelled", "test"] * 2, groups=["g0", "g", "g2", "g3", "g", "g5"]))
+        == []
+    )
