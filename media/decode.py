@@ -158,6 +158,8 @@ class Decoding:
 
     def run(self, on_progress: Callable[[float], None]) -> None:
         """Decodes until both tracks have reached the end of what is wanted, or of the file."""
+        from av.error import FFmpegError
+
         parts: list[Pictures | Sound] = [part for part in (self.pictures, self.sound) if part is not None]
         for part in parts:
             part.track.codec_context.thread_count = 1
@@ -174,7 +176,10 @@ class Decoding:
         else:
             self._read_to_the_end = True
         if self.sound is not None:
-            self.sound.finish()
+            try:
+                self.sound.finish()
+            except FFmpegError:  # no way from its sample format to ours
+                self._error()
 
     def _packets(self, parts: list[Pictures | Sound]) -> Iterator[Packet]:
         from av.error import FFmpegError
@@ -186,6 +191,8 @@ class Decoding:
             yield from packets
         except FFmpegError:
             self._error()
+        except IndexError:  # PyAV stumbles at the very end over tracks that have appeared since the file was opened
+            return
 
     def _decode(self, packet: Packet, part: Pictures | Sound) -> None:
         from av.error import FFmpegError

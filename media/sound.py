@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 16_000
 JITTER_SECONDS = 0.04  # time stamps may be off by so much (milliseconds in Matroska) before they are believed
+_RATES = (1_000, 768_000)  # Hz of the source; a resampler for the 855 MHz of a damaged header is never ready
+_MAX_PLANES = 8  # PyAV reads beyond the end of the list of planes where there are more
 _SHARE_FOR_SOUND = 8  # one eighth of a decode process's memory
 
 
@@ -81,7 +83,10 @@ class Sound:
         Raises:
             Rejected: more sound than one file may have.
         """
-        if not frame.samples or not frame.sample_rate:
+        if not frame.samples:
+            return
+        if not _RATES[0] <= frame.sample_rate <= _RATES[1]:
+            self._reasons.add("decode_errors")
             return
         frame = self._finite(frame)
         self._follow_clock(frame, origin_seconds)
@@ -98,10 +103,9 @@ class Sound:
 
     def finish(self) -> None:
         """Takes what the resampler still holds."""
-        if self._resampler is not None:
-            for resampled in self._resampler.resample(None):
-                self._append(resampled.to_ndarray()[0])
-            self._resampler = None
+        resampler, self._resampler, self._format = self._resampler, None, None
+        for resampled in resampler.resample(None) if resampler is not None else ():
+            self._append(resampled.to_ndarray()[0])
 
     def samples(self) -> tuple[Float32[np.ndarray, " n"] | None, float]:
         """All samples in [−1, 1], and when the first of them sounds; None where there are none."""
@@ -116,6 +120,9 @@ class Sound:
         samples = np.zeros(self._end - self._begin, np.float32)
         for first, piece in self._pieces:
             samples[first - self._begin : first - self._begin + len(piece)] = piece
+        if not np.isfinite(samples).all():
+            self._reasons.add("nonfinite_audio")
+            samples[~np.isfinite(samples)] = 0
         return np.clip(samples, -1, 1, out=samples), begins
 
     @property
@@ -125,7 +132,7 @@ class Sound:
 
     def _finite(self, frame: AudioFrame) -> AudioFrame:
         """The frame with silence for samples that are no numbers: a resampler would spread them."""
-        if not frame.format.name.startswith(("flt", "dbl")):
+        if not frame.format.name.startswith(("flt", "dbl")) or len(frame.layout.channels) > _MAX_PLANES:
             return frame
         values = frame.to_ndarray()
         wrong = ~np.isfinite(values)

@@ -343,6 +343,24 @@ def test_samples_that_are_no_numbers_are_silence_and_spoil_no_others(tmp_path):
     assert video.reasons == ("nonfinite_audio",)
 
 
+@pytest.mark.parametrize("n_channels", [6, 16])
+def test_sound_of_many_channels_is_mixed_or_named(tmp_path, n_channels):
+    """PyAV reads beyond the planes of a frame with more than eight."""
+    path = tmp_path / "many.mkv"
+    layout = {6: "5.1", 16: "hexadecagonal"}[n_channels]
+    with av.open(str(path), "w") as container:
+        track = container.add_stream("flac" if n_channels == 6 else "pcm_f32le", rate=16000, layout=layout)
+        resampler = av.AudioResampler(format=track.codec_context.format, layout=layout, rate=16000)
+        block = np.repeat(sine(1)[:, None], n_channels, 1).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="flt", layout=layout)
+        frame.sample_rate, frame.pts = 16000, 0
+        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(track.encode(piece))
+        container.mux(track.encode())
+    samples = decode_video(path).samples
+    assert np.argmax(np.abs(np.fft.rfft(samples))) == 440
+
+
 def test_a_file_with_broken_pictures_is_rejected_but_its_sound_can_be_asked_for(tmp_path):
     path = write(tmp_path / "good.mp4", [numbered(i) for i in range(25)], sound=[(0.0, sine(1))], sound_codec="aac")
     path = damaged(path, 0, 25)
@@ -385,6 +403,16 @@ def test_a_file_of_sound_alone_is_heard(tmp_path, suffix, codec):
     spectrum = np.abs(np.fft.rfft(video.samples[4000:20000]))
     assert np.argmax(spectrum) == 440
     assert np.std(video.samples[4000:20000]) == pytest.approx(0.4 / np.sqrt(2), rel=0.05)
+
+
+def test_a_sample_rate_that_cannot_be_is_no_sound(tmp_path):
+    path = write(tmp_path / "tone.wav", None, sound=[(0.0, sine(0.5))])
+    data = bytearray(path.read_bytes())
+    assert data[24:28] == (16000).to_bytes(4, "little")
+    data[24:28] = (855_654_016).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(Rejected, match=r"tone\.wav has neither pictures nor sound that can be decoded"):
+        decode_video(path)
 
 
 def test_louder_than_full_scale_is_clipped(tmp_path):
