@@ -464,6 +464,16 @@ def test_a_link_may_leave_the_data_root_only_when_allowed(tmp_path, good):
         decode_video(root / os.path.relpath(good, root), root=root, follow_links=True)
 
 
+def test_a_file_that_may_not_be_read_is_named(good, monkeypatch):
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(Rejected, match=r"good\.mkv cannot be opened: Permission denied") as caught:
+        decode_video(good)
+    assert caught.value.reason == "not_readable"
+
+
 def test_pipes_and_folders_are_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(Rejected, match=r"pipe\.mp4 is a pipe, socket or device"):

@@ -139,6 +139,28 @@ def test_a_file_whose_children_are_always_killed_is_given_up(long_clip):
         assert caught.value.reason == "decoder_crashed"
 
 
+def test_a_child_that_uses_too_much_processor_time_is_named_so(long_clip):
+    with DecodePool(1) as pool:
+        future = pool.submit(long_clip)
+        os.kill(wait_for(lambda: is_at_work(pool, long_clip)), signal.SIGXCPU)  # what the system sends
+        with pytest.raises(Rejected, match=r"long\.mp4 used more processor time") as caught:
+            future.result()
+        assert caught.value.reason == "decoder_timeout"
+
+
+def test_processor_time_is_bounded_by_the_system_too(tmp_path):
+    code = "from media.isolation import limit_cpu_seconds\nlimit_cpu_seconds(1)\nwhile True: pass"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60)
+    assert done.returncode == -signal.SIGXCPU
+
+
+@pytest.mark.parametrize("header", [{}, {"rejected": "because"}, {"found": {"frames": 1}}])
+def test_an_answer_that_makes_no_sense_is_the_files_fault(header):
+    with pytest.raises(Rejected, match=r"x\.mp4 got no sensible answer") as caught:
+        sandbox._result(Path("x.mp4"), header, {}, sandbox._to_video)
+    assert caught.value.reason == "decoder_crashed"
+
+
 def test_a_child_that_hangs_is_ended_and_named(clip, long_clip):
     with DecodePool(1, limits=Limits(open_seconds=0.5, realtime_factor=0.5)) as pool:
         future = pool.submit(long_clip)
