@@ -13,7 +13,7 @@ from torch import nn
 
 from streams.audio.logmel import HOP_SAMPLES, HOP_SECONDS, N_MELS, SAMPLE_RATE, WINDOW_SAMPLES, log_mel
 from streams.audio.vggish import VGGish
-from streams.config import AggregatorConfig, AggregatorPhase, EncoderPhase, SamplerConfig
+from streams.config import ENCODE_BATCH_SIZE, AggregatorConfig, AggregatorPhase, EncoderPhase, SamplerConfig
 from streams.segments import Absent, Footage, Segments
 from streams.small_cnn import SegmentClassifier, SmallCNN
 from streams.stream import Encoder
@@ -34,7 +34,7 @@ class AudioConfig(BaseModel, extra="forbid", frozen=True):
     shift_frames: int = Field(8, ge=0, description="training: the whole track moved by up to this, in steps of 10 ms")
     mask_bands: int = Field(0, ge=0, le=N_MELS, description="training: up to this many neighbouring bands are blanked")
     mask_frames: int = Field(0, ge=0, description="training: up to this many successive steps are blanked")
-    encode_batch_size: int = Field(32, ge=1, description="fixed: the last batch is padded")
+    encode_batch_size: int = Field(32, ge=8, multiple_of=8, description=ENCODE_BATCH_SIZE)
     encoder_training: EncoderPhase = EncoderPhase()
     aggregator: AggregatorConfig = AggregatorConfig()
     aggregator_training: AggregatorPhase = AggregatorPhase()

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from flow.sampling import sample_indices, uniform_indices
 from streams.augment import AugmentConfig, apply_views, draw_views
-from streams.config import AggregatorConfig, AggregatorPhase, EncoderPhase, SamplerConfig
+from streams.config import ENCODE_BATCH_SIZE, AggregatorConfig, AggregatorPhase, EncoderPhase, SamplerConfig
 from streams.segments import Footage, Segments
 from streams.spatial.encoder import build_encoder
 from streams.stream import Encoder
@@ -29,7 +29,7 @@ class SpatialConfig(BaseModel, extra="forbid", frozen=True):
     encoder_dropout: float = Field(0.0, ge=0, lt=1)
     brightness: float = Field(0.0, ge=0, description="training: brightness off by up to this part")
     augment: AugmentConfig = AugmentConfig()
-    encode_batch_size: int = Field(32, ge=1, description="fixed: the last batch is padded")
+    encode_batch_size: int = Field(32, ge=8, multiple_of=8, description=ENCODE_BATCH_SIZE)
     encoder_training: EncoderPhase = EncoderPhase()
     aggregator: AggregatorConfig = AggregatorConfig()
     aggregator_training: AggregatorPhase = AggregatorPhase()

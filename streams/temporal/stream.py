@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from flow.sampling import sample_indices, stack_motion, uniform_indices
 from streams.augment import AugmentConfig, Views, apply_views, draw_views
-from streams.config import AggregatorConfig, AggregatorPhase, EncoderPhase, SamplerConfig
+from streams.config import ENCODE_BATCH_SIZE, AggregatorConfig, AggregatorPhase, EncoderPhase, SamplerConfig
 from streams.segments import Footage, Segments
 from streams.stream import Encoder
 from streams.temporal.motion_cnn import MotionCNN
@@ -34,7 +34,7 @@ class TemporalConfig(BaseModel, extra="forbid", frozen=True):
     batch_norm: str = Field("conv1", description="'conv1' (the paper's) or 'all'")
     encoder_dropout: float = Field(0.5, ge=0, lt=1)
     augment: AugmentConfig = AugmentConfig()
-    encode_batch_size: int = Field(32, ge=1, description="fixed: the last batch is padded")
+    encode_batch_size: int = Field(32, ge=8, multiple_of=8, description=ENCODE_BATCH_SIZE)
     encoder_training: EncoderPhase = EncoderPhase(optimizer="adam", learning_rate=1e-3)
     aggregator: AggregatorConfig = AggregatorConfig()
     aggregator_training: AggregatorPhase = AggregatorPhase()
