@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +18,9 @@ from streams.segments import Absent
 
 if TYPE_CHECKING:
     from media.decode import DecodedVideo
-
     from store.cache import Cache
 
-FLOW_SCHEMA = 1  # raised by hand when flow or motion of the same video come out different
+FLOW_SCHEMA = 2  # raised by hand when flow or motion of the same video come out different
 
 
 class Decoder(Protocol):
@@ -82,6 +82,7 @@ class Video:
         self._sampler = sampler
         self._wants = {"pictures": pictures, "sound": sound}
         self._flow_sha256: str | None = None
+        self._noted: tuple[str, ...] = ()  # what was degraded about the file when its flow was cached
         self._estimated: tuple[tuple[str, int, int], Float[np.ndarray, "steps 2 H W"]] | None = None
 
     @cached_property
@@ -102,11 +103,11 @@ class Video:
         That a track is missing is not among them: it is said by the stream that misses it.
         """
         decoded = self.__dict__.get("decoded")
-        found = set(more) | set(decoded.reasons if decoded is not None else ())
+        found = set(more) | set(self._noted if decoded is None else decoded.reasons)
         return tuple(sorted(found - {"no_audio", "no_video"}))
 
     def flow_source(self) -> str:
-        """What precomputed flow this video has ("" where flow is estimated): part of the key of what follows from it."""
+        """What precomputed flow this video has, "" where flow is estimated: part of the key of what follows from it."""
         if self._data.flow_from is None:
             return ""
         if self._flow_sha256 is None:
@@ -148,8 +149,10 @@ class Video:
                 "flow": storage.encode_compact(reduce_flow(full, *size)),
                 "start_seconds": self.decoded.start_seconds,
                 "stop_seconds": self.decoded.stop_seconds,
+                "reasons": np.frombuffer(json.dumps(self.decoded.reasons).encode(), np.uint8),
             }
             self.cache.put("flow", key, entry)
+        self._noted = tuple(json.loads(entry["reasons"].tobytes()))
         return Flow(storage.decode_compact(entry["flow"]), entry["start_seconds"], entry["stop_seconds"])
 
     @cached_property
