@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -223,7 +224,9 @@ def reduce_flow(
     return np.stack(small).astype(np.float32).transpose(0, 3, 1, 2)
 
 
+@functools.cache
 def _libraries() -> str:
-    import cv2
+    """What decodes and what estimates: another build may give other bits."""
+    import importlib.metadata
 
-    return f"opencv {cv2.__version__}"
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("av", "opencv-python"))
