@@ -1,0 +1,135 @@
+"""What several test files use: videos that live in memory, and streams that have learned nothing yet."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HOME = Path(__file__).parents[1]
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the front door does
+
+
+def _needs_an_absent_stream(file: Path) -> bool:
+    """Whether a test file imports from a folder of `streams/` that is not there."""
+    imported = re.findall(r"^\s*(?:from|import) streams\.(\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return any(not (HOME / "streams" / name).is_dir() and not (HOME / "streams" / f"{name}.py").exists() for name in imported)
+
+
+collect_ignore = [file.name for file in Path(__file__).parent.glob("test_*.py") if _needs_an_absent_stream(file)]
+
+
+def _toy_video(n_frames=40, *, seed=0, fps=25.0, side=64, silent=False, blind=False, reasons=(), sound_starts=0.0):
+    """A decoded video that no file stands for: a texture that drifts faster and faster, and a rising tone in noise."""
+    from media.decode import DecodedVideo
+
+    generator = np.random.default_rng(seed)
+    texture = np.kron(generator.integers(40, 215, (side // 4, side // 4, 3)), np.ones((4, 4, 1))).astype(np.uint8)
+    offsets = np.cumsum(generator.uniform(0, 2.5, (n_frames, 2)) * np.linspace(0.2, 1, n_frames)[:, None], axis=0)
+    frames = np.stack([np.roll(texture, offset.astype(int), (0, 1)) for offset in offsets])
+    times = np.arange(n_frames + 1) / fps
+    seconds = np.arange(round(16_000 * n_frames / fps)) / 16_000
+    tone = 0.3 * np.sin(2 * np.pi * generator.uniform(200, 2000) * (1 + seconds) * seconds)
+    samples = (tone + 0.05 * generator.normal(size=len(tone))).astype(np.float32)
+    missing = [reason for reason, is_so in (("no_audio", silent), ("no_video", blind)) if is_so]
+    return DecodedVideo(
+        frames=None if blind else frames,
+        start_seconds=times[:0] if blind else times[:-1],
+        stop_seconds=times[:0] if blind else times[1:],
+        suspect=np.zeros(0 if blind else n_frames, bool),
+        samples=None if silent else samples,
+        samples_start_seconds=sound_starts,
+        samples_stop_seconds=0.0 if silent else sound_starts + len(samples) / 16_000,
+        reasons=tuple(sorted([*reasons, *missing])),
+        source_height=side,
+        source_width=side,
+        source_fps=fps,
+        n_declared_frames=n_frames,
+        n_decoded_frames=n_frames,
+        n_decode_errors=0,
+    )
+
+
+@pytest.fixture(scope="session")
+def toy_video():
+    """(n_frames, …) → DecodedVideo."""
+    return _toy_video
+
+
+@pytest.fixture(scope="session")
+def workshop_settings():
+    """Settings of the smallest preset, for every stream there is."""
+    import streams
+    from commands import settings
+
+    return settings.load("workshop", stream_names=streams.names())
+
+
+@pytest.fixture(scope="session")
+def untrained(workshop_settings):
+    """(name of a stream, …) → TrainedStream with random weights that follow from the seed."""
+    import torch
+
+    import streams
+    from streams import model
+
+    def make(name, *, seed=0, classes=("a", "b", "c"), config=None, sampler=None):
+        stream = streams.load(name)
+        config = config or workshop_settings.streams[name]
+        torch.manual_seed(seed)
+        network = model.build_model(stream, config, len(classes)).eval()
+        return model.TrainedStream(
+            stream=stream,
+            config=config,
+            sampler=sampler or workshop_settings.sampler,
+            data=workshop_settings.data,
+            classes=tuple(classes),
+            model=network,
+            encoder_sha256=model.weights_sha256(network.encoder),
+            model_sha256=model.weights_sha256(network),
+            lineage={"seed": seed},
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_videos(workshop_settings):
+    """(video_id → DecodedVideo or an error, cache, …) → Videos and the list of paths that were decoded."""
+    import hashlib
+
+    import cv2
+
+    from streams.video import Video
+
+    cv2.setNumThreads(1)  # as the commands do
+
+    def make(files, cache, *, content=None, sampler=None, data=None):
+        decoded = []
+
+        def decode(path, *, pictures, sound, max_side, stop_seconds):
+            decoded.append(path.name)
+            found = files[path.name]
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        content = content or {}
+        videos = [
+            Video(
+                name,
+                Path("/data") / name,
+                content.get(name, hashlib.sha256(name.encode()).hexdigest()),
+                decode=decode,
+                cache=cache,
+                data=data or workshop_settings.data,
+                sampler=sampler or workshop_settings.sampler,
+            )
+            for name in files
+        ]
+        return videos, decoded
+
+    return make
