@@ -159,11 +159,13 @@ def test_a_hole_in_sound_is_silence_and_what_follows_is_in_its_place(tmp_path):
 
 
 def test_a_clock_that_starts_anew_goes_on(tmp_path):
-    parts = [write(tmp_path / f"{i}.ts", [numbered(25 * i + k) for k in range(25)]).read_bytes() for i in range(2)]
-    (tmp_path / "both.ts").write_bytes(b"".join(parts))
+    first = write(tmp_path / "0.ts", [numbered(i) for i in range(25)])
+    uneven = np.array([0, 2, 3, 7, 8, 12])
+    second = write(tmp_path / "1.ts", [numbered(100 + i) for i in range(6)], pts=uneven.tolist())
+    (tmp_path / "both.ts").write_bytes(first.read_bytes() + second.read_bytes())
     video = decode_video(tmp_path / "both.ts")
-    assert [number_of(frame) for frame in video.frames] == list(range(50))
-    np.testing.assert_allclose(video.start_seconds, np.arange(50) / 25, atol=1e-6)
+    assert [number_of(frame) for frame in video.frames] == [*range(25), *range(100, 106)]
+    np.testing.assert_allclose(video.start_seconds, np.append(np.arange(25), 25 + uneven) / 25, atol=1e-6)
     assert "timestamps_not_monotonic" in video.reasons
 
 
@@ -359,6 +361,21 @@ def test_sound_of_many_channels_is_mixed_or_named(tmp_path, n_channels):
         container.mux(track.encode())
     samples = decode_video(path).samples
     assert np.argmax(np.abs(np.fft.rfft(samples))) == 440
+
+
+def test_samples_that_are_no_numbers_do_not_spread_where_sound_is_resampled(tmp_path):
+    tone = sine(1.0, 48000)
+    bad, silent = tone.copy(), tone.copy()
+    bad[15000:15300], silent[15000:15300] = np.nan, 0
+    files = [
+        write(tmp_path / f"{i}.mkv", None, sound=[(0.0, data)], rate=48000) for i, data in enumerate((bad, silent))
+    ]
+    np.testing.assert_array_equal(*[decode_video(file).samples for file in files])
+
+
+def test_sound_that_nobody_asked_for_makes_no_file_too_short(tmp_path):
+    path = write(tmp_path / "long.mkv", [numbered(i) for i in range(25)], sound=[(0.0, sine(5))])
+    assert decode_video(path, sound=False).reasons == ()
 
 
 def test_a_file_with_broken_pictures_is_rejected_but_its_sound_can_be_asked_for(tmp_path):

@@ -460,7 +460,7 @@ def test_a_later_index_keeps_every_old_place_and_ranks_only_new_groups():
 
 def test_a_new_video_of_a_known_group_joins_it():
     first = complete([listed(f"a{i}", group=f"a{i}") for i in range(20)])
-    more = [listed(f"a{i}{clip}", group=f"a{i}") for i in range(20) for clip in ("", "more")]
+    more = [listed(f"a{i}", group=f"a{i}") for i in range(20)] + [listed(f"b{i}", group=f"a{i}") for i in range(5, 20)]
     for row in complete(more, previous=first).rows:
         assert row.split == splits(first)[row.group]
 
