@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from media import wire
 from media.decode import DecodedVideo
@@ -102,7 +102,7 @@ class DecodePool:
         for child in children:
             self._discard(child)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> DecodePool:
         return self
 
     def __exit__(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 HELD_OUT_SHARE = 0.2
 
 
+@runtime_checkable
 class Grouped(Protocol):
     """What a hold-out goes by."""
 
