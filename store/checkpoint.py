@@ -27,8 +27,8 @@ def save_artifact(
 
     data = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
     sha256 = hashlib.sha256(data).hexdigest()
-    write_bytes(path.with_name(f"{path.name}.safetensors"), data)
     text = json.dumps({**config, "sha256": sha256}, indent=1, sort_keys=True, ensure_ascii=False)
+    write_bytes(path.with_name(f"{path.name}.safetensors"), data)
     write_bytes(_config_path(path, config_file), (text + "\n").encode())
     return sha256
 
