@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from streams.encoding import BatchFiller, encode
+from streams.segments import Segments
+
+CPU = torch.device("cpu")
+BATCH = 8
+
+
+class WatchedEncoder(nn.Module):
+    """Convolution, batch norm and dropout: all that could make a row depend on its mates. Remembers its batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5))
+        self.full = nn.Linear(6 * 36, 11)
+        self.embedding_dim = 11
+        self.batches: list[torch.Tensor] = []
+
+    def embed(self, segments):
+        self.batches.append(segments.clone())
+        return self.full(self.layers(segments))
+
+
+def video_of(n: int, seed: int) -> Segments:
+    array = np.random.default_rng(seed).normal(size=(n, 2, 8, 8)).astype(np.float32)
+    times = np.arange(float(n))
+    return Segments(times, times + 1, lambda first, last: array[first:last])
+
+
+LENGTHS = [3, 1, 8, 17, 1, 1, 20, 5, 16, 2, 30]
+
+
+@pytest.fixture
+def encoder():
+    return WatchedEncoder()
+
+
+def through_filler(encoder, videos):
+    filler, found = BatchFiller(encoder, BATCH, CPU), []
+    for key, segments in enumerate(videos):
+        found += list(filler.add(key, segments))
+    return found + list(filler.finish())
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS, [8], [7], [9], [8, 8], [1] * 20, [40, 1], [1, 40]])
+def test_batches_across_videos_give_the_bits_of_one_video_at_a_time(encoder, lengths):
+    videos = [video_of(n, seed) for seed, n in enumerate(lengths)]
+    found = through_filler(encoder, videos)
+    assert [key for key, _ in found] == list(range(len(videos)))
+    for key, embedding in found:
+        assert embedding.dtype == np.float32
+        assert np.array_equal(embedding, encode(encoder, videos[key], batch_size=BATCH, device=CPU)), key
+
+
+def test_every_batch_has_the_fixed_size_and_only_the_last_is_padded(encoder):
+    videos = [video_of(n, seed) for seed, n in enumerate(LENGTHS)]
+    through_filler(encoder, videos)
+    assert {len(batch) for batch in encoder.batches} == {BATCH}
+    assert len(encoder.batches) == -(-sum(LENGTHS) // BATCH)
+    seen = torch.cat(encoder.batches).numpy()
+    everything = np.concatenate([segments.array for segments in videos])
+    assert np.array_equal(seen[: len(everything)], everything)
+    assert (seen[len(everything) :] == everything[-1]).all()
+
+
+def test_a_video_comes_out_as_soon_as_its_last_row_is_done(encoder):
+    filler = BatchFiller(encoder, BATCH, CPU)
+    assert list(filler.add("a", video_of(5, 0))) == []
+    assert [key for key, _ in filler.add("b", video_of(4, 1))] == ["a"]
+    assert [key for key, _ in filler.add("c", video_of(15, 2))] == ["b", "c"]
+    assert list(filler.finish()) == []
+
+
+def test_a_long_video_is_read_in_pieces_no_larger_than_a_batch(encoder):
+    read = []
+    segments = video_of(100, 0)
+    watched = Segments(
+        segments.start_seconds,
+        segments.stop_seconds,
+        lambda first, last: read.append(last - first) or segments.read(first, last),
+    )
+    encode(encoder, watched, batch_size=BATCH, device=CPU)
+    assert max(read) == BATCH
+    assert sum(read) == 100
+
+
+def test_encoding_switches_training_off_and_keeps_no_gradient(encoder):
+    encoder.train()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    first, again = (encode(encoder, video_of(9, 0), batch_size=BATCH, device=CPU) for _ in range(2))
+    assert np.array_equal(first, again)
+    assert not encoder.training
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
