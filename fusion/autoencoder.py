@@ -12,13 +12,14 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
 
 from fusion.attribution import error_shares, stream_errors, video_error
-from fusion.bottleneck import Basis, fit_basis, reconstruct, train_layers
+from fusion.bottleneck import Basis, fit_basis, reconstruct
+from fusion.normal import split_normal
 from fusion.standardise import WHOLE, Standardiser, check_arrays, fit_standardiser
 from fusion.thresholds import Threshold, choose_threshold
+from fusion.training import train_layers
 
 KEPT_VARIANCE = 0.95  # share of the normal variance that the default bottleneck can carry
 MAX_BOTTLENECK = 64
-MIN_ROWS_TO_HOLD_OUT = 10
 
 
 class AutoencoderDetector(OutlierMixin, BaseEstimator):
@@ -92,21 +93,10 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
             ValueError: fewer than 2 videos with any stream; embeddings that are all the same; a bottleneck that is
                 not narrower than the embedding; as `Standardiser`.
         """
-        self.remarks_: list[str] = []
         rng = check_random_state(self.random_state)
-        rows = self._with_streams(self._validated(X, reset=True), "normal")
-        if len(rows) < 2:
-            raise ValueError(f"there is {len(rows)} normal video (n_samples = {len(rows)}); a detector needs 2 or more")
-        if X_val is not None:
-            held_out = self._with_streams(self._validated(X_val, reset=False), "validation")
-        elif len(rows) >= MIN_ROWS_TO_HOLD_OUT:
-            order = rng.permutation(len(rows))
-            held_out, rows = rows[order[: len(rows) // 5]], rows[order[len(rows) // 5 :]]
-        else:
-            held_out = rows
-            self.remarks_.append(
-                f"only {len(rows)} normal videos: the threshold comes from the videos trained on, and is too low"
-            )
+        rows, held_out, self.remarks_ = split_normal(
+            self._validated(X, reset=True), None if X_val is None else self._validated(X_val, reset=False), rng
+        )
         self.standardiser_ = fit_standardiser(rows, columns=self.columns)
         Z, Z_val = self.standardiser_.transform(rows), self.standardiser_.transform(held_out)
         masks, masks_val = self.standardiser_.masks(rows), self.standardiser_.masks(held_out)
@@ -116,7 +106,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
         self.layers_, self.n_steps_ = train_layers(
             self._contributions(Z),
             masks,
-            self._gram(),
+            gram=self._gram(),
             val_coordinates=self._contributions(Z_val),
             val_masks=masks_val,
             widths=(*hidden, self.bottleneck_, *hidden[::-1]),
@@ -221,13 +211,6 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
     def _validated(self, X: ArrayLike, *, reset: bool) -> Float64[np.ndarray, "n F"]:
         finite = True if self.columns is None else "allow-nan"
         return validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite=finite)
-
-    def _with_streams(self, X: Float64[np.ndarray, "n F"], kind: str) -> Float64[np.ndarray, "kept F"]:
-        """X without the rows that are missing throughout; says how many there were."""
-        empty = np.isnan(X).all(axis=1)
-        if empty.any():
-            self.remarks_.append(f"{int(empty.sum())} of {len(X)} {kind} videos have no stream at all and are left out")
-        return X[~empty]
 
     def _bottleneck(self, n: int, n_features: int) -> int:
         if self.bottleneck is None:

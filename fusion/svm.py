@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Float64, Shaped
 from numpy.typing import ArrayLike
 
 from fusion.standardise import Standardiser, check_arrays, fit_standardiser
+from fusion.threads import one_thread
 
 READINGS = ("mean_hinge", "keras", "libsvm")
 GRAM_ROWS = 16_000  # up to here the Gram matrix is held whole (2 GB); beyond, its columns come and go, slower
@@ -50,8 +51,9 @@ class LinearSVM:
         """
         Z = self.standardiser.transform(X, masks)
         scores = np.empty((len(Z), len(self.classes_)))
-        for row, z in enumerate(Z):  # one product a row: a video's margins do not depend on its mates, bit for bit
-            scores[row] = self.coef_ @ z
+        with one_thread():
+            for row, z in enumerate(Z):  # one product a row: a video's margins do not depend on its mates, bit for bit
+                scores[row] = self.coef_ @ z
         return scores + self.intercept_
 
     def predict(

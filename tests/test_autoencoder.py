@@ -143,7 +143,10 @@ def test_a_linear_autoencoder_reaches_the_pca_residual_from_above() -> None:
 def test_a_wider_bottleneck_rebuilds_better(world: World) -> None:
     X, X_val = world.draw(120), world.draw(60)
     errors = [
-        AutoencoderDetector(columns=COLUMNS, bottleneck=width).fit(X, X_val=X_val).anomaly_score(X).mean()
+        AutoencoderDetector(columns=COLUMNS, bottleneck=width, max_steps=600)
+        .fit(X, X_val=X_val)
+        .anomaly_score(X)
+        .mean()
         for width in (1, 4, 16)
     ]
     assert errors[0] > errors[1] > errors[2]

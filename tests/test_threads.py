@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from fusion.threads import one_thread
+
+
+def blas_threads() -> set[int]:
+    np.ones((2, 2)) @ np.ones((2, 2))
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_inside_there_is_one_thread_and_outside_as_many_as_before() -> None:
+    import torch
+
+    before = blas_threads(), torch.get_num_threads()
+    with one_thread():
+        assert (blas_threads(), torch.get_num_threads()) == ({1}, 1)
+    assert (blas_threads(), torch.get_num_threads()) == before
+
+
+def test_threads_come_back_after_an_error() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        with one_thread():
+            raise KeyError
+    except KeyError:
+        assert torch.get_num_threads() == before
