@@ -101,7 +101,9 @@ class TrainedStream:
 
     def segment_identity(self) -> dict[str, Any]:
         """What defines a segment embedding: how a video is read, sampled and cut, and the encoder's weights."""
-        training_only = {"encoder_training", "aggregator_training", "aggregator", "augment", "encode_batch_size"}
+        # The weights' own sum stands for where they came from: two machines keep the same file in different folders.
+        training_only = {"encoder_training", "aggregator_training", "aggregator", "augment", "encode_batch_size",
+                         "encoder_weights"}  # fmt: skip
         return {
             "stream": self.name,
             "stream_schema": self.stream.schema,
