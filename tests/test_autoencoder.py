@@ -121,8 +121,8 @@ def test_wide_and_narrow_streams_count_alike(world: World) -> None:
     def widen(rows: np.ndarray) -> np.ndarray:
         return np.hstack([rows[:, :96], np.tile(rows[:, 96:128], 10), rows[:, 128:]])
 
-    plain = AutoencoderDetector(columns=COLUMNS).fit(X, X_val=X_val)
-    repeated = AutoencoderDetector(columns=wide).fit(widen(X), X_val=widen(X_val))
+    plain = AutoencoderDetector(columns=COLUMNS, max_steps=500).fit(X, X_val=X_val)
+    repeated = AutoencoderDetector(columns=wide, max_steps=500).fit(widen(X), X_val=widen(X_val))
     new = world.draw(100)
     np.testing.assert_allclose(
         plain.stream_errors(new).mean(axis=0), repeated.stream_errors(widen(new)).mean(axis=0), rtol=0.1
@@ -143,13 +143,13 @@ def test_a_linear_autoencoder_reaches_the_pca_residual_from_above() -> None:
 def test_a_wider_bottleneck_rebuilds_better(world: World) -> None:
     X, X_val = world.draw(120), world.draw(60)
     errors = [
-        AutoencoderDetector(columns=COLUMNS, bottleneck=width, max_steps=600)
+        AutoencoderDetector(columns=COLUMNS, bottleneck=width, max_steps=300)
         .fit(X, X_val=X_val)
         .anomaly_score(X)
         .mean()
-        for width in (1, 4, 16)
+        for width in (1, 16)
     ]
-    assert errors[0] > errors[1] > errors[2]
+    assert errors[0] > errors[1]
 
 
 def test_the_same_seed_gives_the_same_detector_and_another_seed_another(world: World) -> None:
