@@ -1,0 +1,263 @@
+"""The arrows of the house: who may import whom (../shared/DESIGN.md, "The house"; the picture is in the README)."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HOME = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((HOME / "pyproject.toml").read_text(encoding="utf-8"))
+WHITE_LIST = [pattern.rstrip("*") for pattern in PYPROJECT["tool"]["setuptools"]["packages"]["find"]["include"]]
+ROOTS = [name for name in WHITE_LIST if (HOME / name).is_dir()]
+MAY_IMPORT = {
+    "orchestrate": {"commands"},
+    "commands": {"commands", "media", "flow", "streams", "store", "fusion", "report", "workshop"},
+    "report": {"report", "fusion", "store", "media", "flow"},
+    "fusion": {"fusion", "store"},
+    "streams": {"streams", "media", "flow", "store"},
+    "workshop": {"workshop", "media", "flow"},
+    "media": {"media"},
+    "flow": {"flow"},
+    "store": {"store"},
+}
+MAX_LINES = 400
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, by its full name."""
+
+    by: str
+    module: str
+    line: int
+    at_import: bool  # when the importing module is loaded, not later in a function and not for the type checker alone
+
+    def __str__(self) -> str:
+        return f"{self.by}:{self.line} imports {self.module}"
+
+
+def files() -> dict[str, Path]:
+    """Module name → file, of everything that is ours."""
+    found = {"orchestrate": HOME / "orchestrate.py"}
+    for root in ROOTS:
+        for path in sorted((HOME / root).rglob("*.py")):
+            parts = path.relative_to(HOME).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+FILES = files()
+
+
+def imports_of(module: str, tree: ast.AST) -> Iterator[Import]:
+    package = module if FILES[module].name == "__init__.py" else module.rpartition(".")[0]
+
+    def walk(node: ast.AST, at_import: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield Import(module, alias.name, child.lineno, at_import)
+            elif isinstance(child, ast.ImportFrom):
+                source = child.module or ""
+                if child.level:
+                    above = package.split(".")[: len(package.split(".")) - child.level + 1]
+                    source = ".".join([*above, *filter(None, [source])])
+                for alias in child.names:  # `from streams import model` imports streams.model
+                    inside = f"{source}.{alias.name}"
+                    yield Import(module, inside if inside in FILES else source, child.lineno, at_import)
+            elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                yield from walk(child, False)
+            elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                for part in child.body:
+                    yield from walk(ast.Module([part], []), False)
+                yield from walk(ast.Module(child.orelse, []), at_import)
+            else:
+                yield from walk(child, at_import)
+
+    yield from walk(tree, True)
+
+
+IMPORTS = [
+    found
+    for module, path in FILES.items()
+    for found in imports_of(module, ast.parse(path.read_text(encoding="utf-8"), str(path)))
+]
+OURS = [found for found in IMPORTS if found.module.split(".")[0] in (*WHITE_LIST, "orchestrate", "tests")]
+
+
+def folder_of_streams(module: str) -> str:
+    """The folder of `streams/` that a module is in, "" for every other module."""
+    parts = module.split(".")
+    inside = len(parts) > 1 and parts[0] == "streams" and (HOME / "streams" / parts[1]).is_dir()
+    return parts[1] if inside else ""
+
+
+def test_the_imports_were_found_at_all():
+    assert {"orchestrate", "streams.training", "media.decode", "flow.estimators.dis"} <= FILES.keys()
+    assert len(OURS) > 100
+    by_hand = {(found.by, found.module, found.at_import) for found in IMPORTS}
+    assert ("streams.extraction", "streams.model", True) in by_hand
+    assert ("streams.model", "streams.aggregator", True) in by_hand  # from streams import aggregator
+    assert ("streams.stream", "torch", False) in by_hand  # for the type checker alone
+    assert ("store.cache", "safetensors.numpy", False) in by_hand  # in a function
+
+
+def test_every_import_follows_an_arrow():
+    wrong = [str(found) for found in OURS if found.module.split(".")[0] not in MAY_IMPORT[found.by.split(".")[0]]]
+    assert wrong == []
+
+
+def test_a_folder_of_streams_imports_no_other_folder():
+    wrong = [
+        str(found)
+        for found in OURS
+        if folder_of_streams(found.by) and folder_of_streams(found.module) not in ("", folder_of_streams(found.by))
+    ]
+    assert wrong == []
+
+
+def test_nobody_outside_imports_a_folder_of_streams():
+    """Streams are loaded by name: what is shared, and every command, works without any one of them."""
+    wrong = [str(found) for found in OURS if folder_of_streams(found.module) and not folder_of_streams(found.by)]
+    assert wrong == []
+
+
+def test_no_module_imports_itself_in_a_circle():
+    arrows: dict[str, set[str]] = {module: set() for module in FILES}
+    for found in OURS:
+        if found.at_import and found.module in FILES and found.module != found.by:
+            arrows[found.by].add(found.module)
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " → ".join([*way[way.index(module) :], module])
+        if module not in done:
+            for other in sorted(arrows[module]):
+                visit(other, (*way, module))
+            done.add(module)
+
+    for module in arrows:
+        visit(module, ())
+
+
+def test_only_media_imports_a_decoder():
+    wrong = [str(f) for f in IMPORTS if f.module.split(".")[0] == "av" and f.by.split(".")[0] != "media"]
+    assert wrong == []
+
+
+def test_media_never_imports_torch_so_that_a_decode_process_starts_quickly():
+    heavy = {"torch", "torchvision", "timm", "sklearn", "pyarrow"}
+    wrong = [str(f) for f in IMPORTS if f.module.split(".")[0] in heavy and f.by.split(".")[0] == "media"]
+    assert wrong == []
+
+
+def test_heavy_libraries_are_not_imported_by_the_front_door_or_a_command():
+    heavy = {"torch", "torchvision", "timm", "cv2", "av", "sklearn", "pyarrow", "plotly"}
+    wrong = [
+        str(f)
+        for f in IMPORTS
+        if f.at_import and f.module.split(".")[0] in heavy and f.by.split(".")[0] in ("orchestrate", "commands")
+    ]
+    assert wrong == []
+
+
+def test_every_root_is_in_the_white_list_of_what_is_packaged():
+    packages = sorted(path.parent.name for path in HOME.glob("*/__init__.py") if path.parent.name != "tests")
+    assert packages == sorted(ROOTS)
+    assert set(WHITE_LIST) == MAY_IMPORT.keys() - {"orchestrate"}
+    assert set(WHITE_LIST) - set(ROOTS) <= {"report"}, "what is packaged is not there"
+
+
+def test_every_folder_with_code_is_a_package():
+    bare = {path.parent for path in FILES.values() if not (path.parent / "__init__.py").exists()} - {HOME}
+    assert bare == set()
+
+
+@pytest.mark.parametrize("root", [*ROOTS, "orchestrate"])
+def test_our_roots_belong_to_no_other_distribution(root):
+    """`fusion` and `orchestrate` are other people's projects on the package index: they install over our folders."""
+    owners = importlib.metadata.packages_distributions().get(root)
+    if owners is None:
+        pytest.skip("tristream is not installed here")
+    assert set(owners) == {"tristream"}
+
+
+def test_no_file_is_too_long_to_say_one_thing():
+    long = {
+        module: n
+        for module, path in FILES.items()
+        if (n := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
+    }
+    assert long == {}
+
+
+def test_tests_are_flat():
+    assert not (HOME / "tests" / "__init__.py").exists()
+    assert list((HOME / "tests").glob("*/test_*.py")) == []
+
+
+HELP = """
+import contextlib, io, json, sys
+import orchestrate
+pages = {}
+for arguments in [["--help"], *([name, "--help"] for name in orchestrate.COMMANDS)]:
+    sys.argv = ["tristream", *arguments]
+    text, code = io.StringIO(), None
+    try:
+        with contextlib.redirect_stdout(text):
+            orchestrate.main()
+    except SystemExit as stop:
+        code = stop.code
+    except ModuleNotFoundError as error:
+        code = str(error)
+    heavy = sorted({"torch", "cv2", "av", "sklearn", "pyarrow", "timm", "scipy"} & sys.modules.keys())
+    pages[" ".join(arguments)] = [code, text.getvalue(), heavy]
+json.dump(pages, sys.__stdout__)
+"""
+
+
+@pytest.fixture(scope="module")
+def help_pages():
+    done = subprocess.run([sys.executable, "-c", HELP], cwd=HOME, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_help_of_every_command_imports_no_heavy_library(help_pages):
+    for command, (_, _, heavy) in help_pages.items():
+        assert heavy == [], command
+
+
+def test_help_of_every_command_is_printed_and_is_well(help_pages):
+    for command, (code, text, _) in help_pages.items():
+        assert code == 0, (command, code)
+        assert "Usage: " in text, command
+
+
+def test_the_front_door_lists_every_command(help_pages):
+    import orchestrate
+
+    listed = help_pages["--help"][1]
+    assert [name for name in orchestrate.COMMANDS if f"\n  {name} " not in listed] == []
+
+
+def test_every_command_is_one_file_and_every_file_is_known():
+    import orchestrate
+
+    modules = {name.replace("-", "_") for name in orchestrate.COMMANDS}
+    present = {path.stem for path in (HOME / "commands").glob("*.py")}
+    assert modules <= present
+    with_run = {
+        path.stem
+        for path in (HOME / "commands").glob("*.py")
+        if any(isinstance(node, ast.FunctionDef) and node.name == "run" for node in ast.parse(path.read_text()).body)
+    }
+    assert with_run == modules
