@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from store.lineage import digest
 from streams.encoding import encode
-from streams.model import StreamModel, build_model, pad, weights_sha256
+from streams.model import StreamModel, build_model, pad
 from streams.segments import Footage
 from streams.stream import Stream
 from streams.training import Batch, Phase, batches_of, run_phase
@@ -54,7 +54,7 @@ def train(
         seed: everything drawn follows from it.
         device: where to train.
         state_folder: where resumable states are kept until the end; None: nowhere.
-        signature: names the data and the configuration the states belong to.
+        signature: what else a state must have been made with to be taken up (files, settings, seed).
         on_epoch: (name of the phase, metrics of an epoch).
 
     Raises:
@@ -63,11 +63,12 @@ def train(
     """
     if n_classes < 2:
         raise ValueError(
-            f"the training videos have {n_classes} class; cross-entropy needs two. Take trained streams from another run "
-            "(--from RUN) instead"
+            f"the training videos have {n_classes} class; cross-entropy needs two. Take trained streams from another "
+            "run (--from RUN) instead"
         )
     torch.manual_seed(int(digest([seed, stream.name, "weights"])[:8], 16))
     model = build_model(stream, config, n_classes)
+    signature = digest([signature, training_signature(config, train_examples, val_examples)])
 
     def run(phase: Phase) -> None:
         run_phase(
@@ -197,15 +198,10 @@ def aggregator_phase(
 
 
 def training_signature(config: Any, train_examples: Sequence[Example], val_examples: Sequence[Example]) -> str:
-    """Names what a training depends on, so that a state made with other data or another configuration is not taken up."""
+    """Names what a training depends on: a state made with other data or another configuration is not taken up."""
     parts = [[example.video_id, example.label, len(example.footage.array)] for example in train_examples]
     held_out = [[example.video_id, example.label, len(example.footage.array)] for example in val_examples]
     return digest([config.model_dump(mode="json"), parts, held_out])
-
-
-def encoder_sha256(model: StreamModel) -> str:
-    """sha256 of the encoder's weights."""
-    return weights_sha256(model.encoder)  # type: ignore[arg-type]
 
 
 def _batch(inputs: tuple[torch.Tensor, ...], examples: Sequence[Example]) -> Batch:
