@@ -70,7 +70,8 @@ def load_artifact(
     found = hashlib.sha256(data).hexdigest()
     if found != config["sha256"]:
         raise ArtifactError(
-            f"{file} is corrupt: its sha256 is {found[:12]}…, {config_name} says {config['sha256'][:12]}…; make it again"
+            f"{file} is corrupt: its sha256 is {found[:12]}…, {config_name} says {config['sha256'][:12]}…; "
+            "make it again"
         )
     arrays = load(data)
     for name, array in arrays.items():

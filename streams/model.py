@@ -38,7 +38,8 @@ class StreamModel(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.aggregator = aggregator
-        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(aggregator.embedding_dim, n_classes))
+        embedding_dim = int(aggregator.embedding_dim)  # type: ignore[arg-type]
+        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(embedding_dim, n_classes))
 
     @property
     def embedding_dim(self) -> int:

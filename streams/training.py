@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -237,15 +238,17 @@ def batches_of(n: int, size: int, generator: np.random.Generator | None = None) 
     bounds = [*range(0, n, size), n]
     if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
         del bounds[-2]
-    return [order[first:last] for first, last in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [order[first:last] for first, last in itertools.pairwise(bounds)]
 
 
 def _optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    rates = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    rate, decay = config.learning_rate, config.weight_decay
     if config.optimizer == "sgd":
-        return torch.optim.SGD(module.parameters(), momentum=config.momentum, nesterov=config.momentum > 0, **rates)
+        return torch.optim.SGD(
+            module.parameters(), rate, momentum=config.momentum, nesterov=config.momentum > 0, weight_decay=decay
+        )
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    return kinds[config.optimizer](module.parameters(), **rates)
+    return kinds[config.optimizer](module.parameters(), rate, weight_decay=decay)
 
 
 def _copy(module: nn.Module) -> dict[str, torch.Tensor]:

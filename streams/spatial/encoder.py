@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -14,6 +15,9 @@ from streams.small_cnn import SegmentClassifier, SmallCNN
 
 class Normalised(nn.Module):
     """Takes uint8 pictures and gives the network what it was trained on: (x / 255 − mean) / std, channels first."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -53,9 +57,9 @@ def build_encoder(
     if name == "small":
         if weights is not None:
             raise ValueError(f"encoder 'small' is trained from scratch and takes no weights, not {weights}")
-        network: nn.Module = SmallCNN(3, widths, input_size=input_size, embedding_dim=embedding_dim, dropout=dropout)
+        small = SmallCNN(3, widths, input_size=input_size, embedding_dim=embedding_dim, dropout=dropout)
         return SegmentClassifier(
-            Normalised(network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), network.embedding_dim, n_classes, dropout=dropout
+            Normalised(small, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), small.embedding_dim, n_classes, dropout=dropout
         )
     import timm
 
@@ -65,9 +69,12 @@ def build_encoder(
     network = timm.create_model(name, pretrained=False, num_classes=0)
     if weights is not None:
         load_timm_weights(network, weights, name)
-    cfg = network.pretrained_cfg
+    usual: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
     return SegmentClassifier(
-        Normalised(network, cfg["mean"], cfg["std"]), network.num_features, n_classes, dropout=dropout
+        Normalised(network, usual["mean"], usual["std"]),
+        int(network.num_features),  # type: ignore[arg-type]
+        n_classes,
+        dropout=dropout,
     )
 
 

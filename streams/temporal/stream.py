@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ class TemporalConfig(BaseModel, extra="forbid", frozen=True):
     pool2: bool = True
     full6: int | None = None
     full7: int | None = None
-    batch_norm: str = Field("conv1", description="'conv1' (the paper's) or 'all'")
+    batch_norm: Literal["conv1", "all"] = Field("conv1", description="after the first convolution (the paper) or all")
     encoder_dropout: float = Field(0.5, ge=0, lt=1)
     augment: AugmentConfig = AugmentConfig()
     encode_batch_size: int = Field(32, ge=8, multiple_of=8, description=ENCODE_BATCH_SIZE)
