@@ -22,15 +22,15 @@ class FusionConfig(BaseModel, extra="forbid", frozen=True):
 
     l2: float = Field(1e-2, gt=0, description="the paper's 'regularisation parameter'")
     reading: Literal["mean_hinge", "keras", "libsvm"] = Field("mean_hinge", description="what l2 multiplies")
-    n_resamples: int = Field(2000, ge=100, description="bootstrap resamples of groups, for the intervals")
 
 
 class DetectorConfig(BaseModel, extra="forbid", frozen=True):
-    """The autoencoder on fused embeddings (paper, section VII)."""
+    """The autoencoder on fused embeddings (paper, section VII); its defaults stand in `fusion.autoencoder`."""
 
-    hidden_dims: tuple[int, ...] = (128,)
-    bottleneck: int = Field(16, ge=1, description="narrower than the input, so that only the usual passes")
-    max_epochs: int = Field(400, ge=1)
+    bottleneck: int | None = Field(None, ge=1, description="width of the code; none: as narrow as the videos allow")
+    hidden_dims: tuple[int, ...] | None = Field(None, description="none: one layer; []: a linear autoencoder")
+    stream_dropout: float = Field(0.5, ge=0, lt=1, description="share of training rows that lose one stream")
+    max_steps: int = Field(2000, ge=1)
     quantile: float = Field(0.95, gt=0, lt=1, description="of normal validation scores: the threshold")
 
 
