@@ -28,6 +28,7 @@ class SamplerConfig(BaseModel, extra="forbid", frozen=True):
     max_seconds: float = Field(36.0, gt=0, description="the rest of a longer video is not looked at")
     estimator: str = Field("dis_ultrafast", description="optical flow that measures the motion")
     max_side_px: int = Field(128, ge=16, description="pictures are scaled down to this before motion is measured")
+    mean_removed: bool = Field(False, description="measure motion beside the camera's own (each field's mean)")
 
 
 class AggregatorConfig(BaseModel, extra="forbid", frozen=True):

@@ -161,13 +161,14 @@ class Video:
         """Mean length of the displacement (px) in each of the T − 1 steps; what adaptive sampling goes by."""
         key = self.cache.key(
             **self._flow_identity(self._sampler.estimator),
-            motion=self._sampler.max_side_px,
+            motion=[self._sampler.max_side_px, self._sampler.mean_removed],
             max_side_px=self._data.max_side_px,
         )
         entry = self.cache.get("motion", key)
         if entry is None:
             height, width = fit(self.frames().shape[1:3], self._sampler.max_side_px)
-            entry = {"motion": motion_lengths(self._estimate(self._sampler.estimator, height, width))}
+            flow = self._estimate(self._sampler.estimator, height, width)
+            entry = {"motion": motion_lengths(flow, subtract_mean=self._sampler.mean_removed)}
             self.cache.put("motion", key, entry)
         return entry["motion"]
 
