@@ -22,6 +22,14 @@ def stream_errors(
     return errors
 
 
+def usual_errors(
+    errors: Float64[np.ndarray, "n streams"], masks: Bool[np.ndarray, "n streams"]
+) -> Float64[np.ndarray, "streams"]:
+    """Median error of every stream over the videos that have it; 1 where none has, or where it is 0."""
+    medians = np.array([np.median(errors[masks[:, s], s]) if masks[:, s].any() else 1.0 for s in range(masks.shape[1])])
+    return np.where(medians > 0, medians, 1.0)
+
+
 def video_error(
     errors: Float64[np.ndarray, "n streams"], masks: Bool[np.ndarray, "n streams"]
 ) -> Float64[np.ndarray, "n"]:

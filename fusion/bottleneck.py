@@ -55,7 +55,8 @@ def fit_basis(Z: Float64[np.ndarray, "n F"], columns: Mapping[str, slice], *, ma
             f"the {len(Z)} normal videos all have the same embedding; nothing can be learned from them "
             "(was the encoder trained?)"
         )
-    pca = PCA(min(max_axes, *Z.shape), random_state=0).fit(Z * weight)
+    with one_thread():
+        pca = PCA(min(max_axes, *Z.shape), random_state=0).fit(Z * weight)
     kept = pca.explained_variance_ratio_ > 1e-10
     return Basis(
         axes=pca.components_[kept].T,

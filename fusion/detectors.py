@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
-from fusion.attribution import error_shares, stream_errors, video_error
+from fusion.attribution import error_shares, stream_errors, usual_errors, video_error
 from fusion.bottleneck import fit_basis
 from fusion.normal import split_normal
 from fusion.standardise import Standardiser, check_arrays, fit_standardiser
@@ -41,7 +41,7 @@ class Normality:
 
 
 class PlainDetector:
-    """Anomaly score by one of `METHODS`, in the same shape as `AutoencoderDetector`; nothing is trained.
+    """Anomaly score by one of `METHODS`, in the same shape and units as `AutoencoderDetector`; nothing is trained.
 
     Args:
         method: 'pca': mean squared distance to the plane through the axes that hold 95 % of the normal variance, a
@@ -80,6 +80,9 @@ class PlainDetector:
             weight=basis.weight,
             columns=self.standardiser_.columns,
         )
+        self.units_ = np.ones(len(self.standardiser_.columns))
+        if self.columns is not None:
+            self.units_ = usual_errors(self.stream_errors(held_out), self.standardiser_.masks(held_out))
         if remark := self.set_threshold(self.anomaly_score(held_out)).remark:
             self.remarks_.append(remark)
         return self
@@ -97,14 +100,14 @@ class PlainDetector:
         return np.where(self.anomaly_score(X) >= self.threshold_.value, -1, 1).astype(np.int64)
 
     def stream_errors(self, X: Float[np.ndarray, "n F"]) -> Float64[np.ndarray, "n streams"]:
-        """Squared error per video and stream; 0 for a stream that a video lacks.
+        """Error per video and stream, in units of `units_`; 0 for a stream that a video lacks.
 
         Raises:
             ValueError: X of another width; a video with none of the streams of the fit; as `Standardiser`.
         """
         masks = self.standardiser_.masks(X)
         video_error(masks.astype(np.float64), masks)  # refuses a row with no stream
-        return METHODS[self.method](self.standardiser_.transform(X), masks, self.normality_)
+        return METHODS[self.method](self.standardiser_.transform(X), masks, self.normality_) / self.units_
 
     def attribution(self, X: Float[np.ndarray, "n F"]) -> Float64[np.ndarray, "n streams"]:
         """Share of each stream in a video's error, in `columns` order, each row summing to 1."""
@@ -144,7 +147,7 @@ class PlainDetector:
         arrays, config = self.standardiser_.to_arrays()
         normal = self.normality_
         arrays |= {"rows": normal.rows, "row_masks": normal.masks.astype(np.uint8)}
-        arrays |= {"axes": normal.axes, "weight": normal.weight}
+        arrays |= {"axes": normal.axes, "weight": normal.weight, "units": self.units_}
         config |= {"method": self.method, "threshold": vars(self.threshold_), "remarks": self.remarks_}
         config |= {"has_columns": self.columns is not None}
         return arrays, config
@@ -160,9 +163,9 @@ class PlainDetector:
         n, width = len(arrays.get("rows", ())), len(standardiser.mean)
         n_axes = arrays["axes"].shape[-1] if "axes" in arrays else 0
         shapes = {"rows": (n, width), "row_masks": (n, len(standardiser.columns)), "weight": (width,)}
-        check_arrays(arrays, {**shapes, "axes": (width, n_axes)})
+        check_arrays(arrays, {**shapes, "axes": (width, n_axes), "units": (len(standardiser.columns),)})
         detector = cls(config["method"], columns=standardiser.columns if config["has_columns"] else None)
-        detector.standardiser_ = standardiser
+        detector.standardiser_, detector.units_ = standardiser, arrays["units"]
         detector.normality_ = Normality(
             rows=arrays["rows"],
             masks=arrays["row_masks"].astype(bool),

@@ -191,7 +191,8 @@ def _solve(
     from sklearn.svm import SVC
 
     shared = len(Z) <= GRAM_ROWS
-    kernel, matrix = ("precomputed", Z @ Z.T) if shared else ("linear", Z)
+    with one_thread():
+        kernel, matrix = ("precomputed", Z @ Z.T) if shared else ("linear", Z)
     coef, intercept = np.zeros((len(signs), Z.shape[1])), np.zeros(len(signs))
     for k, sign in enumerate(signs):
         machine = SVC(kernel=kernel, C=C, tol=1e-4).fit(matrix, sign)

@@ -8,6 +8,7 @@ from sklearn.decomposition import PCA
 from sklearn.utils.estimator_checks import check_estimator
 
 from fusion.autoencoder import AutoencoderDetector
+from fusion.bottleneck import reconstruct
 from fusion.evaluate import auroc
 
 WIDTHS = {"look": 96, "move": 32, "sound": 64}
@@ -84,10 +85,10 @@ def test_a_class_never_seen_is_found(world: World, fused: AutoencoderDetector) -
 
 def test_the_stream_that_was_disturbed_has_the_largest_share(world: World, fused: AutoencoderDetector) -> None:
     for s, block in enumerate(COLUMNS.values()):
-        X = world.draw(40)
+        X = world.draw(200)
         X[:, block] += np.random.default_rng(s).normal(size=X[:, block].shape)
         shares = fused.attribution(X)
-        assert shares.shape == (40, 3)
+        assert shares.shape == (200, 3)
         np.testing.assert_allclose(shares.sum(axis=1), 1)
         assert (shares.argmax(axis=1) == s).mean() >= 0.95
 
@@ -111,7 +112,7 @@ def test_a_video_without_a_stream_is_not_abnormal_for_that(world: World, fused: 
     odd = world.draw(200, "swapped")
     odd[:, COLUMNS["sound"]] = np.nan
     pair_differs = 2 / 3  # of the swapped videos; in the rest the odd stream is the one withheld
-    assert against_normal(fused, silent, odd) >= pair_differs * 0.95 + (1 - pair_differs) * 0.5
+    assert against_normal(fused, silent, odd) >= pair_differs * 0.9 + (1 - pair_differs) * 0.5
 
 
 def test_wide_and_narrow_streams_count_alike(world: World) -> None:
@@ -121,11 +122,13 @@ def test_wide_and_narrow_streams_count_alike(world: World) -> None:
     def widen(rows: np.ndarray) -> np.ndarray:
         return np.hstack([rows[:, :96], np.tile(rows[:, 96:128], 10), rows[:, 128:]])
 
-    plain = AutoencoderDetector(columns=COLUMNS, max_steps=500).fit(X, X_val=X_val)
-    repeated = AutoencoderDetector(columns=wide, max_steps=500).fit(widen(X), X_val=widen(X_val))
+    plain = AutoencoderDetector(columns=COLUMNS, bottleneck=16, max_steps=500).fit(X, X_val=X_val)
+    repeated = AutoencoderDetector(columns=wide, bottleneck=16, max_steps=500).fit(widen(X), X_val=widen(X_val))
     new = world.draw(100)
     np.testing.assert_allclose(
-        plain.stream_errors(new).mean(axis=0), repeated.stream_errors(widen(new)).mean(axis=0), rtol=0.1
+        plain.units_ * plain.stream_errors(new).mean(axis=0),
+        repeated.units_ * repeated.stream_errors(widen(new)).mean(axis=0),
+        rtol=0.1,
     )
 
 
@@ -138,6 +141,22 @@ def test_a_linear_autoencoder_reaches_the_pca_residual_from_above() -> None:
     pca = PCA(4).fit(Z)
     best = np.square(Z - pca.inverse_transform(pca.transform(Z))).mean()
     assert best <= found <= 1.01 * best
+
+
+def test_a_usual_normal_video_scores_about_one_in_every_stream(world: World, fused: AutoencoderDetector) -> None:
+    np.testing.assert_allclose(np.median(fused.stream_errors(world.draw(300)), axis=0), 1, atol=0.15)
+
+
+def test_without_columns_the_score_is_the_plain_mean_squared_error() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 3)) @ rng.normal(size=(3, 12)) + 5
+    detector = AutoencoderDetector(max_steps=60).fit(X)
+    assert detector.units_.tolist() == [1.0]
+    Z = detector.standardiser_.transform(X)
+    rebuilt = reconstruct(Z, detector.basis_, detector.layers_)
+    np.testing.assert_allclose(detector.anomaly_score(X), np.square(Z - rebuilt).mean(axis=1))
+    assert np.array_equal(detector.score_samples(X), -detector.anomaly_score(X))
+    assert detector.attribution(X).tolist() == [[1.0]] * 60
 
 
 def test_a_wider_bottleneck_rebuilds_better(world: World) -> None:
