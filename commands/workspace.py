@@ -123,7 +123,8 @@ def choose_device(name: str, *, deterministic: bool) -> torch.device:
     """
     import torch
 
-    torch.use_deterministic_algorithms(deterministic)
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports torch's compiler: 3 s
+        torch.use_deterministic_algorithms(deterministic)
     if name == "auto":
         return torch.device(
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
