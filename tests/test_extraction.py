@@ -96,7 +96,8 @@ def test_the_order_of_videos_does_not_change_an_embedding(make_videos, files, tr
 def test_a_second_extraction_decodes_nothing_and_is_equal(make_videos, files, trained, tmp_path):
     first, decoded = run(make_videos, files, trained, tmp_path)
     assert sorted(decoded) == sorted(files)
-    again, decoded = run(make_videos, {name: AssertionError(f"{name} was decoded") for name in files}, trained, tmp_path)
+    never = {name: AssertionError(f"{name} was decoded") for name in files}
+    again, decoded = run(make_videos, never, trained, tmp_path)
     assert decoded == []
     assert_same_results(first, again)
 
