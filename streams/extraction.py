@@ -12,8 +12,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 from jaxtyping import Float
-from media.reasons import Rejected
 
+from media.reasons import Rejected
 from store.cache import Cache
 from store.lineage import versions
 from streams.encoding import BatchFiller
