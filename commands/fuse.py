@@ -83,16 +83,10 @@ def fused_embeddings(workspace: Workspace, rows: Sequence[VideoRow], wanted: Seq
     """
     from fusion.concatenate import fuse_tables
     from store import embeddings
-    from streams.model import stored_space_id
 
     tables: dict[str, EmbeddingTable] = {}
-    names = wanted or workspace.trained_names()
-    if not names:
-        workspace.load_streams(None)
-    for name in names:
-        if name not in workspace.trained_names():
-            workspace.load_streams([name])
-        space = stored_space_id(workspace.stream_dir(name))
+    for trained in workspace.load_streams(wanted):
+        name, space = trained.name, trained.space_id
         folder = workspace.embeddings_dir(name, space)
         if not folder.exists():
             other = sorted(path.name for path in folder.parent.glob("*"))

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import nn
 
 import streams
-from store.checkpoint import load_artifact, load_config, save_artifact
+from store.checkpoint import load_artifact, save_artifact
 from store.lineage import space_id, versions
 from streams import aggregator
 from streams.config import DataConfig, SamplerConfig
@@ -185,11 +185,6 @@ def load(folder: Path) -> TrainedStream:
         model_sha256=stored["model_sha256"],
         lineage=stored["lineage"],
     )
-
-
-def stored_space_id(folder: Path) -> str:
-    """The `space_id` of the checkpoint in `folder`, without loading its weights."""
-    return str(load_config(folder / "checkpoint", config_file=CONFIG_FILE)["space_id"])
 
 
 def pad(sequences: Sequence[Float[np.ndarray, "S D"]]) -> tuple[torch.Tensor, torch.Tensor]:
