@@ -61,7 +61,7 @@ def test_a_saved_stream_gives_the_same_bits_when_it_is_loaded(name, untrained, s
             assert torch.equal(make(trained.model), make(loaded.model))
     assert model.weights_sha256(loaded.model) == loaded.model_sha256 == trained.model_sha256
     assert model.weights_sha256(loaded.model.encoder) == loaded.encoder_sha256
-    assert loaded.space_id == trained.space_id == model.stored_space_id(tmp_path / name)
+    assert loaded.space_id == trained.space_id
     for field in ("config", "sampler", "data", "classes", "lineage"):
         assert getattr(loaded, field) == getattr(trained, field), field
     assert not loaded.model.training
