@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dis
 import errno
 import functools
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec
@@ -21,6 +21,9 @@ P = ParamSpec("P")
 
 OK, BUG, MISTAKE, SOME_REJECTED, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 4, 130
 ENVIRONMENT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE}
+ROOTS = {"commands", "media", "flow", "streams", "store", "fusion", "report", "workshop"}
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch says so in a RuntimeError
+LESS_MEMORY = "lower --workers, or give the process more"
 
 people = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else 120)
 
@@ -51,12 +54,21 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             code = function(*args, **kwargs) or OK
-        except (ValueError, LookupError) as error:
-            if not _ours(error):
+        except ValueError as error:
+            if not _on_purpose(error):
                 raise
             _fail(str(error), MISTAKE)
+        except RuntimeError as error:
+            if any(words in str(error) for words in OUT_OF_MEMORY):
+                _fail(f"out of memory ({str(error).splitlines()[0]}); {LESS_MEMORY}", ENVIRONMENT)
+            if not _on_purpose(error):
+                raise
+            _fail(str(error), ENVIRONMENT)
         except MemoryError:
-            _fail("out of memory; lower --workers, or give the process more", ENVIRONMENT)
+            _fail(f"out of memory; {LESS_MEMORY}", ENVIRONMENT)
+        except KeyboardInterrupt:
+            warn("interrupted; what was finished is kept, the same command goes on from there")
+            raise
         except FileNotFoundError as error:
             _fail(f"{error.filename} does not exist", MISTAKE)
         except PermissionError as error:
@@ -73,15 +85,15 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
     return guarded
 
 
-def _ours(error: Exception) -> bool:
-    """Whether the error was raised on purpose by this project's code, not by an accident in a library."""
+def _on_purpose(error: Exception) -> bool:
+    """Whether a `raise` of this project's own code made the error: no library, no accident of a built-in function."""
     traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
+    assert traceback is not None, "it was caught"
+    while traceback.tb_next is not None:
         traceback = traceback.tb_next
-    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
-    return traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(home) and ".venv" not in (
-        traceback.tb_frame.f_code.co_filename
-    )
+    frame = traceback.tb_frame
+    operation = dis.opname[frame.f_code.co_code[traceback.tb_lasti]]
+    return operation == "RAISE_VARARGS" and frame.f_globals.get("__name__", "").partition(".")[0] in ROOTS
 
 
 def _fail(sentence: str, code: int) -> None:
