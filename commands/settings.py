@@ -68,7 +68,7 @@ def load(
     Args:
         preset: name of a shipped preset.
         file: the user's TOML file.
-        assignments: "section.key=value", values as in TOML.
+        assignments: "section.key=value", values as in TOML; the word none is no value.
         stream_names: streams whose configuration is wanted; loading one imports torch.
         weights_dir: where relative names of weights files are found.
 
@@ -77,8 +77,9 @@ def load(
     """
     path = PRESETS / f"{preset}.toml"
     if not path.exists():
-        raise Mistake(f"unknown preset '{preset}'; available: {', '.join(sorted(p.stem for p in PRESETS.glob('*.toml')))}")
-    merged = _read(path)
+        available = ", ".join(sorted(path.stem for path in PRESETS.glob("*.toml")))
+        raise Mistake(f"unknown preset '{preset}'; available: {available}")
+    merged = _merge({}, _read(path))
     merged["streams"] = {k: v for k, v in merged.get("streams", {}).items() if k in streams.names()}
     source = f"preset {preset}"
     if file is not None:
@@ -86,17 +87,19 @@ def load(
     for assignment in assignments:
         merged, source = _merge(merged, _assignment(assignment)), f"{source}, {assignment}"
     sections = {"data": DataConfig, "sampler": SamplerConfig, "fusion": FusionConfig, "detector": DetectorConfig}
-    for section in merged:
+    for section, content in merged.items():
         if section not in {*sections, "streams"}:
             raise Mistake(f"unknown section [{section}]; valid: {', '.join([*sections, 'streams.<name>'])}")
-    for name in merged["streams"]:
+        _check_section(section, content)
+    for name, content in merged["streams"].items():
         if name not in streams.names():
             raise Mistake(f"unknown section [streams.{name}]; available: {', '.join(streams.names())}")
+        _check_section(f"streams.{name}", content)
     parts = {name: _validate(model, merged.get(name, {}), name) for name, model in sections.items()}
     configs = {}
     for name in stream_names:
         values = dict(merged["streams"].get(name, {}))
-        if weights_dir is not None and "encoder_weights" in values:
+        if weights_dir is not None and isinstance(values.get("encoder_weights"), str):
             values["encoder_weights"] = weights_dir / values["encoder_weights"]
         configs[name] = _validate(streams.load(name).Config, values, f"streams.{name}")
     return Settings(**parts, streams=configs, source=source)
@@ -125,11 +128,19 @@ def _assignment(text: str) -> dict[str, Any]:
     return parsed
 
 
+def _check_section(name: str, content: Any) -> None:
+    if not isinstance(content, Mapping):
+        raise Mistake(f"[{name}] is {content!r}; it must be a section of keys")
+
+
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
+        if isinstance(value, Mapping):
+            below = merged.get(key)
+            merged[key] = _merge(below if isinstance(below, Mapping) else {}, value)
+        else:
+            merged[key] = None if value == "none" else value  # TOML has no null
     return merged
 
 
