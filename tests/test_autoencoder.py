@@ -171,6 +171,15 @@ def test_a_wider_bottleneck_rebuilds_better(world: World) -> None:
     assert errors[0] > errors[1]
 
 
+def test_the_layers_kept_are_those_of_the_smallest_validation_error() -> None:
+    rng = np.random.default_rng(0)
+    X, X_val = rng.normal(size=(2, 20, 30))  # nothing to learn: training soon makes validation worse
+    long = AutoencoderDetector(max_steps=600, patience=600, bottleneck=5).fit(X, X_val=X_val)
+    assert long.n_steps_ < 400
+    short = AutoencoderDetector(max_steps=long.n_steps_, patience=600, bottleneck=5).fit(X, X_val=X_val)
+    assert np.array_equal(long.anomaly_score(X), short.anomaly_score(X))
+
+
 def test_the_same_seed_gives_the_same_detector_and_another_seed_another(world: World) -> None:
     X = world.draw(60)
     one, two, other = (

@@ -163,6 +163,12 @@ def test_a_table_of_another_program_needs_only_the_columns(tmp_path: Path) -> No
     assert same(read(tmp_path / "theirs.parquet"), table(lineage={}))
 
 
+def test_an_embedding_that_is_marked_absent_is_not_used(tmp_path: Path) -> None:
+    arrow = table().to_arrow()
+    pq.write_table(arrow.set_column(4, "present", pa.array([False] * 5)), tmp_path / "x.parquet")
+    assert np.isnan(read(tmp_path / "x.parquet").embedding).all()
+
+
 def test_wrong_columns_are_named(tmp_path: Path) -> None:
     arrow, path = table().to_arrow(), tmp_path / "x.parquet"
     pq.write_table(arrow.drop_columns(["reason"]), path)
