@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from streams.augment import AugmentConfig, Views, apply_views, draw_views
+
+STILL = {"flipped": False, "scale": 1.0, "shift": (0.0, 0.0), "roll": (0.0, 0.0)}
+
+
+def views(n=1, **one) -> Views:
+    one = {**STILL, **one}
+    return Views(*(np.repeat(np.asarray(one[key])[None], n, axis=0) for key in ("flipped", "scale", "shift", "roll")))
+
+
+@pytest.fixture
+def pictures():
+    return torch.randn(3, 2, 12, 17, generator=torch.Generator().manual_seed(0))
+
+
+def ramps(height=21, width=31):
+    """Channel 0 holds each pixel's x, channel 1 its y."""
+    y, x = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
+    return torch.stack([x, y])[None]
+
+
+def test_the_view_that_changes_nothing_leaves_every_bit(pictures):
+    assert torch.equal(apply_views(pictures, views(3)), pictures)
+
+
+def test_a_flip_mirrors_left_and_right(pictures):
+    torch.testing.assert_close(apply_views(pictures, views(3, flipped=True)), pictures.flip(3), atol=1e-5, rtol=0)
+
+
+def test_a_flip_of_a_flip_is_the_picture(pictures):
+    flip = views(3, flipped=True)
+    torch.testing.assert_close(apply_views(apply_views(pictures, flip), flip), pictures, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("roll", [(0.25, 0.0), (0.0, 0.5), (0.99, 0.3)])
+def test_a_roll_is_a_shift_on_a_torus(pictures, roll):
+    rolled = apply_views(pictures, views(3, roll=roll))
+    down, right = int(roll[0] * 12), int(roll[1] * 17)
+    assert torch.equal(rolled, pictures.roll((down, right), (2, 3)))
+    assert torch.equal(rolled.flatten().sort().values, pictures.flatten().sort().values)
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.8, 1.0])
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.1, -0.05)])
+def test_a_crop_is_as_large_as_its_scale_and_its_centre_is_off_by_its_shift(scale, shift):
+    height, width = 21, 31
+    x, y = apply_views(ramps(height, width), views(scale=scale, shift=shift))[0]
+    expected_x = (width - 1) / 2 + scale * (torch.arange(float(width)) - (width - 1) / 2) + shift[0] * width
+    expected_y = (height - 1) / 2 + scale * (torch.arange(float(height)) - (height - 1) / 2) + shift[1] * height
+    inside_x = (expected_x >= 0) & (expected_x <= width - 1)
+    inside_y = (expected_y >= 0) & (expected_y <= height - 1)
+    assert inside_x.sum() > 20
+    middle_y, middle_x = height // 2, width // 2
+    torch.testing.assert_close(x[middle_y, inside_x], expected_x[inside_x], atol=1e-4, rtol=0)
+    torch.testing.assert_close(y[inside_y, middle_x], expected_y[inside_y], atol=1e-4, rtol=0)
+
+
+def test_a_crop_larger_than_the_picture_is_empty_outside_or_mirrored():
+    bright = torch.ones(1, 1, 20, 20)
+    zeros = apply_views(bright, views(scale=2.0))
+    assert zeros[0, 0, 0, 0] == 0
+    assert zeros[0, 0, 10, 10] == 1
+    assert (apply_views(bright, views(scale=2.0), padding="reflection") - 1).abs().max() < 1e-6
+
+
+def test_each_picture_of_a_batch_has_its_own_view(pictures):
+    mixed = Views(np.array([False, True, False]), np.ones(3), np.zeros((3, 2)), np.zeros((3, 2)))
+    seen = apply_views(pictures, mixed)
+    torch.testing.assert_close(seen[[0, 2]], pictures[[0, 2]], atol=1e-5, rtol=0)
+    torch.testing.assert_close(seen[1], pictures[1].flip(2), atol=1e-5, rtol=0)
+
+
+def test_all_segments_of_a_video_share_one_view():
+    drawn = draw_views(4, AugmentConfig(roll=True), np.random.default_rng(0)).repeat(7)
+    for values in (drawn.flipped, drawn.scale, drawn.shift, drawn.roll):
+        assert len(values) == 7
+        assert (values == values[0]).all()
+
+
+def test_drawn_views_stay_within_the_configuration():
+    config = AugmentConfig(crop_scale=(0.6, 0.9), shift=0.2)
+    drawn = draw_views(4000, config, np.random.default_rng(0))
+    assert 0.45 < drawn.flipped.mean() < 0.55
+    assert 0.6 <= drawn.scale.min() < 0.61
+    assert 0.89 < drawn.scale.max() <= 0.9
+    assert 0.19 < drawn.shift.max() <= 0.2
+    assert -0.2 <= drawn.shift.min() < -0.19
+    assert abs(np.corrcoef(drawn.shift.T)[0, 1]) < 0.1
+    assert not drawn.roll.any()
+    rolled = draw_views(4000, AugmentConfig(roll=True), np.random.default_rng(0))
+    assert 0 <= rolled.roll.min() < 0.01 < 0.99 < rolled.roll.max() < 1
+    assert not draw_views(100, AugmentConfig(flip=False), np.random.default_rng(0)).flipped.any()
+
+
+def test_switching_one_augmentation_off_leaves_the_numbers_of_the_others():
+    """A comparison with and without flips differs in the flips alone."""
+    on, off = (draw_views(9, AugmentConfig(flip=flip), np.random.default_rng(3)) for flip in (True, False))
+    assert np.array_equal(on.scale, off.scale)
+    assert np.array_equal(on.shift, off.shift)
