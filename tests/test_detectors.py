@@ -83,6 +83,17 @@ def test_neighbours_are_compared_on_common_streams_only() -> None:
     assert np.isfinite(distance).all()
 
 
+def test_a_normal_video_is_not_nearer_for_lacking_a_stream() -> None:
+    X = np.vstack([normal(40), np.zeros((2, 40))])
+    X[41, 10:] = np.nan
+    detector = PlainDetector("knn", columns=COLUMNS).fit(X, X_val=normal(50, seed=1))
+    away = detector.standardiser_.sd[None]  # one sd from 0 in every column
+    index, squared = detector.nearest_normal(away, n_videos=42)
+    of = dict(zip(index[0].tolist(), squared[0].tolist(), strict=True))
+    assert of[40] == pytest.approx(1)
+    assert of[41] == pytest.approx(1)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_score_does_not_depend_on_the_other_rows(method: str) -> None:
     detector = PlainDetector(method, columns=COLUMNS).fit(normal(60))

@@ -31,7 +31,7 @@ def test_few_videos_serve_twice_and_it_is_said() -> None:
 def test_videos_without_any_stream_do_not_count() -> None:
     X = rows(12)
     X[3] = np.nan
-    train, held_out, remarks = split_normal(X, rows(2), np.random.RandomState(0))
+    train, _, remarks = split_normal(X, rows(2), np.random.RandomState(0))
     assert np.array_equal(train, np.delete(rows(12), 3, axis=0))
     assert remarks == ["1 of 12 normal videos have no stream at all and are left out"]
     with pytest.raises(ValueError, match="there is 1 normal video"):
