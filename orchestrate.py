@@ -1,6 +1,6 @@
 """The front door: names of the commands, their help, and what each exit code means. Imports a command when it is called.
 
-    tristream COMMAND …    or    python orchestrate.py COMMAND …
+tristream COMMAND …    or    python orchestrate.py COMMAND …
 """
 
 from __future__ import annotations

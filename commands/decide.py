@@ -53,7 +53,12 @@ def load_decision(path: Path, run: Path) -> tuple[dict[str, np.ndarray], dict[st
 
 
 def embed_new(
-    paths: Sequence[Path], workspace: Workspace, spaces: Mapping[str, str], columns: Sequence[str], *, device: str,
+    paths: Sequence[Path],
+    workspace: Workspace,
+    spaces: Mapping[str, str],
+    columns: Sequence[str],
+    *,
+    device: str,
     workers: int,
 ) -> NewVideos:
     """The given videos in the spaces a decision was fitted in.
@@ -79,7 +84,9 @@ def embed_new(
     return NewVideos(results, X, masks, found)
 
 
-def write_out(out: Path | None, rows: Sequence[Mapping[str, Any]], flat: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:
+def write_out(
+    out: Path | None, rows: Sequence[Mapping[str, Any]], flat: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> None:
     """The rows as .csv (flattened) or .json.
 
     Raises:

@@ -64,7 +64,9 @@ def run(
                        ("anomaly detector", anomalies / "fusion"), ("these tables", out / "demo.json")):  # fmt: skip
         screen.note(f"{what:17s} {path}")
     screen.note(f"done in {time.monotonic() - started:.0f} s. Your own videos next: tristream index --data DIR")
-    screen.emit({"accuracy": classified, "auroc": detected, "seconds": round(time.monotonic() - started)}, as_json=as_json)
+    screen.emit(
+        {"accuracy": classified, "auroc": detected, "seconds": round(time.monotonic() - started)}, as_json=as_json
+    )
     return screen.OK
 
 
@@ -120,7 +122,9 @@ def _orderings(found: dict[str, float]) -> dict[str, bool]:
     for name, value in found.items():
         if "+" not in name and name in CEILINGS:
             near = CEILINGS[name] - 6 <= value <= CEILINGS[name] + 8
-            checks[f"{name} alone ({value:.1f}) is near its ceiling ({CEILINGS[name]:.1f}: 6 below to 2 SE above)"] = near
+            checks[f"{name} alone ({value:.1f}) is near its ceiling ({CEILINGS[name]:.1f}: 6 below to 2 SE above)"] = (
+                near
+            )
     return checks
 
 

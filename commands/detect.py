@@ -69,4 +69,8 @@ def run(
 
 def _flat(row: Any) -> dict[str, Any]:
     shares = {f"share_{name}": part for name, part in row["shares"].items()}
-    return {**{k: v for k, v in row.items() if k not in ("shares", "masked")}, **shares, "masked": " ".join(row["masked"])}
+    return {
+        **{k: v for k, v in row.items() if k not in ("shares", "masked")},
+        **shares,
+        "masked": " ".join(row["masked"]),
+    }

@@ -39,6 +39,7 @@ def run(
     run: options.Run = options.RUN,
     cache: options.CacheDir = options.CACHE,
     stream_list: options.Streams = None,
+    flow_from: options.FlowFrom = None,
     device: options.Device = "auto",
     workers: options.Workers = options.WORKERS,
     deterministic: options.Deterministic = False,
@@ -60,7 +61,7 @@ def run(
     results = list(
         results_of(
             rows, trained, workspace, manifest.root, device=device, workers=workers, deterministic=deterministic,
-            force=force,
+            force=force, flow_from=flow_from,
         )
     )  # fmt: skip
     tables = tables_of(trained, results)
@@ -84,18 +85,20 @@ def results_of(
     workers: int,
     deterministic: bool = False,
     force: bool = False,
+    flow_from: Path | None = None,
 ) -> Iterator[VideoResult]:
     """Embeddings of each row, in order, with a progress bar."""
     from streams.extraction import extract
 
     cache, names = workspace.cache(), [stream.name for stream in trained]
     _check_same_reading(trained)
+    _say_precomputed(trained, flow_from)
     content = contents(rows, root or Path())
     with decode_pool(workers) as pool, screen.progress(f"embedding ({', '.join(names)})", len(rows)) as move:
         decode = decoder(pool, root)
         videos: Iterator[Video] = (
             make_video(row, content[row.video_id], decode=decode, cache=cache, data=trained[0].data,
-                       sampler=trained[0].sampler, stream_names=names)
+                       sampler=trained[0].sampler, stream_names=names, flow_from=flow_from)
             for row in rows
         )  # fmt: skip
         chosen = choose_device(device, deterministic=deterministic)
@@ -114,6 +117,16 @@ def _check_same_reading(trained: Sequence[TrainedStream]) -> None:
             raise screen.Mistake(
                 f"'{first.name}' and '{other.name}' were trained with different [data] or [sampler] settings; train one of "
                 "them again with those of the other, or embed them one by one with --streams"
+            )
+
+
+def _say_precomputed(trained: Sequence[TrainedStream], flow_from: Path | None) -> None:
+    """Flow of another kind than a stream has learned from gives other embeddings, silently."""
+    for stream in trained:
+        learned = stream.lineage.get("flow_from")
+        if learned and flow_from is None:
+            screen.warn(
+                f"'{stream.name}' was trained on precomputed flow ({learned}); without --flow-from it is estimated now"
             )
 
 

@@ -26,7 +26,8 @@ def run(
     run: options.Run = options.RUN,
     stream_list: options.Streams = None,
     normal: Annotated[
-        str | None, typer.Option("--normal", metavar="LABEL,…", help="Labels that are normal, for the anomaly detector.")
+        str | None,
+        typer.Option("--normal", metavar="LABEL,…", help="Labels that are normal, for the anomaly detector."),
     ] = None,
     preset: options.Preset = "light",
     config: options.ConfigFile = None,
@@ -176,7 +177,9 @@ def show_ablation(found: Ablation, n_classes: int) -> None:
         "the BiGRU has fitted those videos",
     )
     for gain in found.gains:
-        screen.note(f"without {gain.stream}: {points(gain.retrained)} retrained, {points(gain.withheld)} withheld at test")
+        screen.note(
+            f"without {gain.stream}: {points(gain.retrained)} retrained, {points(gain.withheld)} withheld at test"
+        )
     screen.note(found.presence.words)
     for sentence in found.words:
         screen.warn(sentence)

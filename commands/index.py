@@ -17,7 +17,8 @@ from media import manifest as manifests
 def run(
     data: options.Data = None,
     list_file: Annotated[
-        Path | None, typer.Option("--list", help="CSV: path,label[,split,group,anomaly,fold]. Default: DATA/videos.csv.")
+        Path | None,
+        typer.Option("--list", help="CSV: path,label[,split,group,anomaly,fold]. Default: DATA/videos.csv."),
     ] = None,
     ucf101: Annotated[Path | None, typer.Option("--ucf101", help="Folder of UCF101's official lists.")] = None,
     hmdb51: Annotated[Path | None, typer.Option("--hmdb51", help="Folder of HMDB51's official lists.")] = None,
@@ -43,7 +44,9 @@ def run(
     workspace = Workspace(run, options.CACHE)
     rows = _listed(data, list_file, ucf101, hmdb51, split)
     if not rows:
-        raise screen.Mistake(f"{data} holds no videos in folders of classes, and no videos.csv; see tristream index --help")
+        raise screen.Mistake(
+            f"{data} holds no videos in folders of classes, and no videos.csv; see tristream index --help"
+        )
     previous = None
     if workspace.manifest_path.exists() and not force:
         previous = manifests.read_manifest(workspace.manifest_path, root=data)

@@ -16,13 +16,21 @@ CacheDir = Annotated[
         "--cache", envvar="TRISTREAM_CACHE", help="Folder for what need not be computed twice; shared between runs."
     ),
 ]
-Preset = Annotated[str, typer.Option("--preset", help="Named settings: light (your own videos) or workshop (the demo's).")]
+Preset = Annotated[
+    str, typer.Option("--preset", help="Named settings: light (your own videos) or workshop (the demo's).")
+]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; overrides the preset key by key.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. sampler.n_samples=60; overrides --config."),
 ]
-Streams = Annotated[str | None, typer.Option("--streams", metavar="A,B", help="Streams to use; default: all there are.")]
+FlowFrom = Annotated[
+    Path | None,
+    typer.Option("--flow-from", help="Folder of precomputed flow, looked up by video_id; instead of estimating it."),
+]
+Streams = Annotated[
+    str | None, typer.Option("--streams", metavar="A,B", help="Streams to use; default: all there are.")
+]
 Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.")]
 Device = Annotated[str, typer.Option("--device", help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.")]
 Workers = Annotated[
@@ -30,12 +38,16 @@ Workers = Annotated[
 ]
 WeightsDir = Annotated[
     Path | None,
-    typer.Option("--weights-dir", envvar="TRISTREAM_WEIGHTS", help="Folder relative names of weights files are found in."),
+    typer.Option(
+        "--weights-dir", envvar="TRISTREAM_WEIGHTS", help="Folder relative names of weights files are found in."
+    ),
 ]
 Deterministic = Annotated[
     bool, typer.Option("--deterministic", help="Only algorithms that give the same bits every time; slower on a GPU.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout; the rest on stderr.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as one JSON object on stdout; the rest on stderr.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Do again what is already done.")]
 
 RUN = Path("runs/default")

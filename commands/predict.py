@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from commands import options, screen
@@ -42,7 +43,7 @@ def run(
     masks = new.masks.copy()
     if wanted:
         masks[:, [name not in wanted for name in names]] = False
-    margins = svm.decision_function(new.X, masks=masks) if len(new.X) else []
+    margins = svm.decision_function(new.X, masks=masks) if len(new.X) else np.zeros((0, len(svm.classes_)))
     rows: list[dict[str, Any]] = []
     for result, margin, mask in zip(new.usable, margins, masks, strict=True):
         best = margin.argsort()[::-1][:top]

@@ -30,9 +30,7 @@ def run(
     from_run: Annotated[
         Path | None, typer.Option("--from", metavar="RUN", help="Take the trained stream of another run instead.")
     ] = None,
-    flow_from: Annotated[
-        Path | None, typer.Option("--flow-from", help="Folder of precomputed flow, looked up by video_id.")
-    ] = None,
+    flow_from: options.FlowFrom = None,
     cache: options.CacheDir = options.CACHE,
     preset: options.Preset = "light",
     config: options.ConfigFile = None,
@@ -59,11 +57,9 @@ def run(
     manifest = workspace.manifest(data)
     rows = [row for row in manifest.rows if row.split in ("train", "val") and row.label]
     classes = _classes(name, rows)
-    if flow_from is not None:
-        assignments = [*(assignments or []), f'data.flow_from="{flow_from.absolute()}"']
     chosen = settings.load(preset, config, assignments or (), stream_names=[name], weights_dir=weights_dir)
     return _Training(name, workspace, manifest, rows, classes, chosen, seed=seed, device=device, workers=workers,
-                     deterministic=deterministic, as_json=as_json, force=force).run()  # fmt: skip
+                     deterministic=deterministic, as_json=as_json, force=force, flow_from=flow_from).run()  # fmt: skip
 
 
 def _classes(name: str, rows: Sequence[VideoRow]) -> list[str]:
@@ -80,7 +76,9 @@ def _classes(name: str, rows: Sequence[VideoRow]) -> list[str]:
             f"tristream train-stream {name} --from RUN"
         )
     if not any(row.split == "val" for row in rows):
-        raise screen.Mistake("no labelled video is in the val split; the best epoch is chosen by it. Run tristream index")
+        raise screen.Mistake(
+            "no labelled video is in the val split; the best epoch is chosen by it. Run tristream index"
+        )
     unknown = sorted({row.label for row in rows if row.split == "val"} - set(classes))
     if unknown:
         raise screen.Mistake(f"class '{unknown[0]}' is in the val split only; put some of its videos into train")
@@ -93,7 +91,7 @@ class _Training:
     def __init__(
         self, name: str, workspace: Workspace, manifest: Manifest, rows: Sequence[VideoRow], classes: list[str],
         chosen: settings.Settings, *, seed: int, device: str, workers: int, deterministic: bool, as_json: bool,
-        force: bool,
+        force: bool, flow_from: Path | None,
     ) -> None:  # fmt: skip
         self.stream: Stream = streams.load(name)
         self.config: Any = chosen.streams[name]
@@ -101,6 +99,7 @@ class _Training:
         self.seed, self.workers, self.as_json, self.force = seed, workers, as_json, force
         self.device = choose_device(device, deterministic=deterministic)
         self.folder = workspace.stream_dir(name)
+        self.flow_from = flow_from
 
     def run(self) -> int:
         from store.lineage import digest
@@ -110,7 +109,8 @@ class _Training:
         content = contents(self.rows, self.manifest.root)
         labelled = [[content[row.video_id], row.label, row.split] for row in self.rows]
         described = self.chosen.to_json()
-        trained_on = digest([described["data"], described["sampler"], described["streams"], labelled, self.seed])
+        trained_on = digest([described["data"], described["sampler"], described["streams"], labelled, self.seed,
+                             str(self.flow_from)])  # fmt: skip
         if (self.folder / "config.json").exists() and not self.force:
             try:
                 old = model.load(self.folder)
@@ -138,6 +138,7 @@ class _Training:
             "n_train": len(train_examples),
             "n_val": len(val_examples),
             "settings": described,
+            "flow_from": str(self.flow_from) if self.flow_from and self.stream.needs_pictures else None,
             "seconds": round(time.monotonic() - started, 1),
         }
         trained = model.TrainedStream(
@@ -176,7 +177,7 @@ class _Training:
             decode = decoder(pool, self.manifest.root)
             videos: list[Video] = [
                 make_video(row, content[row.video_id], decode=decode, cache=cache, data=self.chosen.data,
-                           sampler=self.chosen.sampler, stream_names=[self.stream.name])
+                           sampler=self.chosen.sampler, stream_names=[self.stream.name], flow_from=self.flow_from)
                 for row in self.rows
             ]  # fmt: skip
             found = gather_footage(videos, self.stream, self.config, self.chosen.sampler, n_threads=self.workers + 1)

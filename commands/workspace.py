@@ -161,8 +161,15 @@ def decoder(pool: DecodePool, root: Path | None) -> Decoder:
 
 
 def make_video(
-    row: VideoRow, content: str, *, decode: Decoder, cache: Cache, data: DataConfig, sampler: SamplerConfig,
+    row: VideoRow,
+    content: str,
+    *,
+    decode: Decoder,
+    cache: Cache,
+    data: DataConfig,
+    sampler: SamplerConfig,
     stream_names: Sequence[str],
+    flow_from: Path | None = None,
 ) -> Video:
     """A video as the streams see it; what none of them needs is not decoded."""
     from streams.video import Video
@@ -178,6 +185,7 @@ def make_video(
         sampler=sampler,
         pictures=any(stream.needs_pictures for stream in wanted),
         sound=any(stream.needs_sound for stream in wanted),
+        flow_from=flow_from,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -16,7 +15,6 @@ class DataConfig(BaseModel, extra="forbid", frozen=True):
     """How a video is read."""
 
     max_side_px: int = Field(320, ge=16, description="pictures are scaled down until their longer side fits")
-    flow_from: Path | None = Field(None, description="folder of precomputed flow, looked up by video_id")
 
 
 class SamplerConfig(BaseModel, extra="forbid", frozen=True):

@@ -15,9 +15,7 @@ from streams.stream import Encoder
 Key = TypeVar("Key")
 
 
-def encode(
-    encoder: Encoder, segments: Segments, *, batch_size: int, device: torch.device
-) -> Float[np.ndarray, "S D"]:
+def encode(encoder: Encoder, segments: Segments, *, batch_size: int, device: torch.device) -> Float[np.ndarray, "S D"]:
     """Segment embeddings of one video, float32."""
     filler: BatchFiller[None] = BatchFiller(encoder, batch_size, device)
     [(_, embedding)] = [*filler.add(None, segments), *filler.finish()]

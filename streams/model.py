@@ -110,7 +110,7 @@ class TrainedStream:
             "stream_schema": self.stream.schema,
             "config": self.config.model_dump(mode="json", exclude=training_only),
             "sampler": self.sampler.model_dump(mode="json"),
-            "data": self.data.model_dump(mode="json", exclude={"flow_from"}),
+            "data": self.data.model_dump(mode="json"),
             "encoder_sha256": self.encoder_sha256,
             "precision": "float32",
         }

@@ -59,6 +59,7 @@ class Video:
         sampler: how long it may be, and how its motion is measured.
         pictures: whether any of the streams that will ask needs pictures.
         sound: whether any needs sound.
+        flow_from: folder of precomputed flow, which then stands in for what `flow` would estimate.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Video:
         sampler: SamplerConfig,
         pictures: bool = True,
         sound: bool = True,
+        flow_from: Path | None = None,
     ) -> None:
         self.video_id = video_id
         self.path = path
@@ -82,6 +84,7 @@ class Video:
         self._data = data
         self._sampler = sampler
         self._wants = {"pictures": pictures, "sound": sound}
+        self._flow_from = flow_from
         self._flow_sha256: str | None = None
         self._noted: tuple[str, ...] = ()  # what was degraded about the file when its flow was cached
         self._estimated: tuple[tuple[str, int, int], Float[np.ndarray, "steps 2 H W"]] | None = None
@@ -109,10 +112,10 @@ class Video:
 
     def flow_source(self) -> str:
         """What precomputed flow this video has, "" where flow is estimated: part of the key of what follows from it."""
-        if self._data.flow_from is None:
+        if self._flow_from is None:
             return ""
         if self._flow_sha256 is None:
-            self._flow_sha256 = precomputed.sha256(self._data.flow_from, self.video_id)
+            self._flow_sha256 = precomputed.sha256(self._flow_from, self.video_id)
         return self._flow_sha256
 
     def frames(self) -> UInt8[np.ndarray, "T H W 3"]:
@@ -133,19 +136,18 @@ class Video:
         """Flow between consecutive frames, from the cache where it is there.
 
         Args:
-            estimator: a name of `flow.estimators`.
+            estimator: a name of `flow.estimators`; not asked where the video has precomputed flow.
             estimate_size: height and width the pictures are squashed to first; the unit of the flow is px at this size.
             size: height and width the fields are reduced to by averaging areas.
 
         Raises:
             Absent: no pictures, or only one.
         """
-        key = self.cache.key(
-            **self._flow_identity(estimator), estimate_size=estimate_size, size=size, max_side_px=self._data.max_side_px
-        )
+        source = self.flow_source() or estimator
+        key = self.cache.key(**self._flow_identity(source), estimate_size=estimate_size, size=size)
         entry = self.cache.get("flow", key)
         if entry is None:
-            full = self._estimate(estimator, *estimate_size)
+            full = self._precomputed() if self.flow_source() else self._estimate(estimator, *estimate_size)
             entry = {
                 "flow": storage.encode_compact(reduce_flow(full, *size)),
                 "start_seconds": self.decoded.start_seconds,
@@ -162,7 +164,6 @@ class Video:
         key = self.cache.key(
             **self._flow_identity(self._sampler.estimator),
             motion=[self._sampler.max_side_px, self._sampler.mean_removed],
-            max_side_px=self._data.max_side_px,
         )
         entry = self.cache.get("motion", key)
         if entry is None:
@@ -172,24 +173,27 @@ class Video:
             self.cache.put("motion", key, entry)
         return entry["motion"]
 
-    def _flow_identity(self, estimator: str) -> dict[str, object]:
-        if self._data.flow_from is not None:
-            estimator = f"precomputed:{self.flow_source()}"
+    def _flow_identity(self, source: str) -> dict[str, object]:
         return {
             "content_id": self.content_id,
-            "estimator": estimator,
+            "source": source,  # name of the estimator, or sha256 of what was precomputed
+            "max_side_px": self._data.max_side_px,
             "max_seconds": self._sampler.max_seconds,
             "schema": FLOW_SCHEMA,
             "libraries": _libraries(),
         }
+
+    def _precomputed(self) -> Float[np.ndarray, "steps 2 H W"]:
+        if len(self.frames()) < 2:
+            raise Absent("too_short_for_flow")
+        assert self._flow_from is not None
+        return precomputed.read(self._flow_from, self.video_id, n_steps=len(self.frames()) - 1)
 
     def _estimate(self, estimator: str, height: int, width: int) -> Float[np.ndarray, "steps 2 H W"]:
         """Full flow; the last one is kept, because the sampler and the temporal stream often ask for the same."""
         frames = self.frames()
         if len(frames) < 2:
             raise Absent("too_short_for_flow")
-        if self._data.flow_from is not None:
-            return precomputed.read(self._data.flow_from, self.video_id, n_steps=len(frames) - 1)
         wanted = (estimator, height, width)
         if self._estimated is None or self._estimated[0] != wanted:
             self._estimated = (wanted, estimators.load(estimator)(self.frames_at(height, width)))
@@ -212,9 +216,7 @@ def squash(frames: UInt8[np.ndarray, "T H W 3"], height: int, width: int) -> UIn
     return np.stack([cv2.resize(frame, (width, height), interpolation=how) for frame in frames])
 
 
-def reduce_flow(
-    flow: Float[np.ndarray, "steps 2 H W"], height: int, width: int
-) -> Float[np.ndarray, "steps 2 H2 W2"]:
+def reduce_flow(flow: Float[np.ndarray, "steps 2 H W"], height: int, width: int) -> Float[np.ndarray, "steps 2 H2 W2"]:
     """Fields at another size by averaging areas; the vectors keep their unit."""
     import cv2
 

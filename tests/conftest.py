@@ -108,7 +108,7 @@ def make_videos(workshop_settings):
 
     cv2.setNumThreads(1)  # as the commands do
 
-    def make(files, cache, *, content=None, sampler=None, data=None):
+    def make(files, cache, *, content=None, sampler=None, data=None, flow_from=None):
         decoded = []
 
         def decode(path, *, pictures, sound, max_side, stop_seconds):
@@ -127,6 +127,7 @@ def make_videos(workshop_settings):
                 decode=decode,
                 cache=cache,
                 data=data or workshop_settings.data,
+                flow_from=flow_from,
                 sampler=sampler or workshop_settings.sampler,
             )
             for name in files

@@ -59,7 +59,7 @@ class Trained:
         for name in streams.names():
             exact = ["--flow-from", folder / "videos" / "flow"] if name == "temporal" else []
             tristream("train-stream", name, "--run", self.run, "--cache", self.cache, "--preset", "workshop", *exact)
-        tristream("embed", "--run", self.run, "--cache", self.cache)
+        tristream("embed", "--run", self.run, "--cache", self.cache, "--flow-from", folder / "videos" / "flow")
         self.report = tristream("fuse", "--run", self.run, "--preset", "workshop")
         self.workspace = Workspace(self.run, self.cache)
         self.fused = self.fuse(self.workspace)
@@ -75,7 +75,6 @@ class Trained:
         tristream("index", "--data", videos, "--run", run)
         for name in streams.names():
             tristream("train-stream", name, "--run", run, "--from", self.run)
-            without_exact(run / "streams" / name)
         tristream("embed", "--run", run, "--cache", self.cache)
         return videos, self.fuse(Workspace(run, self.cache))
 
@@ -90,13 +89,6 @@ class Trained:
 
     def groups(self) -> np.ndarray:
         return self.fused.of("group")[self.fused.of("split") == "test"]
-
-
-def without_exact(folder: Path) -> None:
-    """The checkpoint in `folder`, told to estimate flow: other videos have no exact one beside them."""
-    trained = models.load(folder)
-    data = trained.data.model_copy(update={"flow_from": None})
-    models.save(folder, dataclasses.replace(trained, data=data))
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +118,8 @@ def test_all_streams_beat_the_best_pair_and_that_beats_the_best_single_by_ten_po
 @needs
 def test_the_order_of_motions_is_seen_by_the_bigru_and_not_by_a_mean(small: Trained) -> None:
     trained = models.load(small.workspace.stream_dir("temporal"))
-    bigru, mean = (
-        np.array(aggregated(small, trained, small.workspace, kind=kind)) for kind in (trained.config.aggregator.kind, "mean")
-    )
+    flow = small.folder / "videos" / "flow"
+    bigru, mean = (np.array(aggregated(trained, small.workspace, flow, kind=kind)) for kind in ("gru", "mean"))
     gain = paired_difference(bigru, mean, small.groups())
     assert gain.value >= 0.08, (bigru.mean(), mean.mean())
     assert gain.low > 0
@@ -191,7 +182,8 @@ def test_anomalies_are_found_by_the_stream_that_can_see_them_and_by_no_other(sma
 
     def found(abnormal: str, who: str) -> float:
         wanted = kind == abnormal
-        normal = (kind == "normal") & (fused.of("split") == "test") & np.isin(fused.of("label"), fused.of("label")[wanted])
+        label = fused.of("label")
+        normal = (kind == "normal") & (fused.of("split") == "test") & np.isin(label, label[wanted])
         return auroc(wanted[wanted | normal], scores[who][wanted | normal])
 
     assert found("glass", "spatial") >= 0.9
@@ -213,12 +205,11 @@ def test_adaptive_sampling_beats_uniform_where_motion_is_short(small: Trained) -
     render(videos, size="small", variant="short_event", exact_flow=True)
     tristream("index", "--data", videos, "--run", run)
     trained = models.load(small.workspace.stream_dir("temporal"))
-    data = trained.data.model_copy(update={"flow_from": videos / "flow"})
     hits = {}
     for method in ("adaptive", "uniform"):
         sampler = trained.sampler.model_copy(update={"method": method, "n_segments": 4, "mean_removed": True})
-        again = dataclasses.replace(trained, data=data, sampler=sampler)
-        hits[method] = np.array(aggregated(small, again, Workspace(run, small.cache)))
+        again = dataclasses.replace(trained, sampler=sampler)
+        hits[method] = np.array(aggregated(again, Workspace(run, small.cache), videos / "flow"))
     rows = Workspace(run, small.cache).manifest(None).rows
     gain = paired_difference(hits["adaptive"], hits["uniform"], [row.group for row in rows if row.split == "test"])
     assert gain.low > 0, (hits["adaptive"].mean(), hits["uniform"].mean(), str(gain))
@@ -231,16 +222,18 @@ def test_without_mean_subtraction_the_camera_hides_the_motion(small: Trained) ->
     for removed in (True, False):
         training = trained.config.encoder_training.model_copy(update={"epochs": 16})
         config = trained.config.model_copy(update={"mean_removed": removed, "encoder_training": training})
-        kept = examples(small, dataclasses.replace(trained, config=config), small.workspace)
+        flow = small.folder / "videos" / "flow"
+        kept = examples(dataclasses.replace(trained, config=config), small.workspace, flow)
         torch.manual_seed(0)
         fresh = models.build_model(trained.stream, config, len(trained.classes))
-        history = run_phase(phases.encoder_phase(trained.stream, config, fresh, kept["train"], kept["val"]), seed=0, device=CPU)
+        phase = phases.encoder_phase(trained.stream, config, fresh, kept["train"], kept["val"])
+        history = run_phase(phase, seed=0, device=CPU)
         accuracy[removed] = max(metrics["val_accuracy"] for metrics in history)
     assert accuracy[True] >= 0.18
     assert accuracy[False] <= 0.12  # of 16 classes: chance is .0625
 
 
-def examples(small: Trained, trained: models.TrainedStream, workspace: Workspace) -> dict[str, list[phases.Example]]:
+def examples(trained: models.TrainedStream, workspace: Workspace, flow_from: Path) -> dict[str, list[phases.Example]]:
     """What the stream keeps of every video, by split."""
     manifest, kept = workspace.manifest(None), {"train": [], "val": [], "test": []}
     classes = sorted({row.label for row in manifest.rows})
@@ -249,7 +242,7 @@ def examples(small: Trained, trained: models.TrainedStream, workspace: Workspace
         decode = decoder(pool, manifest.root)
         videos = [
             make_video(row, row.content_id, decode=decode, cache=workspace.cache(), data=trained.data,
-                       sampler=trained.sampler, stream_names=[trained.name])
+                       sampler=trained.sampler, stream_names=[trained.name], flow_from=flow_from)
             for row in manifest.rows
         ]  # fmt: skip
         for video, footage in gather_footage(videos, trained.stream, trained.config, trained.sampler, n_threads=2):
@@ -259,12 +252,12 @@ def examples(small: Trained, trained: models.TrainedStream, workspace: Workspace
 
 
 def aggregated(
-    small: Trained, trained: models.TrainedStream, workspace: Workspace, *, kind: str | None = None
+    trained: models.TrainedStream, workspace: Workspace, flow_from: Path, *, kind: str = "gru"
 ) -> list[bool]:
     """Which test videos are named right by a new aggregator on the trained encoder."""
-    parts = trained.config.aggregator.model_copy(update={"kind": kind or trained.config.aggregator.kind})
+    parts = trained.config.aggregator.model_copy(update={"kind": kind})
     config = trained.config.model_copy(update={"aggregator": parts})
-    kept = examples(small, dataclasses.replace(trained, config=config), workspace)
+    kept = examples(dataclasses.replace(trained, config=config), workspace, flow_from)
     n_classes = 1 + max(example.label for example in kept["train"])
     torch.manual_seed(0)
     fresh = models.build_model(trained.stream, config, n_classes)

@@ -9,7 +9,6 @@ from safetensors.numpy import save_file
 from flow import precomputed
 from flow.storage import write_flo, write_kitti
 from store.cache import Cache
-from streams.config import DataConfig
 
 FIELDS = np.random.default_rng(0).integers(-640, 640, (12, 2, 6, 9)).astype(np.float32) / 64  # exact in every format
 
@@ -116,25 +115,24 @@ def test_the_identity_of_stored_flow_is_its_bytes(stored, kind):
     assert precomputed.sha256(folder, "a/b.mp4") != before
 
 
-def test_a_video_takes_stored_flow_for_its_flow_and_its_motion(tmp_path, toy_video, make_videos):
+def test_a_video_takes_stored_flow_for_its_flow_and_measures_its_motion_itself(tmp_path, toy_video, make_videos):
     flow = np.zeros((39, 2, 32, 32), np.float32)
     flow[:, 0] = np.arange(39)[:, None, None] / 8
     save_file({"flow": flow}, tmp_path / "v.safetensors")
-    data = DataConfig(max_side_px=64, flow_from=tmp_path)
-    [video], _ = make_videos({"v.mp4": toy_video(40)}, Cache(tmp_path / "cache"), data=data)
+    [video], _ = make_videos({"v.mp4": toy_video(40)}, Cache(tmp_path / "cache"), flow_from=tmp_path)
+    [plain], _ = make_videos({"v.mp4": toy_video(40)}, Cache(tmp_path / "other"))
     found = video.flow("dis", (64, 64), (16, 16))
     np.testing.assert_allclose(found.field, flow[:, :, ::2, ::2], atol=1 / 128)
-    np.testing.assert_allclose(video.motion, np.arange(39) / 8)
+    assert np.array_equal(video.motion, plain.motion)  # the plan of every stream is the same with and without
     assert video.flow_source() == precomputed.sha256(tmp_path, "v.mp4")
 
 
 def test_changed_flow_under_an_old_name_is_noticed(tmp_path, toy_video, make_videos):
-    data, cache = DataConfig(max_side_px=64, flow_from=tmp_path), Cache(tmp_path / "cache")
+    cache = Cache(tmp_path / "cache")
     for value in (1.0, 2.0):
         save_file({"flow": np.full((39, 2, 32, 32), value, np.float32)}, tmp_path / "v.safetensors")
-        [video], _ = make_videos({"v.mp4": toy_video(40)}, cache, data=data)
+        [video], _ = make_videos({"v.mp4": toy_video(40)}, cache, flow_from=tmp_path)
         assert (video.flow("dis", (64, 64), (16, 16)).field == value).all()
-        assert video.motion == pytest.approx(value * np.sqrt(2))
 
 
 def test_estimated_and_stored_flow_never_meet_in_the_cache(tmp_path, toy_video, make_videos):
@@ -142,7 +140,7 @@ def test_estimated_and_stored_flow_never_meet_in_the_cache(tmp_path, toy_video, 
     [plain], _ = make_videos({"v.mp4": toy_video(40)}, cache)
     estimated = plain.flow("dis_ultrafast", (64, 64), (16, 16)).field
     save_file({"flow": np.zeros((39, 2, 32, 32), np.float32)}, tmp_path / "v.safetensors")
-    [other], _ = make_videos({"v.mp4": toy_video(40)}, cache, data=DataConfig(max_side_px=64, flow_from=tmp_path))
+    [other], _ = make_videos({"v.mp4": toy_video(40)}, cache, flow_from=tmp_path)
     assert (other.flow("dis_ultrafast", (64, 64), (16, 16)).field == 0).all()
     [again], decoded = make_videos({"v.mp4": toy_video(40)}, cache)
     assert np.array_equal(again.flow("dis_ultrafast", (64, 64), (16, 16)).field, estimated)

@@ -104,7 +104,7 @@ def test_where_settings_came_from_is_kept_with_them(toml):
     ("assignment", "sentence"),
     [
         ("sampler.n_sample=6", r"unknown key 'n_sample' in \[sampler\]; valid: method, n_samples, n_segments, "),
-        ("data.size=6", r"unknown key 'size' in \[data\]; valid: max_side_px, flow_from"),
+        ("data.size=6", r"unknown key 'size' in \[data\]; valid: max_side_px"),
         ("fusion.C=6", r"unknown key 'C' in \[fusion\]; valid: l2"),
         ("detector.x=6", r"unknown key 'x' in \[detector\]; valid: bottleneck"),
         (f"streams.{STREAM}.widht=6", rf"unknown key 'widht' in \[streams\.{STREAM}\]; valid: .*aggregator_training"),
