@@ -1,4 +1,4 @@
-"""The front door: names of the commands, their help, and what each exit code means. Imports a command when it is called.
+"""The front door: names of the commands, their help, and exit codes. Imports a command when it is called.
 
 tristream COMMAND …    or    python orchestrate.py COMMAND …
 """

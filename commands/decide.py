@@ -1,4 +1,4 @@
-"""What predict and detect share: new videos through the run's streams, side by side as the fitted decision knows them."""
+"""What predict and detect share: new videos through the run's streams, as the fitted decision knows them."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def embed_new(
     for stream in trained:
         if stream.space_id != spaces[stream.name]:
             raise Mistake(
-                f"the stream '{stream.name}' now gives embeddings of space {stream.space_id}, but the decision was fitted in "
-                f"{spaces[stream.name]}; run tristream embed and tristream fuse with --run {workspace.run}"
+                f"the stream '{stream.name}' now gives embeddings of space {stream.space_id}, but the decision was fitted "
+                f"in {spaces[stream.name]}; run tristream embed and tristream fuse with --run {workspace.run}"
             )
     root = workspace.manifest(None).root if workspace.manifest_path.exists() else None
     results = list(results_of(given_rows(paths, root), trained, workspace, root, device=device, workers=workers))

@@ -52,8 +52,8 @@ def _foreign() -> list[str]:
         others = sorted({name for name in owners.get(root, []) if name.lower() != "tristream"})
         if others:
             found.append(
-                f"the package '{others[0]}' installs into our folder '{root}' and may overwrite it; use a virtual "
-                f"environment of tristream's own, or: pip uninstall {others[0]} && pip install --force-reinstall tristream"
+                f"the package '{others[0]}' installs into our folder '{root}' and may overwrite it; use an "
+                f"environment of its own, or: pip uninstall {others[0]} && pip install --force-reinstall tristream"
             )
     return found
 

@@ -115,8 +115,8 @@ def _check_same_reading(trained: Sequence[TrainedStream]) -> None:
     for other in trained[1:]:
         if (other.data, other.sampler) != (first.data, first.sampler):
             raise screen.Mistake(
-                f"'{first.name}' and '{other.name}' were trained with different [data] or [sampler] settings; train one of "
-                "them again with those of the other, or embed them one by one with --streams"
+                f"'{first.name}' and '{other.name}' were trained with different [data] or [sampler] settings; train "
+                "one of them again with those of the other, or embed them one by one with --streams"
             )
 
 

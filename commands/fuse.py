@@ -107,8 +107,8 @@ def fused_embeddings(workspace: Workspace, rows: Sequence[VideoRow], wanted: Seq
         lost = [video for video in kept if video not in place]
         if lost:
             raise screen.Mistake(
-                f"embeddings disagree on videos: {len(lost)} of {len(kept)} are not in '{name}' (first: {lost[0]}); embed "
-                f"every stream on the same videos.csv: tristream embed --run {workspace.run}"
+                f"embeddings disagree on videos: {len(lost)} of {len(kept)} are not in '{name}' (first: {lost[0]}); "
+                f"embed every stream on the same videos.csv: tristream embed --run {workspace.run}"
             )
         tables[name] = table.take([place[video] for video in kept])
     X, masks, columns = fuse_tables(tables)
@@ -173,8 +173,8 @@ def show_ablation(found: Ablation, n_classes: int) -> None:
         f"chance {100 / n_classes:.1f}",
         ["streams", "train top-1", "test top-1", "mean of classes", "test top-5"],
         rows,
-        caption=f"hinge loss, l2 = {found.svm.l2:g} read as {found.svm.reading}: C = {found.svm.C_:.6g}; train is flattered: "
-        "the BiGRU has fitted those videos",
+        caption=f"hinge loss, l2 = {found.svm.l2:g} read as {found.svm.reading}: C = {found.svm.C_:.6g}; train is "
+        "flattered: the BiGRU has fitted those videos",
     )
     for gain in found.gains:
         screen.note(
@@ -245,7 +245,7 @@ def normal_rows(fused: Fused, normal: str | None, split: str) -> tuple[np.ndarra
 
 
 def fit_detector(fused: Fused, chosen: settings.Settings, normal: str | None, seed: int) -> AutoencoderDetector | None:
-    """The autoencoder on normal training videos, its threshold from normal validation videos; None where there are none."""
+    """The autoencoder on normal training videos, its threshold from normal validation videos; or None."""
     from fusion.autoencoder import AutoencoderDetector
 
     train, by_what = normal_rows(fused, normal, "train")
@@ -258,7 +258,8 @@ def fit_detector(fused: Fused, chosen: settings.Settings, normal: str | None, se
     detector.fit(fused.X[train], X_val=fused.X[val] if len(val) else None)
     screen.note(
         f"anomaly detector: normal are {by_what}, {len(train)} in train, {len(val)} in val; bottleneck "
-        f"{detector.bottleneck_}, threshold {detector.threshold_.value:.3f} (quantile {chosen.detector.quantile:g} of val)"
+        f"{detector.bottleneck_}, threshold {detector.threshold_.value:.3f} "
+        f"(quantile {chosen.detector.quantile:g} of val)"
     )
     for remark in detector.remarks_:
         screen.warn(remark)
@@ -293,8 +294,9 @@ def _detect(
         "false_alarms": float(alarms[~abnormal].mean()),
     }
     screen.note(
-        f"on {int(test.sum())} test videos ({int(abnormal.sum())} abnormal): AUROC {found['auroc']:.3f}, average precision "
-        f"{found['average_precision']:.3f}, equal error rate {found['equal_error_rate']:.3f} (ROC interpolation); at the "
-        f"threshold {100 * found['hits']:.0f} % of the abnormal and {100 * found['false_alarms']:.0f} % of the normal alarm"
+        f"on {int(test.sum())} test videos ({int(abnormal.sum())} abnormal): AUROC {found['auroc']:.3f}, average "
+        f"precision {found['average_precision']:.3f}, equal error rate {found['equal_error_rate']:.3f} (ROC "
+        f"interpolation); at the threshold {100 * found['hits']:.0f} % of the abnormal and "
+        f"{100 * found['false_alarms']:.0f} % of the normal alarm"
     )
     return found

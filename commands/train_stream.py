@@ -265,7 +265,7 @@ def _take(name: str, source: Workspace, target: Workspace, as_json: bool) -> int
 
 
 def _spooled(footage: Footage) -> Footage:
-    """The same footage with its array in an unlinked temporary file: the system keeps in memory what there is room for."""
+    """The same footage with its array in an unlinked temporary file: what there is no room for is on disk."""
     import dataclasses
     import tempfile
 
