@@ -72,7 +72,7 @@ def embed_new(
     for stream in trained:
         if stream.space_id != spaces[stream.name]:
             raise Mistake(
-                f"the stream '{stream.name}' now gives embeddings of space {stream.space_id}, but the decision was fitted "
+                f"the stream '{stream.name}' now gives embeddings of space {stream.space_id}, the decision was fitted "
                 f"in {spaces[stream.name]}; run tristream embed and tristream fuse with --run {workspace.run}"
             )
     root = workspace.manifest(None).root if workspace.manifest_path.exists() else None
