@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from pydantic import ValidationError
 from torch import nn
 
 import streams
-from store.checkpoint import load_artifact, save_artifact
+from store.checkpoint import ArtifactError, load_artifact, save_artifact
 from store.lineage import space_id, versions
 from streams import aggregator
 from streams.config import DataConfig, SamplerConfig
@@ -169,16 +170,26 @@ def load(folder: Path) -> TrainedStream:
     """
     arrays, stored = load_artifact(folder / "checkpoint", config_file=CONFIG_FILE)
     stream = streams.load(stored["stream"])
-    config = stream.Config.model_validate(stored["config"])
+    try:
+        config = stream.Config.model_validate(stored["config"])
+        sampler = SamplerConfig.model_validate(stored["sampler"])
+        data = DataConfig.model_validate(stored["data"])
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ArtifactError(
+            f"{folder / CONFIG_FILE} was written by another version of tristream ({'.'.join(map(str, problem['loc']))}: "
+            f"{problem['msg']}); train the stream again with --force"
+        ) from error
+    stored_config = config
     if getattr(config, "encoder_weights", None) is not None:  # the weights are in the checkpoint
         config = config.model_copy(update={"encoder_weights": None})
     model = build_model(stream, config, len(stored["classes"]))
     model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
     return TrainedStream(
         stream=stream,
-        config=stream.Config.model_validate(stored["config"]),
-        sampler=SamplerConfig.model_validate(stored["sampler"]),
-        data=DataConfig.model_validate(stored["data"]),
+        config=stored_config,
+        sampler=sampler,
+        data=data,
         classes=tuple(stored["classes"]),
         model=model.eval(),
         encoder_sha256=stored["encoder_sha256"],
@@ -187,7 +198,7 @@ def load(folder: Path) -> TrainedStream:
     )
 
 
-def pad(sequences: Sequence[Float[np.ndarray, "S D"]]) -> tuple[torch.Tensor, torch.Tensor]:
+def pad(sequences: Sequence[Float[np.ndarray, "_ D"]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Segment embeddings of several videos as (B, S, D), zeros at the ends, and their lengths (B,)."""
     tensors = [torch.from_numpy(np.ascontiguousarray(sequence)) for sequence in sequences]
     lengths = torch.tensor([len(sequence) for sequence in sequences])

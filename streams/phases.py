@@ -100,7 +100,8 @@ def encoder_phase(
     held_out: list[tuple[torch.Tensor, Example]] = []
     for example in val_examples:
         segments = stream.cut(example.footage, config)
-        for index in np.unique(np.linspace(0, len(segments) - 1, min(VAL_SEGMENTS, len(segments))).round().astype(int)):
+        spread = np.linspace(0, len(segments) - 1, min(VAL_SEGMENTS, len(segments)))
+        for index in np.unique(spread.round().astype(int)).tolist():
             held_out.append((torch.from_numpy(np.ascontiguousarray(segments.read(index, index + 1)[0])), example))
 
     def train_batches(generator: np.random.Generator) -> Iterator[Batch]:

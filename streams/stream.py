@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from streams.video import Video
 
 
+@runtime_checkable
 class StreamConfig(Protocol):
     """The parts of a stream's `Config` that shared code reads; a folder adds its own."""
 
@@ -25,6 +26,7 @@ class StreamConfig(Protocol):
     def model_dump(self, *, mode: str = ..., exclude: Any = ...) -> dict[str, Any]: ...
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """A torch module: segments in, segment embeddings out, with a classifier of its own for training."""
 
@@ -37,6 +39,7 @@ class Encoder(Protocol):
         """(B, …) → logits (B, n_classes)."""
 
 
+@runtime_checkable
 class Stream(Protocol):
     """One way of looking at a video. `streams/<name>/stream.py` holds one, called `STREAM`."""
 

@@ -7,13 +7,14 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float64, UInt8
 
 from flow import estimators, precomputed, storage
 from flow.sampling import motion_lengths
+from media.reasons import Rejected
 from streams.config import DataConfig, SamplerConfig
 from streams.segments import Absent
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 FLOW_SCHEMA = 2  # raised by hand when flow or motion of the same video come out different
 
 
+@runtime_checkable
 class Decoder(Protocol):
     """What turns a path into pictures and sound (`media.sandbox.DecodePool`, with its limits)."""
 
@@ -91,10 +93,20 @@ class Video:
 
     @cached_property
     def decoded(self) -> DecodedVideo:
-        """Pictures and sound, as far as they are wanted and there."""
-        return self._decode(
-            self.path, **self._wants, max_side=self._data.max_side_px, stop_seconds=self._sampler.max_seconds
-        )
+        """Pictures and sound, as far as they are wanted and there.
+
+        Raises:
+            Absent: only one of them is wanted, and that is not there.
+            Rejected: the file cannot be used at all.
+        """
+        try:
+            return self._decode(
+                self.path, **self._wants, max_side=self._data.max_side_px, stop_seconds=self._sampler.max_seconds
+            )
+        except Rejected as rejected:
+            if rejected.reason in ("no_audio", "no_video"):
+                raise Absent(rejected.reason) from rejected
+            raise
 
     def forget(self) -> None:
         """Lets go of pictures, sound and flow; what is in the cache stays."""

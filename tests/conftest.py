@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+from beartype import BeartypeConf, beartype
+from jaxtyping import install_import_hook
 
 HOME = Path(__file__).parents[1]
+
+# Types and shapes in the signatures of these rooms are checked while the tests run; an int is a float.
+_checks = types.ModuleType("checked_signatures")
+_checks.check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+sys.modules[_checks.__name__] = _checks
+install_import_hook(["media", "flow", "fusion", "streams", "workshop"], "checked_signatures.check")
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the front door does
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def alone(files, trained, tmp_path_factory, workshop_settings):
     for name, decoded in files.items():
         cache = Cache(tmp_path_factory.mktemp("alone"))
         video = Video(
-            name, files, name, decode=lambda path, decoded=decoded, **_: decoded, cache=cache,
+            name, Path("/data") / name, name, decode=lambda path, decoded=decoded, **_: decoded, cache=cache,
             data=workshop_settings.data, sampler=workshop_settings.sampler,
         )  # fmt: skip
         for stream in trained:
@@ -115,8 +116,6 @@ def test_a_video_is_decoded_once_for_all_streams(make_videos, files, trained, tm
 
 
 def test_a_rejected_video_is_named_and_leaves_the_others_untouched(make_videos, files, trained, tmp_path):
-    from pathlib import Path
-
     broken = Rejected("truncated_no_index", Path("/data/d.mp4"), "has no index; record it again")
     first, _ = run(make_videos, files, trained, tmp_path / "1", n_threads=2)
     second, _ = run(make_videos, {**files, "d.mp4": broken}, trained, tmp_path / "2", n_threads=2)
@@ -130,8 +129,6 @@ def test_a_rejected_video_is_named_and_leaves_the_others_untouched(make_videos, 
 
 
 def test_a_rejected_video_is_tried_again_when_it_is_whole(make_videos, files, trained, tmp_path):
-    from pathlib import Path
-
     broken = Rejected("decoder_timeout", Path("/data/d.mp4"), "takes too long")
     run(make_videos, {**files, "d.mp4": broken}, trained, tmp_path)
     again, decoded = run(make_videos, files, trained, tmp_path)
@@ -274,8 +271,6 @@ def test_in_order_passes_errors_on_where_they_belong():
 
 
 def test_gathered_footage_says_why_there_is_none(make_videos, trained, toy_video, tmp_path):
-    from pathlib import Path
-
     broken = Rejected("empty_file", Path("/data/x.mp4"), "has 0 bytes")
     files = {"good.mp4": toy_video(), "x.mp4": broken, "none.mp4": toy_video(silent=True, blind=True)}
     for stream in trained:
