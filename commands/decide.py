@@ -60,6 +60,7 @@ def embed_new(
     *,
     device: str,
     workers: int,
+    flow_from: Path | None = None,
 ) -> NewVideos:
     """The given videos in the spaces a decision was fitted in.
 
@@ -76,29 +77,34 @@ def embed_new(
                 f"in {spaces[stream.name]}; run tristream embed and tristream fuse with --run {workspace.run}"
             )
     root = workspace.manifest(None).root if workspace.manifest_path.exists() else None
-    results = list(results_of(given_rows(paths, root), trained, workspace, root, device=device, workers=workers))
-    say(results)
+    results = list(results_of(given_rows(paths, root), trained, workspace, root, device=device, workers=workers,
+                              flow_from=flow_from))  # fmt: skip
+    say(results, stored=False)
     if all(result.rejected for result in results):
         return NewVideos(results, np.zeros((0, 0)), np.zeros((0, len(columns)), bool), {})
     X, masks, found = fuse_tables(tables_of(trained, results))
     return NewVideos(results, X, masks, found)
 
 
+def check_out(out: Path | None) -> None:
+    """Refuses a file name nothing can be written to as, before any work.
+
+    Raises:
+        Mistake: another ending than .csv or .json.
+    """
+    if out is not None and out.suffix not in (".csv", ".json"):
+        raise Mistake(f"--out {out} ends in '{out.suffix}'; it must end in .csv or .json")
+
+
 def write_out(
     out: Path | None, rows: Sequence[Mapping[str, Any]], flat: Callable[[Mapping[str, Any]], dict[str, Any]]
 ) -> None:
-    """The rows as .csv (flattened) or .json.
-
-    Raises:
-        Mistake: another ending.
-    """
+    """The rows as .csv (flattened) or .json."""
     if out is None:
         return
     if out.suffix == ".json":
         write_json(out, list(rows))
-    elif out.suffix == ".csv":
+    else:
         cells = [flat(row) for row in rows]
         header = list(dict.fromkeys(name for row in cells for name in row))
         write_csv(out, header, [[row.get(name, "") for name in header] for row in cells])
-    else:
-        raise Mistake(f"--out {out} ends in '{out.suffix}'; it must end in .csv or .json")

@@ -19,6 +19,7 @@ def run(
     threshold: Annotated[
         float | None, typer.Option("--threshold", help="Anomaly score an alarm starts at; default: the stored one.")
     ] = None,
+    flow_from: options.FlowFrom = None,
     device: options.Device = "auto",
     workers: options.Workers = options.WORKERS,
     out: Annotated[Path | None, typer.Option("--out", help="Also write the result to FILE.csv or FILE.json.")] = None,
@@ -26,17 +27,18 @@ def run(
 ) -> int:
     """Score how abnormal whole videos are: the autoencoder's reconstruction error, and each stream's share of it.
 
-    Higher is more anomalous; 1 is about the error of guessing the mean of the normal videos. The threshold comes from
+    Higher is more anomalous; 1 is a usual normal video. The threshold comes from
     normal validation videos (fuse --set detector.quantile=...); --threshold replaces it for this call.
     """
-    from commands.decide import embed_new, load_decision, write_out
+    from commands.decide import check_out, embed_new, load_decision, write_out
     from fusion.autoencoder import AutoencoderDetector
 
+    check_out(out)
     workspace = Workspace(run, cache)
     arrays, config = load_decision(workspace.fusion_dir / "detector", run)
     detector = AutoencoderDetector.from_arrays(arrays, config)
     names = list(config["spaces"])
-    new = embed_new(paths, workspace, config["spaces"], names, device=device, workers=workers)
+    new = embed_new(paths, workspace, config["spaces"], names, device=device, workers=workers, flow_from=flow_from)
     limit = detector.threshold_.value if threshold is None else threshold
     rows: list[dict[str, Any]] = []
     if len(new.X):

@@ -170,8 +170,8 @@ def write_tables(workspace: Workspace, tables: dict[str, EmbeddingTable]) -> Non
         embeddings.write(table, workspace.embeddings_dir(name, table.space_id), replace=True)
 
 
-def say(results: Sequence[VideoResult]) -> None:
-    """What became of the videos, in a few lines."""
+def say(results: Sequence[VideoResult], *, stored: bool = True) -> None:
+    """What became of the videos, in a few lines; `stored`: the run has a status.csv of them."""
     absent: dict[str, list[str]] = {}
     reasons: list[str] = []
     for result in results:
@@ -182,10 +182,14 @@ def say(results: Sequence[VideoResult]) -> None:
     say_absent(absent, len(results))
     masks = {reason for found in absent.values() for reason in found}
     for reason in sorted(set(reasons) - masks):
-        screen.note(f"degraded: {reasons.count(reason)} of {len(results)} videos ({reason}); see status.csv")
+        screen.note(
+            f"degraded: {reasons.count(reason)} of {len(results)} videos ({reason})"
+            + ("; see status.csv" if stored else "")
+        )
     n_rejected = sum(bool(result.rejected) for result in results)
     if n_rejected:
-        screen.warn(f"{n_rejected} of {len(results)} videos were rejected; see failures.csv")
+        where = "; see failures.csv" if stored else ""
+        screen.warn(f"{n_rejected} of {len(results)} videos were rejected{where}")
 
 
 def _report(

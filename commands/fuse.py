@@ -42,9 +42,10 @@ def run(
     of --normal; without it, what the column anomaly says; without that, every training video.
     """
     workspace = Workspace(run, options.CACHE)
-    workspace.check_writable()
+    workspace.check_writable(run)
     chosen = settings.load(preset, config, assignments or ())
     fused = fused_embeddings(workspace, workspace.manifest(data).rows, chosen_streams(stream_list))
+    normal_rows(fused, normal, "train")  # a label that is none is said before any work
     report: dict[str, Any] = {"streams": list(fused.columns), "n_videos": len(fused.rows), "spaces": fused.spaces}
     report["leaks"] = _say_leaks(fused)
     report["classification"] = _classify(workspace, fused, chosen, seed)
@@ -192,7 +193,8 @@ def percent(estimate: Estimate) -> str:
 
 def points(gain: Estimate) -> str:
     """What is lost without a stream, in points of accuracy."""
-    return f"{-100 * gain.value:+.1f} [{-100 * gain.high:+.1f}, {-100 * gain.low:+.1f}] points"
+    value, low, high = (0.0 - round(100 * part, 1) for part in (gain.value, gain.high, gain.low))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}] points"
 
 
 def _classification(found: Ablation) -> dict[str, Any]:

@@ -55,6 +55,11 @@ def run(
         found = manifests.complete(
             rows, seed=seed, root=data.absolute(), previous=previous, test_fold=test_fold, probe=pool.probe
         )
+    if not any(row.label for row in found.rows):
+        screen.warn(
+            f"no folder of a class was found in {data}: these videos have no label and can only be embedded, or "
+            "searched for anomalies. Did you mean the folder above it?"
+        )
     for warning in found.warnings:
         screen.warn(warning)
     manifests.write_manifest(found, workspace.manifest_path)

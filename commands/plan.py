@@ -17,6 +17,7 @@ def run(
     run: options.Run = options.RUN,
     cache: options.CacheDir = options.CACHE,
     stream_list: options.Streams = None,
+    flow_from: options.FlowFrom = None,
     workers: options.Workers = options.WORKERS,
     as_json: options.Json = False,
 ) -> int:
@@ -33,7 +34,9 @@ def run(
     root = workspace.manifest(None).root if workspace.manifest_path.exists() else None
     plans: list[dict[str, Any]] = []
     failed = {}
-    for result in results_of(given_rows(paths, root), trained, workspace, root, device="cpu", workers=workers):
+    for result in results_of(
+        given_rows(paths, root), trained, workspace, root, device="cpu", workers=workers, flow_from=flow_from
+    ):
         if result.rejected:
             failed[str(result.video.path)] = result.rejected_reason
             continue

@@ -19,6 +19,7 @@ def run(
     cache: options.CacheDir = options.CACHE,
     top: Annotated[int, typer.Option("--top", min=1, help="How many labels to name for each video.")] = 5,
     stream_list: options.Streams = None,
+    flow_from: options.FlowFrom = None,
     device: options.Device = "auto",
     workers: options.Workers = options.WORKERS,
     out: Annotated[Path | None, typer.Option("--out", help="Also write the result to FILE.csv or FILE.json.")] = None,
@@ -28,10 +29,11 @@ def run(
 
     A stream that a video does not have is masked, and said to be; --streams masks the others on purpose.
     """
-    from commands.decide import embed_new, load_decision, write_out
+    from commands.decide import check_out, embed_new, load_decision, write_out
     from commands.workspace import chosen_streams
     from fusion.svm import LinearSVM
 
+    check_out(out)
     workspace = Workspace(run, cache)
     arrays, config = load_decision(workspace.fusion_dir / "svm", run)
     svm = LinearSVM.from_arrays(arrays, config)
@@ -39,7 +41,7 @@ def run(
     wanted = chosen_streams(stream_list)
     if wanted and set(wanted) - set(names):
         raise screen.Mistake(f"the SVM does not know '{(set(wanted) - set(names)).pop()}'; it has {', '.join(names)}")
-    new = embed_new(paths, workspace, config["spaces"], names, device=device, workers=workers)
+    new = embed_new(paths, workspace, config["spaces"], names, device=device, workers=workers, flow_from=flow_from)
     masks = new.masks.copy()
     if wanted:
         masks[:, [name not in wanted for name in names]] = False

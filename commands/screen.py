@@ -54,6 +54,8 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             code = function(*args, **kwargs) or OK
+        except typer.Exit:  # a RuntimeError, but an answer
+            raise
         except ValueError as error:
             if not _on_purpose(error):
                 raise
@@ -97,7 +99,8 @@ def _on_purpose(error: Exception) -> bool:
 
 
 def _fail(sentence: str, code: int) -> None:
-    people.print(Text(printable(sentence), style="bold red"))
+    for line in sentence.splitlines():
+        people.print(Text(printable(line), style="bold red"))
     raise typer.Exit(code)
 
 

@@ -101,6 +101,11 @@ def load(
         values = dict(merged["streams"].get(name, {}))
         if weights_dir is not None and isinstance(values.get("encoder_weights"), str):
             values["encoder_weights"] = weights_dir / values["encoder_weights"]
+        if values.get("encoder_weights") is not None and not Path(values["encoder_weights"]).is_file():
+            raise Mistake(
+                f"[streams.{name}] encoder_weights: {values['encoder_weights']} does not exist; name a safetensors "
+                "file, or a folder it lies in with --weights-dir"
+            )
         configs[name] = _validate(streams.load(name).Config, values, f"streams.{name}")
     return Settings(**parts, streams=configs, source=source)
 

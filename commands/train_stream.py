@@ -283,7 +283,7 @@ SPOOL_BYTES = 8 << 20  # per video: a thousand smaller ones fit into any machine
 
 
 def _say_light(source: str) -> None:
-    if source.startswith("preset light"):
+    if source == "preset light":
         screen.note(
             "preset light: small encoders, trained from scratch on your videos, no download. Encoders pretrained on "
             "large sets usually do better on small ones: streams.spatial.encoder names any CNN of timm, "

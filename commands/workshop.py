@@ -31,12 +31,14 @@ def run(
     """
     from workshop import dataset
 
-    with screen.progress(f"rendering {variant} ({size})", None) as move:
+    known = size in dataset.SIZES and variant in dataset.VARIANTS  # else render says what there is
+    n_clips = len(dataset.plan(size=size, seed=seed, variant=variant)) if known else None
+    with screen.progress(f"rendering {variant} ({size})", n_clips) as move:
         done = 0
 
         def show(n: int, total: int) -> None:
             nonlocal done
-            move(n - done, note=f"of {total}")
+            move(n - done)
             done = n
 
         listing = dataset.render(

@@ -66,13 +66,13 @@ class Workspace:
     def cache(self) -> Cache:
         return Cache(self.cache_dir, report=warn)
 
-    def check_writable(self) -> None:
-        """Finds out before any work whether results could be kept.
+    def check_writable(self, *folders: Path) -> None:
+        """Finds out before any work whether results could be kept; in the run and the cache where none is named.
 
         Raises:
             OSError: they could not.
         """
-        for folder in (self.run, self.cache_dir):
+        for folder in folders or (self.run, self.cache_dir):
             probe = folder / ".tmp-writable"
             write_bytes(probe, b"")
             probe.unlink()
@@ -132,7 +132,8 @@ def choose_device(name: str, *, deterministic: bool) -> torch.device:
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise Mistake(f"--device {name} cannot be used here ({str(error).splitlines()[0]}); try auto") from error
+        why = str(error).splitlines()[0].split(". ")[0]
+        raise Mistake(f"--device {name} cannot be used here ({why}); try auto") from error
     return torch.device(name)
 
 
@@ -242,7 +243,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]
 
 
 def _harmless(cell: str) -> str:
-    return f"'{cell}" if cell[:1] in "=+-@\t\r" and not _is_number(cell) else cell
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(cell) else cell
 
 
 def _is_number(cell: str) -> bool:

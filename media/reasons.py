@@ -47,6 +47,7 @@ DEGRADED = {
     "frames_thinned": "too many pictures for the memory of a decode process; every second, fourth, … is kept",
     "nothing_in_range": "pictures or sound, but not in the seconds that were asked for",
     "too_short_for_flow": "one picture: no optical flow",
+    "audio_too_short": "sound shorter than one example of the audio stream",
     "padded_short_clip": "too short for one flow stack; its last flow is repeated",
 }
 

@@ -177,8 +177,8 @@ def load(folder: Path) -> TrainedStream:
     except ValidationError as error:
         problem = error.errors()[0]
         raise ArtifactError(
-            f"{folder / CONFIG_FILE} was written by another version of tristream ({'.'.join(map(str, problem['loc']))}: "
-            f"{problem['msg']}); train the stream again with --force"
+            f"{folder / CONFIG_FILE} was written by another version of tristream "
+            f"({'.'.join(map(str, problem['loc']))}: {problem['msg']}); train the stream again with --force"
         ) from error
     stored_config = config
     if getattr(config, "encoder_weights", None) is not None:  # the weights are in the checkpoint
