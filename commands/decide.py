@@ -26,12 +26,19 @@ class NewVideos:
         X: fused embeddings of those that were not rejected.
         masks: which streams they have.
         columns: {stream: slice}.
+        typed: absolute path → the path as it was typed.
     """
 
     results: list[VideoResult]
     X: np.ndarray
     masks: np.ndarray
     columns: dict[str, slice]
+
+    typed: dict[Path, Path]
+
+    def name(self, result: VideoResult) -> str:
+        """The path of a video as it was typed."""
+        return str(self.typed[result.video.path])
 
     @property
     def usable(self) -> list[VideoResult]:
@@ -80,10 +87,11 @@ def embed_new(
     results = list(results_of(given_rows(paths, root), trained, workspace, root, device=device, workers=workers,
                               flow_from=flow_from))  # fmt: skip
     say(results, stored=False)
+    typed = {path.absolute(): path for path in paths}
     if all(result.rejected for result in results):
-        return NewVideos(results, np.zeros((0, 0)), np.zeros((0, len(columns)), bool), {})
+        return NewVideos(results, np.zeros((0, 0)), np.zeros((0, len(columns)), bool), {}, typed)
     X, masks, found = fuse_tables(tables_of(trained, results))
-    return NewVideos(results, X, masks, found)
+    return NewVideos(results, X, masks, found, typed)
 
 
 def check_out(out: Path | None) -> None:

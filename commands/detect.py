@@ -46,7 +46,7 @@ def run(
         for result, score, share, mask in zip(new.usable, scores, shares, new.masks, strict=True):
             rows.append(
                 {
-                    "path": str(result.video.path),
+                    "path": new.name(result),
                     "anomaly_score": round(float(score), 6),
                     "threshold": round(float(limit), 6),
                     "abnormal": bool(score >= limit),
@@ -54,7 +54,7 @@ def run(
                     "masked": [name for name, there in zip(names, mask, strict=True) if not there],
                 }
             )
-    failed = {str(r.video.path): r.rejected_reason for r in new.results if r.rejected}
+    failed = {new.name(r): r.rejected_reason for r in new.results if r.rejected}
     for row in rows if not as_json else ():
         word = "ABNORMAL" if row["abnormal"] else "normal"
         shares_text = "  ".join(f"{name} {part:.0%}" for name, part in row["shares"].items())

@@ -51,14 +51,14 @@ def run(
         best = margin.argsort()[::-1][:top]
         rows.append(
             {
-                "path": str(result.video.path),
+                "path": new.name(result),
                 "label": str(svm.classes_[best[0]]) if mask.any() else None,
                 "top": [{"label": str(svm.classes_[k]), "score": round(float(margin[k]), 6)} for k in best],
                 "streams": [name for name, used in zip(names, mask, strict=True) if used],
                 "masked": [name for name, used in zip(names, mask, strict=True) if not used],
             }
         )
-    failed = {str(r.video.path): r.rejected_reason for r in new.results if r.rejected}
+    failed = {new.name(r): r.rejected_reason for r in new.results if r.rejected}
     for row in rows:
         scores = "  ".join(f"{entry['label']} {entry['score']:+.2f}" for entry in row["top"])
         masked = f"  (masked: {', '.join(row['masked'])})" if row["masked"] else ""
