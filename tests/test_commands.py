@@ -213,7 +213,7 @@ def test_a_moved_file_and_a_new_one_join_without_training(line: Line, videos: Pa
         (["fuse", "--set", "fusion.C=1"], "unknown key 'C' in [fusion]; valid: l2, reading"),
         (["fuse", "--set", "fusion"], "--set fusion is not KEY=VALUE"),
         (["predict", "x.mp4"], "fusion/svm.json does not exist; make it first: tristream fuse"),
-        (["embed", "--streams", "spatial,smell"], "unknown stream 'smell'"),
+        (["embed", "--streams", "smell"], "unknown stream 'smell'"),
         (["workshop", "out", "--size", "huge"], "huge"),
     ],
 )
