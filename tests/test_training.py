@@ -328,5 +328,5 @@ def test_epochs_see_different_numbers_and_a_seed_the_same_ones():
 
     first, again, other = seen(0), seen(0), seen(1)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not np.array_equal(first[0], first[2])
+    assert not np.array_equal(first[0], first[3]), "the same step of the next epoch"
     assert not np.array_equal(first[0], other[0])
