@@ -31,7 +31,7 @@ def run(
     """Render the built-in data set, train the three streams one by one, embed, fuse, classify, find anomalies.
 
     Ends with a table beside the known ceilings, PASS or MISS for each ordering that must hold, and the paths of what
-    was written. Nothing is downloaded. About 4 minutes on two cores; a second call is quick.
+    was written. Nothing is downloaded. It takes minutes on two cores; a second call is quick.
     """
     import streams
 
