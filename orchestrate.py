@@ -61,7 +61,10 @@ def _app(arguments: list[str]) -> Callable[[list[str]], None]:
     for name, summary in COMMANDS.items():
         if name == asked:
             module = importlib.import_module(f"commands.{name.replace('-', '_')}")
-            app.command(name)(module.run)
+            if hasattr(module, "app"):  # a command with commands of its own
+                app.add_typer(module.app, name=name)
+            else:
+                app.command(name)(module.run)
         else:
             app.command(name, help=summary)(_not_called)
     return app

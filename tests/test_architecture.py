@@ -20,7 +20,8 @@ WHITE_LIST = [pattern.rstrip("*") for pattern in PYPROJECT["tool"]["setuptools"]
 ROOTS = [name for name in WHITE_LIST if (HOME / name).is_dir()]
 MAY_IMPORT = {
     "orchestrate": {"commands"},
-    "commands": {"commands", "media", "flow", "streams", "store", "fusion", "report", "workshop"},
+    "commands": {"commands", "media", "flow", "streams", "store", "fusion", "report", "workshop", "bench"},
+    "bench": {"bench", "media", "flow", "streams", "store", "fusion", "workshop"},
     "report": {"report", "fusion", "store", "media", "flow"},
     "fusion": {"fusion", "store"},
     "streams": {"streams", "media", "flow", "store"},

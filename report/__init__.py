@@ -1,0 +1,1 @@
+"""What people look at: one HTML file that works offline."""
