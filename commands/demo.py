@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from commands import embed, fuse, index, options, screen, settings, train_stream, workshop
+from commands import embed, fit_detector, fuse, index, options, screen, settings, train_stream, workshop
 from commands.workspace import Workspace, write_json
 
 if TYPE_CHECKING:
@@ -175,6 +175,6 @@ def _only(fused: Fused, names: list[str]) -> Fused:
 def _scores(fused: Fused, chosen: settings.Settings, seed: int) -> np.ndarray:
     from fusion.autoencoder import AutoencoderDetector
 
-    train, val = (fuse.normal_rows(fused, None, split)[0] for split in ("train", "val"))
+    train, val = (fit_detector.normal_rows(fused, None, split)[0] for split in ("train", "val"))
     detector = AutoencoderDetector(columns=fused.columns, random_state=seed, **chosen.detector.model_dump())
     return detector.fit(fused.X[train], X_val=fused.X[val]).anomaly_score(fused.X)

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from commands import options, screen, settings
+from commands import fit_detector, options, screen, settings
 from commands.workspace import Workspace, chosen_streams, write_json
 
 if TYPE_CHECKING:
     from fusion.ablation import Ablation
-    from fusion.autoencoder import AutoencoderDetector
     from fusion.intervals import Estimate
     from media.manifest import VideoRow
     from store.embeddings import EmbeddingTable
@@ -45,11 +44,11 @@ def run(
     workspace.check_writable(run)
     chosen = settings.load(preset, config, assignments or ())
     fused = fused_embeddings(workspace, workspace.manifest(data).rows, chosen_streams(stream_list))
-    normal_rows(fused, normal, "train")  # a label that is none is said before any work
+    fit_detector.normal_rows(fused, normal, "train")  # a label that is none is said before any work
     report: dict[str, Any] = {"streams": list(fused.columns), "n_videos": len(fused.rows), "spaces": fused.spaces}
     report["leaks"] = _say_leaks(fused)
     report["classification"] = _classify(workspace, fused, chosen, seed)
-    report["detection"] = _detect(workspace, fused, chosen, normal, seed)
+    report["detection"] = fit_detector.detect(workspace, fused, chosen, normal, seed)
     write_json(workspace.fusion_dir / "report.json", report)
     screen.note(f"wrote {workspace.fusion_dir}; next: tristream predict FILE, tristream detect FILE, with --run {run}")
     screen.emit(report, as_json=as_json)
@@ -223,82 +222,3 @@ def _classification(found: Ablation) -> dict[str, Any]:
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
     """NaN is not JSON."""
     return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()}
-
-
-def normal_rows(fused: Fused, normal: str | None, split: str) -> tuple[np.ndarray, str]:
-    """Which videos of a split count as normal, and the sentence that says by what.
-
-    Raises:
-        Mistake: a label that no training video has.
-    """
-    in_split = fused.of("split") == split
-    if normal is not None:
-        labels = [label.strip() for label in normal.split(",") if label.strip()]
-        known = sorted({row.label for row in fused.rows if row.label})
-        for label in labels:
-            if label not in known:
-                raise screen.Mistake(f"--normal: no video has the label '{label}'; there are {', '.join(known)}")
-        return np.flatnonzero(in_split & np.isin(fused.of("label"), labels)), f"labels {', '.join(labels)}"
-    said = np.array([row.anomaly is not None for row in fused.rows])
-    if said[fused.of("split") == "train"].any():
-        is_normal = np.array([row.anomaly == 0 for row in fused.rows])
-        return np.flatnonzero(in_split & is_normal), "videos with anomaly = 0"
-    return np.flatnonzero(in_split), f"all {split} videos (no --normal, no column anomaly)"
-
-
-def fit_detector(fused: Fused, chosen: settings.Settings, normal: str | None, seed: int) -> AutoencoderDetector | None:
-    """The autoencoder on normal training videos, its threshold from normal validation videos; or None."""
-    from fusion.autoencoder import AutoencoderDetector
-
-    train, by_what = normal_rows(fused, normal, "train")
-    val, _ = normal_rows(fused, normal, "val")
-    train, val = (rows[fused.masks[rows].any(axis=1)] for rows in (train, val))
-    if len(train) < 2:
-        screen.note(f"no anomaly detector: {len(train)} normal training videos ({by_what}); it needs 2 or more")
-        return None
-    detector = AutoencoderDetector(columns=fused.columns, random_state=seed, **chosen.detector.model_dump())
-    detector.fit(fused.X[train], X_val=fused.X[val] if len(val) else None)
-    screen.note(
-        f"anomaly detector: normal are {by_what}, {len(train)} in train, {len(val)} in val; bottleneck "
-        f"{detector.bottleneck_}, threshold {detector.threshold_.value:.3f} "
-        f"(quantile {chosen.detector.quantile:g} of val)"
-    )
-    for remark in detector.remarks_:
-        screen.warn(remark)
-    return detector
-
-
-def _detect(
-    workspace: Workspace, fused: Fused, chosen: settings.Settings, normal: str | None, seed: int
-) -> dict[str, Any] | None:
-    """Fits and stores the detector; measures it where the test videos say what is abnormal."""
-    from fusion import evaluate
-    from store.checkpoint import save_artifact
-
-    detector = fit_detector(fused, chosen, normal, seed)
-    if detector is None:
-        return None
-    arrays, config = detector.to_arrays()
-    save_artifact(workspace.fusion_dir / "detector", arrays, {**config, "spaces": fused.spaces})
-    found: dict[str, Any] = {"bottleneck": detector.bottleneck_, "threshold": detector.threshold_.value}
-    test = np.array([row.split == "test" and row.anomaly is not None for row in fused.rows]) & fused.masks.any(axis=1)
-    abnormal = np.array([row.anomaly == 1 for row in fused.rows])[test]
-    if not 0 < abnormal.sum() < test.sum():
-        return found
-    scores = detector.anomaly_score(fused.X[test])
-    alarms = scores >= detector.threshold_.value
-    found |= {
-        "auroc": evaluate.auroc(abnormal, scores),
-        "average_precision": evaluate.average_precision(abnormal, scores),
-        "prevalence": float(abnormal.mean()),
-        "equal_error_rate": evaluate.equal_error_rate(abnormal, scores),
-        "hits": float(alarms[abnormal].mean()),
-        "false_alarms": float(alarms[~abnormal].mean()),
-    }
-    screen.note(
-        f"on {int(test.sum())} test videos ({int(abnormal.sum())} abnormal): AUROC {found['auroc']:.3f}, average "
-        f"precision {found['average_precision']:.3f}, equal error rate {found['equal_error_rate']:.3f} (ROC "
-        f"interpolation); at the threshold {100 * found['hits']:.0f} % of the abnormal and "
-        f"{100 * found['false_alarms']:.0f} % of the normal alarm"
-    )
-    return found

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import streams
-from commands import fuse, settings
+from commands import fit_detector, fuse, settings
 from commands.workspace import Workspace, decode_pool, decoder, make_video
 from fusion.ablation import ablate
 from fusion.autoencoder import AutoencoderDetector
@@ -285,6 +285,6 @@ def anomaly_scores(fused: fuse.Fused, names: list[str]) -> np.ndarray:
     from commands.demo import _only
 
     part = _only(fused, names)
-    train, val = (fuse.normal_rows(part, None, split)[0] for split in ("train", "val"))
+    train, val = (fit_detector.normal_rows(part, None, split)[0] for split in ("train", "val"))
     detector = AutoencoderDetector(columns=part.columns, **settings.load("workshop").detector.model_dump())
     return detector.fit(part.X[train], X_val=part.X[val]).anomaly_score(part.X)
