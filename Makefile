@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test test-fast lint lock clean
+.PHONY: help setup demo bench test test-fast lint lock clean
 
 help:           ## show the targets
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -27,6 +27,9 @@ $(READY): requirements.lock pyproject.toml
 
 demo: $(READY)   ## render the built-in data set, train three streams, fuse, find anomalies (minutes)
 	@$(BIN)/tristream demo
+
+bench: $(READY)  ## measure speed and memory here (tens of minutes)
+	@$(BIN)/tristream bench
 
 test: $(READY)   ## the whole suite, with ruff and mypy
 	@$(BIN)/python -m pytest

@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": "Name the action in new videos.",
     "detect": "Score how abnormal new videos are, and which stream says so.",
     "plan": "Show which moments of a video each stream looks at.",
+    "bench": "Measure speed and memory here, against the limits of this machine.",
     "doctor": "Show versions, decoders and devices, and what to do about what is wrong with them.",
 }
 

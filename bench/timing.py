@@ -1,0 +1,104 @@
+"""Clocks for benches: pairs timed in turns, and child processes whose whole tree is watched."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SAMPLE_SECONDS = 0.05  # how often the memory of a process tree is read
+
+
+def in_turns(work: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each, after one call that does not count.
+
+    They take turns, so that whatever else the machine does falls on all of them: their ratios hold, the seconds do not.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for call in work.values():
+        call()
+    for _ in range(repeats):
+        for name, call in work.items():
+            begun = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(found) for name, found in seconds.items()}
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a child process took.
+
+    Attributes:
+        seconds: from its start to its end.
+        cpu_seconds: of it and of the processes that it waited for.
+        peak_bytes: largest proportional set size of it and all its descendants together, read every 50 ms.
+        stdout: what it printed.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    stdout: str
+
+
+def run_child(arguments: Sequence[str | Path], *, environment: Mapping[str, str] | None = None) -> Ran:
+    """Runs this Python with `arguments` in a process of its own and watches it.
+
+    Raises:
+        RuntimeError: it failed; the end of what it said on stderr is in the message.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    begun = time.perf_counter()
+    child = subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **(environment or {})},
+    )
+    peak, over = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not over.is_set():
+            peak = max(peak, tree_bytes(child.pid))
+            over.wait(SAMPLE_SECONDS)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        out, err = child.communicate()
+    finally:
+        over.set()
+        watcher.join()
+    seconds = time.perf_counter() - begun
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if child.returncode:
+        raise RuntimeError(f"{' '.join(map(str, arguments))} ended with {child.returncode}: {err[-2000:].strip()}")
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Ran(seconds, cpu, peak, out)
+
+
+def tree_bytes(pid: int) -> int:
+    """Proportional set size of a process and its descendants: what they share is counted once."""
+    total, waiting = 0, [pid]
+    while waiting:
+        one = waiting.pop()
+        with contextlib.suppress(OSError, ValueError):
+            for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += 1024 * int(line.split()[1])
+        with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{one}/task").iterdir():
+                with contextlib.suppress(OSError):
+                    waiting += map(int, (task / "children").read_text().split())
+    return total
