@@ -30,6 +30,7 @@ def main(arguments: list[str]) -> None:
     import av  # noqa: F401
 
     from media import wire
+    from media.chunks import decode_chunks
     from media.decode import decode_video
     from media.probe import probe
 
@@ -38,7 +39,10 @@ def main(arguments: list[str]) -> None:
     with contextlib.suppress(wire.Closed, BrokenPipeError, ConnectionResetError):
         while True:
             request = wire.receive_header(connection)
-            header, arrays = _answer(work[request["work"]], request, limits, connection)
+            if request["work"] == "stream":
+                header, arrays = _stream(decode_chunks, request, limits, connection)
+            else:
+                header, arrays = _answer(work[request["work"]], request, limits, connection)
             wire.send(connection, header, arrays)
             if header.get("rejected") == "out_of_memory":
                 return  # what is left of our memory is in pieces; the next file gets a fresh process
@@ -49,17 +53,47 @@ def _answer(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     from media.reasons import Rejected
 
-    path, root = _path(request["path"]), request["root"]
     isolation.limit_cpu_seconds(request["cpu_seconds"])
-    options = {**request["options"], "limits": limits, "root": None if root is None else _path(root)}
+    options = _options(request, limits)
     if request["work"] == "decode":
         options["on_progress"] = _reporter(connection)
     try:
-        found = asdict_shallow(work(path, **options))
+        found = asdict_shallow(work(_path(request["path"]), **options))
     except Rejected as error:
         return {"rejected": error.reason, "sentence": error.sentence}, {}
     except MemoryError:
         return {"rejected": "out_of_memory", "sentence": "needs more memory than one decode process may have"}, {}
+    return _parts(found)
+
+
+def _stream(
+    work: Callable[..., Any], request: dict[str, Any], limits: Limits, connection: socket.socket
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sends piece after piece, each with processor time of its own; returns the header that ends them."""
+    from media import wire
+    from media.reasons import Rejected
+
+    options = {**_options(request, limits), "on_progress": _reporter(connection)}
+    isolation.limit_cpu_seconds(request["cpu_seconds"])
+    try:
+        for piece in work(_path(request["path"]), **options):
+            header, arrays = _parts(asdict_shallow(piece))
+            wire.send(connection, {"piece": header["found"]}, arrays)
+            isolation.limit_cpu_seconds(request["cpu_seconds"])
+    except Rejected as error:
+        return {"rejected": error.reason, "sentence": error.sentence}, {}
+    except MemoryError:
+        return {"rejected": "out_of_memory", "sentence": "needs more memory than one decode process may have"}, {}
+    return {"found": {}}, {}
+
+
+def _options(request: dict[str, Any], limits: Limits) -> dict[str, Any]:
+    root = request["root"]
+    return {**request["options"], "limits": limits, "root": None if root is None else _path(root)}
+
+
+def _parts(found: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A message's header and its arrays."""
     arrays = {name: value for name, value in found.items() if hasattr(value, "dtype")}
     return {"found": {name: value for name, value in found.items() if name not in arrays}}, arrays
 

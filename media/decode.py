@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
@@ -158,6 +158,11 @@ class Decoding:
 
     def run(self, on_progress: Callable[[float], None]) -> None:
         """Decodes until both tracks have reached the end of what is wanted, or of the file."""
+        for reached_seconds in self.steps():
+            on_progress(reached_seconds)
+
+    def steps(self) -> Iterator[float]:
+        """`run`, packet by packet: yields how many seconds have been decoded after each."""
         from av.error import FFmpegError
 
         parts: list[Pictures | Sound] = [part for part in (self.pictures, self.sound) if part is not None]
@@ -168,7 +173,7 @@ class Decoding:
             part = next(part for part in parts if part.track.index == packet.stream.index)
             if not part.done:
                 self._decode(packet, part)
-                on_progress(max(part.played_seconds for part in parts))
+                yield max(part.played_seconds for part in parts)
             elif self._time(packet) > self._wanted.stop_seconds + PATIENCE_SECONDS:
                 break
             if all(part.done for part in parts):
@@ -230,17 +235,10 @@ class Decoding:
         Raises:
             Rejected: nothing usable.
         """
-        track = self.pictures.track if self.pictures else None
         nothing = np.empty(0), np.empty(0), np.empty(0, bool)
         starts, stops, suspect = self.pictures.times() if self.pictures else nothing
         samples, begins = self.sound.samples() if self.sound else (None, 0.0)
-        if pictures:
-            self.judge_pictures()
-        if sound:
-            self.judge_sound()
-        if not len(starts) and (self.sound is None or self.sound.stop_seconds is None):
-            raise self._nothing_usable(pictures=pictures, sound=sound)
-        self._compare_lengths()
+        self.judge(pictures=pictures, sound=sound)
         return DecodedVideo(
             frames=self.pictures.frames() if self.pictures else None,
             start_seconds=starts,
@@ -249,14 +247,36 @@ class Decoding:
             samples=samples,
             samples_start_seconds=begins,
             samples_stop_seconds=(self.sound.stop_seconds if self.sound else None) or 0.0,
-            reasons=tuple(sorted(self._reasons)),
-            source_height=self.pictures.size[0] if self.pictures and self.pictures.size else None,
-            source_width=self.pictures.size[1] if self.pictures and self.pictures.size else None,
-            source_fps=float(track.average_rate) if track is not None and track.average_rate else None,
-            n_declared_frames=(track.frames or None) if track is not None else None,
-            n_decoded_frames=self.pictures.n_decoded if self.pictures else 0,
-            n_decode_errors=self._n_errors,
+            **self.findings(),
         )
+
+    def findings(self) -> dict[str, Any]:
+        """What has been found out about the file so far, as fields of `DecodedVideo`."""
+        track = self.pictures.track if self.pictures else None
+        return {
+            "reasons": tuple(sorted(self._reasons)),
+            "source_height": self.pictures.size[0] if self.pictures and self.pictures.size else None,
+            "source_width": self.pictures.size[1] if self.pictures and self.pictures.size else None,
+            "source_fps": float(track.average_rate) if track is not None and track.average_rate else None,
+            "n_declared_frames": (track.frames or None) if track is not None else None,
+            "n_decoded_frames": self.pictures.n_decoded if self.pictures else 0,
+            "n_decode_errors": self._n_errors,
+        }
+
+    def judge(self, *, pictures: bool, sound: bool) -> None:
+        """Notes what is missing, once everything has been decoded.
+
+        Raises:
+            Rejected: nothing usable.
+        """
+        if pictures:
+            self.judge_pictures()
+        if sound:
+            self.judge_sound()
+        shown = self.pictures.last_start_seconds if self.pictures else None
+        if shown is None and (self.sound is None or self.sound.stop_seconds is None):
+            raise self._nothing_usable(pictures=pictures, sound=sound)
+        self._compare_lengths()
 
     def judge_pictures(self) -> None:
         """Notes what is missing.

@@ -79,6 +79,7 @@ class Pictures:
         self._limits = limits
         self._reasons = reasons
         self._times: list[float] = []
+        self._last_kept: float | None = None
         self._suspect: list[bool] = []
         self._last: float | None = None
         self._last_step = 1 / float(track.average_rate) if track.average_rate else 0.04
@@ -142,10 +143,27 @@ class Pictures:
         """The kept pictures; None where there are none."""
         return self._buffer.array() if self._buffer is not None and self._times else None
 
+    def drain(
+        self, before_seconds: float
+    ) -> tuple[
+        UInt8[np.ndarray, "n H W 3"], Float64[np.ndarray, " n"], Float64[np.ndarray, " n"], Bool[np.ndarray, " n"]
+    ]:
+        """Takes out the kept frames that begin before a time: pictures, starts, stops, whether suspect."""
+        assert self._buffer is not None
+        starts, stops, suspect = self.times()
+        n = int(np.searchsorted(starts, before_seconds))
+        self._times, self._suspect = self._times[n:], self._suspect[n:]
+        return self._buffer.take(n), starts[:n], stops[:n], suspect[:n]
+
+    @property
+    def first_start_seconds(self) -> float | None:
+        """When the first frame begins that was kept and not drained."""
+        return self._times[0] if self._times else None
+
     @property
     def last_start_seconds(self) -> float | None:
         """When the last wanted frame begins."""
-        return self._times[-1] if self._times else None
+        return self._last_kept
 
     def _check_size(self, frame: VideoFrame) -> None:
         if frame.width * frame.height > self._limits.max_pixels:
@@ -224,6 +242,7 @@ class Pictures:
                     return
             self._buffer.append(picture)
         self._times.append(start)
+        self._last_kept = start
         self._suspect.append(suspect)
 
     def _upright(self, frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
@@ -284,6 +303,13 @@ class _FrameBuffer:
         for target in range(kept):
             self._array[target] = self._array[2 * target]
         self._n = kept
+
+    def take(self, n: int) -> UInt8[np.ndarray, "n H W 3"]:
+        """Removes the first n."""
+        taken, rest = self._array[:n].copy(), self._array[n : self._n].copy()
+        self._array[: len(rest)] = rest
+        self._n = len(rest)
+        return taken
 
     def array(self) -> UInt8[np.ndarray, "T H W 3"]:
         self._array.resize((self._n, *self._array.shape[1:]), refcheck=False)

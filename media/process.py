@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,32 @@ class Child:
         seconds = limits.open_seconds + limits.memory_bytes / TRANSFER_BYTES_PER_SECOND
         deadline = time.monotonic() + seconds
         return header, wire.receive_arrays(self._socket, header, max_bytes=limits.memory_bytes, deadline=deadline)
+
+    def stream(self, request: dict[str, Any], limits: Limits) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """The answers to a request that has many; the last is the first that holds no "piece".
+
+        The child waits while we do not take the next one; only the time that we wait for it counts.
+
+        Raises:
+            As `ask`.
+        """
+        wire.send(self._socket, request)
+        reached = 0.0
+        while True:
+            begun, allowed = time.monotonic(), limits.open_seconds
+            while True:
+                self.patience = f"at second {reached:.1f} of the video nothing more within {allowed:.0f} s"
+                header = wire.receive_header(self._socket, deadline=begun + allowed)
+                if "at" not in header:
+                    break
+                # Whatever it claims: a piece that is always on its way ends with the file's own limit of time.
+                reached, before = min(float(header["at"]), limits.max_seconds), reached
+                allowed += limits.realtime_factor * max(0.0, reached - before)
+            seconds = limits.open_seconds + limits.memory_bytes / TRANSFER_BYTES_PER_SECOND
+            deadline = time.monotonic() + seconds
+            yield header, wire.receive_arrays(self._socket, header, max_bytes=limits.memory_bytes, deadline=deadline)
+            if "piece" not in header:
+                return
 
     def get_ready(self) -> None:
         """Waits until the child has isolated itself and loaded its libraries.

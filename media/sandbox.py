@@ -8,14 +8,14 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from media import wire
-from media.decode import DecodedVideo
+from media.decode import PATIENCE_SECONDS, DecodedVideo
 from media.limits import DEFAULT_LIMITS, Limits
 from media.probe import Probe
 from media.process import START_SECONDS, Child
@@ -83,6 +83,54 @@ class DecodePool:
     def probe(self, path: Path, *, root: Path | None = None, follow_links: bool = False) -> Future[Probe]:
         """`media.probe.probe` in a child process."""
         return self._threads.submit(self._run, "probe", path, root, {"follow_links": follow_links}, 0.0, _to_probe)
+
+    def stream(
+        self,
+        path: Path,
+        *,
+        pictures: bool = True,
+        sound: bool = True,
+        max_side: int | None = None,
+        chunk_seconds: float = 1.0,
+        root: Path | None = None,
+        follow_links: bool = False,
+    ) -> Iterator[DecodedVideo]:
+        """`media.chunks.decode_chunks` in a child process, which waits while the next piece is not asked for.
+
+        It has one of the pool's processes to itself from the first piece to the last.
+
+        Raises:
+            Rejected, StartError: as the future of `submit`; after some pieces too.
+        """
+        limits = self._limits
+        options = {"pictures": pictures, "sound": sound, "max_side": max_side, "chunk_seconds": chunk_seconds}
+        request = {
+            "work": "stream",
+            "path": _as_text(path),
+            "root": None if root is None else _as_text(root),
+            "options": {**options, "follow_links": follow_links},
+            "cpu_seconds": limits.open_seconds + limits.realtime_factor * (PATIENCE_SECONDS + chunk_seconds),
+        }
+        child = self._threads.submit(self._take).result()  # by a thread that outlives it: see Child
+        finished = False
+        try:
+            for header, arrays in child.stream(request, limits):
+                if "piece" in header:
+                    yield _result(path, {"found": header["piece"]}, arrays, _to_video)
+                    continue
+                finished = header.get("rejected") != "out_of_memory"
+                if "rejected" in header:
+                    _result(path, header, arrays, _to_video)
+        except TimeoutError:
+            raise Rejected("decoder_timeout", path, f"takes too long to decode: {child.patience}") from None
+        except (wire.Closed, ConnectionError) as error:
+            status = self._discard(child)
+            raise _crash(path, status, child.last_words(), error) from None
+        finally:
+            if finished:
+                self._idle.put(child)
+            else:
+                self._discard(child)
 
     def pids(self) -> list[int]:
         """Process numbers of the children that live now."""

@@ -23,6 +23,7 @@ SAMPLE_RATE = 16_000
 JITTER_SECONDS = 0.04  # time stamps may be off by so much (milliseconds in Matroska) before they are believed
 _RATES = (1_000, 768_000)  # Hz of the source; a resampler for the 855 MHz of a damaged header is never ready
 _MAX_PLANES = 8  # PyAV reads beyond the end of the list of planes where there are more
+_LONGEST_SILENCE_SECONDS = 60.0  # that stands for missing sound in a stream of pieces; a longer hole stays one
 _SHARE_FOR_SOUND = 8  # one eighth of a decode process's memory
 
 
@@ -76,6 +77,7 @@ class Sound:
         self._shift = 0.0
         self._begin: int | None = None
         self._pieces: list[tuple[int, Float32[np.ndarray, " n"]]] = []
+        self._drained: int | None = None  # number of the first sample that was not drained
 
     def receive(self, frame: AudioFrame, origin_seconds: float) -> None:
         """Takes the next samples.
@@ -120,15 +122,56 @@ class Sound:
         samples = np.zeros(self._end - self._begin, np.float32)
         for first, piece in self._pieces:
             samples[first - self._begin : first - self._begin + len(piece)] = piece
+        return self._finished(samples), begins
+
+    def _finished(self, samples: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
         if not np.isfinite(samples).all():
             self._reasons.add("nonfinite_audio")
             samples[~np.isfinite(samples)] = 0
-        return np.clip(samples, -1, 1, out=samples), begins
+        return np.clip(samples, -1, 1, out=samples)
+
+    def drain(self, before_seconds: float) -> tuple[Float32[np.ndarray, " n"] | None, float]:
+        """Takes out the samples before a time; as `samples`. Each call goes on where the last one has ended."""
+        first = self._undrained()
+        if first is None:
+            return None, 0.0
+        last = min(self._end, self._end if np.isinf(before_seconds) else round(before_seconds * SAMPLE_RATE))
+        if last <= first:
+            return None, 0.0
+        samples = np.zeros(last - first, np.float32)
+        rest = []
+        for start, piece in self._pieces:
+            low, high = max(start, first), min(start + len(piece), last)
+            if low < high:
+                samples[low - first : high - first] = piece[low - start : high - start]
+            if start + len(piece) > last:
+                rest.append((start, piece))
+        self._pieces, self._drained = rest, last
+        return self._finished(samples), first / SAMPLE_RATE
+
+    @property
+    def first_seconds(self) -> float | None:
+        """When the first sample sounds that was kept and not drained; None where there is none."""
+        first = self._undrained()
+        return None if first is None or first >= self._end else first / SAMPLE_RATE
+
+    @property
+    def next_seconds(self) -> float:
+        """Where in time the next sample lies: all before it is there."""
+        return self._next / SAMPLE_RATE
 
     @property
     def stop_seconds(self) -> float | None:
         """When the last wanted sample has sounded; None where there is none."""
         return None if self._begin is None else self._end / SAMPLE_RATE
+
+    def _undrained(self) -> int | None:
+        """Number of the first sample that `drain` gives next: where it left off, unless a long hole follows."""
+        first = self._begin if self._drained is None else self._drained
+        if first is None or not self._pieces:
+            return first
+        following = self._pieces[0][0]
+        return following if following - first > _LONGEST_SILENCE_SECONDS * SAMPLE_RATE else first
 
     def _finite(self, frame: AudioFrame) -> AudioFrame:
         """The frame with silence for samples that are no numbers: a resampler would spread them."""
