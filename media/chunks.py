@@ -110,5 +110,6 @@ def _piece(job: Decoding, before_seconds: float) -> DecodedVideo:
         samples=samples,
         samples_start_seconds=begins,
         samples_stop_seconds=begins + (0 if samples is None else len(samples)) / 16_000,
+        known_seconds=before_seconds,
         **job.findings(),
     )

@@ -54,6 +54,7 @@ class DecodedVideo:
         n_declared_frames: None where the container does not say.
         n_decoded_frames: all that were decoded, wanted or not.
         n_decode_errors: packets of either track that could not be decoded, and read errors.
+        known_seconds: of a piece (media/chunks.py): everything before it is in this piece or an earlier one.
     """
 
     frames: UInt8[np.ndarray, "T H W 3"] | None
@@ -70,6 +71,7 @@ class DecodedVideo:
     n_declared_frames: int | None
     n_decoded_frames: int
     n_decode_errors: int
+    known_seconds: float = np.inf
 
 
 def decoder_build() -> str:

@@ -142,7 +142,7 @@ def extract(
         n_threads: videos that are decoded and cut while the networks run.
         force: compute even what is in the cache.
     """
-    keys = {stream.name: _key_parts(stream, device) for stream in trained}
+    keys = {stream.name: key_parts(stream, device) for stream in trained}
 
     def prepare(video: Video) -> _Job:
         job = _Job(video)
@@ -233,7 +233,7 @@ def _nothing(reason: str, reasons: tuple[str, ...]) -> SegmentEmbeddings:
     return SegmentEmbeddings(np.zeros((0, 0), np.float32), none, none, reason, reasons)
 
 
-def _key_parts(stream: TrainedStream, device: torch.device) -> dict[str, object]:
+def key_parts(stream: TrainedStream, device: torch.device) -> dict[str, object]:
     """What, beside the video, decides the bits of a segment embedding."""
     return {
         "segments": stream.segment_identity(),

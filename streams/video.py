@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,12 +57,13 @@ class Video:
         path: where it is.
         content_id: sha256 of its bytes; what results are cached under.
         decode: called at most once.
-        cache: for flow and motion.
+        cache: for flow and motion; None keeps nothing.
         data: how pictures are scaled.
         sampler: how long it may be, and how its motion is measured.
         pictures: whether any of the streams that will ask needs pictures.
         sound: whether any needs sound.
         flow_from: folder of precomputed flow, which then stands in for what `flow` would estimate.
+        estimate: (estimator, height, width) → full flow, where somebody has it already: the windows of a longer video.
     """
 
     def __init__(
@@ -71,12 +73,13 @@ class Video:
         content_id: str,
         *,
         decode: Decoder,
-        cache: Cache,
+        cache: Cache | None,
         data: DataConfig,
         sampler: SamplerConfig,
         pictures: bool = True,
         sound: bool = True,
         flow_from: Path | None = None,
+        estimate: Callable[[str, int, int], Float[np.ndarray, "steps 2 H W"]] | None = None,
     ) -> None:
         self.video_id = video_id
         self.path = path
@@ -87,6 +90,7 @@ class Video:
         self._sampler = sampler
         self._wants = {"pictures": pictures, "sound": sound}
         self._flow_from = flow_from
+        self._given_estimate = estimate
         self._flow_sha256: str | None = None
         self._noted: tuple[str, ...] = ()  # what was degraded about the file when its flow was cached
         self._estimated: tuple[tuple[str, int, int], Float[np.ndarray, "steps 2 H W"]] | None = None
@@ -156,8 +160,7 @@ class Video:
             Absent: no pictures, or only one.
         """
         source = self.flow_source() or estimator
-        key = self.cache.key(**self._flow_identity(source), estimate_size=estimate_size, size=size)
-        entry = self.cache.get("flow", key)
+        key, entry = self._look_up("flow", **self._flow_identity(source), estimate_size=estimate_size, size=size)
         if entry is None:
             full = self._precomputed() if self.flow_source() else self._estimate(estimator, *estimate_size)
             entry = {
@@ -166,24 +169,46 @@ class Video:
                 "stop_seconds": self.decoded.stop_seconds,
                 "reasons": np.frombuffer(json.dumps(self.decoded.reasons).encode(), np.uint8),
             }
-            self.cache.put("flow", key, entry)
+            self._keep("flow", key, entry)
         self._noted = tuple(json.loads(entry["reasons"].tobytes()))
         return Flow(storage.decode_compact(entry["flow"]), entry["start_seconds"], entry["stop_seconds"])
 
-    @cached_property
+    @property
     def motion(self) -> Float64[np.ndarray, " steps"]:
         """Mean length of the displacement (px) in each of the T − 1 steps; what adaptive sampling goes by."""
-        key = self.cache.key(
+        return self._motion["motion"]
+
+    @property
+    def peak_motion(self) -> Float64[np.ndarray, " steps"]:
+        """Largest length of the displacement (px) in each step; the plainest anomaly score there is."""
+        return self._motion["peak"]
+
+    @cached_property
+    def _motion(self) -> Mapping[str, Float64[np.ndarray, " steps"]]:
+        key, entry = self._look_up(
+            "motion",
             **self._flow_identity(self._sampler.estimator),
-            motion=[self._sampler.max_side_px, self._sampler.mean_removed],
+            motion=[self._sampler.max_side_px, self._sampler.mean_removed, "peak"],
         )
-        entry = self.cache.get("motion", key)
         if entry is None:
             height, width = fit(self.frames().shape[1:3], self._sampler.max_side_px)
             flow = self._estimate(self._sampler.estimator, height, width)
-            entry = {"motion": motion_lengths(flow, subtract_mean=self._sampler.mean_removed)}
-            self.cache.put("motion", key, entry)
-        return entry["motion"]
+            entry = {
+                "motion": motion_lengths(flow, subtract_mean=self._sampler.mean_removed),
+                "peak": np.array([np.hypot(*field).max() for field in flow], np.float64),
+            }
+            self._keep("motion", key, entry)
+        return entry
+
+    def _look_up(self, kind: str, **what: object) -> tuple[str, dict[str, np.ndarray] | None]:
+        if self.cache is None:
+            return "", None
+        key = self.cache.key(**what)
+        return key, self.cache.get(kind, key)
+
+    def _keep(self, kind: str, key: str, entry: Mapping[str, np.ndarray]) -> None:
+        if self.cache is not None:
+            self.cache.put(kind, key, entry)
 
     def _flow_identity(self, source: str) -> dict[str, object]:
         return {
@@ -207,6 +232,8 @@ class Video:
         if len(frames) < 2:
             raise Absent("too_short_for_flow")
         wanted = (estimator, height, width)
+        if self._given_estimate is not None:
+            return self._given_estimate(*wanted)
         if self._estimated is None or self._estimated[0] != wanted:
             self._estimated = (wanted, estimators.load(estimator)(self.frames_at(height, width)))
         return self._estimated[1]

@@ -1,0 +1,291 @@
+"""Many videos → embeddings of their windows: decoded in order at most once, in constant memory, cached in blocks."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Float64, Int64
+
+from media.decode import DecodedVideo
+from media.reasons import Rejected
+from store.cache import Cache
+from streams.encoding import BatchFiller
+from streams.extraction import key_parts
+from streams.model import TrainedStream
+from streams.window_rows import BLOCK, Row, aggregate, cut, load_block, store_block
+from streams.windows import Ring, WindowPlan
+
+_AHEAD = 4  # windows of one video that are prepared while others are encoded
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A video that can be read in pieces."""
+
+    video_id: str
+    path: Path
+    content_id: str
+
+    def pieces(self) -> Iterator[DecodedVideo]:
+        """In order, from its beginning.
+
+        Raises:
+            Rejected: it cannot be used.
+        """
+
+
+@dataclass
+class WindowRows:
+    """Embeddings of the windows of one video; a row is one region of one window, in the order of time.
+
+    Attributes:
+        source: which video.
+        start_seconds, stop_seconds: of each row's window.
+        region: number of each row's region in `WindowPlan.cells`.
+        peak_motion: largest displacement in the row, px at the sampler's size; NaN without two pictures.
+        embeddings: {stream: (rows, E) float32}, NaN where absent.
+        absent: {stream: reason of each row, "" where it is present}.
+        reasons: stable codes of what is degraded about the file.
+        rejected: sentence that names the file, or "".
+        rejected_reason: stable code, or "".
+    """
+
+    source: Source
+    start_seconds: Float64[np.ndarray, " n"]
+    stop_seconds: Float64[np.ndarray, " n"]
+    region: Int64[np.ndarray, " n"]
+    peak_motion: Float64[np.ndarray, " n"]
+    embeddings: Mapping[str, Float32[np.ndarray, "n _"]]
+    absent: Mapping[str, list[str]]
+    reasons: tuple[str, ...] = ()
+    rejected: str = ""
+    rejected_reason: str = ""
+
+    def present(self, stream: str) -> Bool[np.ndarray, " n"]:
+        """Which rows have a stream."""
+        return np.array([not reason for reason in self.absent[stream]], bool)
+
+
+def extract_windows(
+    sources: Iterable[Source],
+    trained: Sequence[TrainedStream],
+    plan: WindowPlan,
+    *,
+    cache: Cache,
+    device: torch.device,
+    n_threads: int,
+    force: bool = False,
+) -> Iterator[WindowRows]:
+    """Embeddings of the windows of every video by every stream, in order.
+
+    Args:
+        sources: drawn one by one.
+        trained: the streams.
+        plan: how they are cut.
+        cache: of segment embeddings.
+        device: where the networks run.
+        n_threads: videos that are read while the networks run.
+        force: compute even what is in the cache.
+    """
+    for stream in trained:
+        stream.model.to(device).eval()
+    keys = {stream.name: {**key_parts(stream, device), "plan": plan.identity()} for stream in trained}
+    fillers: dict[str, BatchFiller[tuple[_Job, Row]]] = {
+        stream.name: BatchFiller(stream.model.encoder, stream.config.encode_batch_size, device) for stream in trained
+    }
+    passing: deque[_Job] = deque()
+
+    def settle(name: str, finished: Iterable[tuple[tuple[_Job, Row], np.ndarray]]) -> None:
+        for (job, row), embedding in finished:
+            row.embedding[name] = embedding
+            job.move_on(trained, keys, cache, device)
+
+    for job, rows in _ahead(sources, trained, plan, cache, keys, n_threads, force=force):
+        passing.append(job)
+        for row in rows:
+            job.open.append(row)
+            for name in list(row.segments):
+                settle(name, fillers[name].add((job, row), row.segments.pop(name)))
+            job.move_on(trained, keys, cache, device)
+        job.is_read = True
+        job.move_on(trained, keys, cache, device)
+        while passing and passing[0].is_closed:
+            yield passing.popleft().result(trained)
+    for name, filler in fillers.items():
+        settle(name, filler.finish())
+    for job in passing:
+        yield job.result(trained)
+
+
+@dataclass(eq=False)
+class _Job:
+    """A video on its way; rows leave it block by block, so that it holds few segment embeddings at any time."""
+
+    source: Source
+    reasons: tuple[str, ...] = ()
+    rejected: Rejected | None = None
+    is_read: bool = False
+    is_closed: bool = False
+    open: deque[Row] = field(default_factory=deque)
+    done: list[Row] = field(default_factory=list)
+    parts: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    n_blocks: int = 0
+
+    def move_on(
+        self,
+        trained: Sequence[TrainedStream],
+        keys: Mapping[str, Mapping[str, Any]],
+        cache: Cache,
+        device: torch.device,
+    ) -> None:
+        """Aggregates and stores the blocks that are complete."""
+        while not self.is_closed:
+            if len(self.open) < BLOCK and not self.is_read:
+                return
+            block = list(itertools.islice(self.open, BLOCK))
+            if not all(row.is_complete(trained) for row in block):
+                return
+            is_last = self.is_read and len(self.open) < BLOCK
+            if self.rejected is None and not (block and all(row.from_cache for row in block)):
+                reasons = self.reasons if is_last else ()
+                store_block(cache, keys, self.source.content_id, self.n_blocks, block, is_last=is_last, reasons=reasons)
+            for stream in trained:
+                self.parts.setdefault(stream.name, []).append(aggregate(block, stream, device))
+            for row in block:
+                self.open.popleft()
+                row.embedding.clear()
+                self.done.append(row)
+            self.n_blocks += 1
+            self.is_closed = is_last
+
+    def result(self, trained: Sequence[TrainedStream]) -> WindowRows:
+        """What became of the video."""
+        assert self.is_closed
+        rows = self.done
+        embeddings = {stream.name: np.concatenate(self.parts[stream.name]) for stream in trained}
+        absent = {stream.name: [row.absent.get(stream.name, "") for row in rows] for stream in trained}
+        sentence, reason = "", ""
+        if self.rejected is not None:
+            sentence, reason = str(self.rejected), self.rejected.reason
+        elif not any(np.isfinite(values).any() for values in embeddings.values()):
+            why = sorted({why for reasons in absent.values() for why in reasons}) or ["nothing_in_range"]
+            sentence = f"{self.source.video_id} can be used by none of the requested streams ({', '.join(why)})"
+            reason = why[0]
+        if sentence:
+            rows = []
+            embeddings = {name: values[:0] for name, values in embeddings.items()}
+            absent = {name: [] for name in absent}
+        return WindowRows(
+            source=self.source,
+            start_seconds=np.array([row.start_seconds for row in rows], np.float64),
+            stop_seconds=np.array([row.stop_seconds for row in rows], np.float64),
+            region=np.array([row.region for row in rows], np.int64),
+            peak_motion=np.array([row.peak_motion for row in rows], np.float64),
+            embeddings=embeddings,
+            absent=absent,
+            reasons=self.reasons,
+            rejected=sentence,
+            rejected_reason=reason,
+        )
+
+
+def _ahead(
+    sources: Iterable[Source],
+    trained: Sequence[TrainedStream],
+    plan: WindowPlan,
+    cache: Cache,
+    keys: Mapping[str, Mapping[str, Any]],
+    n_threads: int,
+    *,
+    force: bool,
+) -> Iterator[tuple[_Job, Iterator[Row]]]:
+    """Every video and its rows, which threads prepare: a few videos at a time, a few windows of each."""
+    stop = threading.Event()
+    started: deque[tuple[_Job, queue.Queue[Any], threading.Thread]] = deque()
+
+    def work(job: _Job, out: queue.Queue[Any]) -> None:
+        def put(thing: Any) -> bool:
+            while not stop.is_set():
+                try:
+                    out.put(thing, timeout=0.1)
+                except queue.Full:
+                    continue
+                return True
+            return False
+
+        try:
+            for row in _rows(job, trained, plan, cache, keys, force=force):
+                if not put(row):
+                    return
+            put(None)
+        except BaseException as error:  # raised again where the rows are used
+            put(error)
+
+    def rows_of(out: queue.Queue[Any]) -> Iterator[Row]:
+        while (row := out.get()) is not None:
+            if isinstance(row, BaseException):
+                raise row
+            yield row
+
+    waiting = iter(sources)
+    try:
+        while True:
+            while len(started) < n_threads and (source := next(waiting, None)) is not None:
+                job, out = _Job(source), queue.Queue[Any](maxsize=_AHEAD * len(plan.cells()))
+                thread = threading.Thread(target=work, args=(job, out), daemon=True)
+                thread.start()
+                started.append((job, out, thread))
+            if not started:
+                return
+            job, out, _ = started.popleft()
+            yield job, rows_of(out)
+    finally:
+        stop.set()
+        for _, _, thread in started:
+            thread.join()
+
+
+def _rows(
+    job: _Job,
+    trained: Sequence[TrainedStream],
+    plan: WindowPlan,
+    cache: Cache,
+    keys: Mapping[str, Mapping[str, Any]],
+    *,
+    force: bool,
+) -> Iterator[Row]:
+    """The rows of one video: from the cache as far as they are there, the rest cut from the file."""
+    source, n_known = job.source, 0
+    for number in itertools.count() if not force else ():
+        loaded = load_block(cache, keys, source.content_id, number)
+        if loaded is None:
+            break
+        rows, is_last, job.reasons = loaded
+        yield from rows
+        n_known += len(rows)
+        if is_last:
+            return
+    try:
+        yield from itertools.islice(_cut(job, trained, plan), n_known, None)
+    except Rejected as rejected:
+        job.rejected = rejected
+
+
+def _cut(job: _Job, trained: Sequence[TrainedStream], plan: WindowPlan) -> Iterator[Row]:
+    source, ring, reasons = job.source, Ring(plan), set[str]()
+    for piece in source.pieces():
+        reasons |= set(piece.reasons)
+        for window in ring.add(piece):
+            yield from cut(window, source.video_id, source.path, plan, trained)
+    for window in ring.finish():
+        yield from cut(window, source.video_id, source.path, plan, trained)
+    job.reasons = tuple(sorted(reasons - {"no_audio", "no_video"}))

@@ -1,0 +1,145 @@
+"""Rows of windows: what every stream makes of one region of one window, and the cache entries they stand in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from store.cache import Cache
+from streams.encoding import encode
+from streams.model import TrainedStream, pad
+from streams.segments import Absent, Segments
+from streams.windows import Region, Window, WindowPlan
+
+BLOCK = 64  # rows in one cache entry
+
+
+@dataclass(eq=False)
+class Row:
+    """One region of one window on its way: segments to encode, then their embeddings.
+
+    Attributes:
+        start_seconds, stop_seconds: of the window.
+        region: number in `WindowPlan.cells`.
+        peak_motion: largest displacement, px at the sampler's size; NaN without two pictures.
+        segments: {stream: what its encoder takes}, until it has been encoded.
+        embedding: {stream: segment embeddings (S, D)}.
+        absent: {stream: stable reason}, for the streams it does not have.
+        from_cache: read from there.
+    """
+
+    start_seconds: float
+    stop_seconds: float
+    region: int
+    peak_motion: float = np.nan
+    segments: dict[str, Segments] = field(default_factory=dict)
+    embedding: dict[str, np.ndarray] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    from_cache: bool = False
+
+    def is_complete(self, trained: Sequence[TrainedStream]) -> bool:
+        """Whether every stream has encoded it, or is absent."""
+        return all(stream.name in self.embedding or stream.name in self.absent for stream in trained)
+
+
+def cut(window: Window, video_id: str, path: Path, plan: WindowPlan, trained: Sequence[TrainedStream]) -> list[Row]:
+    """One row for each region of a window."""
+    rows = []
+    for number, region in enumerate(plan.cells()):
+        row = Row(window.start_seconds, window.stop_seconds, number, _peak(window, region, trained[0], plan))
+        for stream in trained:
+            sampler = plan.sampler(stream.sampler)
+            video = window.video(video_id, path, region, data=stream.data, sampler=sampler)
+            try:
+                footage = stream.stream.footage(video, stream.config, sampler)
+                row.segments[stream.name] = stream.stream.cut(footage, stream.config)
+            except Absent as absent:
+                row.absent[stream.name] = absent.reason
+        rows.append(row)
+    return rows
+
+
+def _peak(window: Window, region: Region, stream: TrainedStream, plan: WindowPlan) -> float:
+    video = window.video("", Path(), region, data=stream.data, sampler=plan.sampler(stream.sampler))
+    try:
+        return float(video.peak_motion.max())
+    except Absent:
+        return float("nan")
+
+
+def embed_now(rows: Sequence[Row], trained: Sequence[TrainedStream], device: torch.device) -> None:
+    """Encodes rows at once, for a source that does not wait; the same numbers as in full batches."""
+    for row in rows:
+        for stream in trained:
+            if (segments := row.segments.pop(stream.name, None)) is not None:
+                row.embedding[stream.name] = encode(
+                    stream.model.encoder, segments, batch_size=stream.config.encode_batch_size, device=device
+                )
+
+
+def aggregate(rows: Sequence[Row], stream: TrainedStream, device: torch.device) -> Float32[np.ndarray, "n E"]:
+    """The embedding of every row, one at a time; NaN where the stream is absent."""
+    found = np.full((len(rows), stream.model.embedding_dim), np.nan, np.float32)
+    for n, row in enumerate(rows):
+        if stream.name in row.embedding:
+            sequence, length = pad([row.embedding[stream.name]])
+            with torch.inference_mode():
+                found[n] = stream.model.aggregate(sequence.to(device), length)[0].float().cpu().numpy()
+    return found
+
+
+def store_block(
+    cache: Cache,
+    keys: Mapping[str, Mapping[str, Any]],
+    content_id: str,
+    number: int,
+    rows: Sequence[Row],
+    *,
+    is_last: bool,
+    reasons: Sequence[str],
+) -> None:
+    """One entry for each stream: the segment embeddings of these rows."""
+    for name, parts in keys.items():
+        pieces = [row.embedding.get(name, np.zeros((0, 0), np.float32)) for row in rows]
+        width = max((piece.shape[1] for piece in pieces), default=0)
+        pieces = [np.zeros((0, width), np.float32), *(piece.reshape(len(piece), width) for piece in pieces)]
+        notes = {"absent": [row.absent.get(name, "") for row in rows], "reasons": list(reasons)}
+        windows = [(row.start_seconds, row.stop_seconds, row.peak_motion, row.region) for row in rows]
+        entry = {
+            "embedding": np.concatenate(pieces),
+            "n_segments": np.array([len(piece) for piece in pieces[1:]], np.int64),
+            "windows": np.array(windows, np.float64).reshape(-1, 4),
+            "is_last": np.array([is_last]),
+            "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8),
+        }
+        cache.put("segments", cache.key(content_id=content_id, block=number, **parts), entry)
+
+
+def load_block(
+    cache: Cache, keys: Mapping[str, Mapping[str, Any]], content_id: str, number: int
+) -> tuple[list[Row], bool, tuple[str, ...]] | None:
+    """What `store_block` wrote: rows, whether they are the last, reasons; None unless every stream's entry is there."""
+    rows: list[Row] = []
+    is_last, reasons = False, ()
+    for name, parts in keys.items():
+        entry = cache.get("segments", cache.key(content_id=content_id, block=number, **parts))
+        if entry is None:
+            return None
+        notes = json.loads(entry["notes"].tobytes())
+        is_last, reasons = bool(entry["is_last"][0]), tuple(notes["reasons"])
+        pieces = np.split(entry["embedding"], np.cumsum(entry["n_segments"]))
+        for n, (start, stop, peak, region) in enumerate(entry["windows"].tolist()):
+            if n == len(rows):
+                rows.append(Row(start, stop, int(region), peak, from_cache=True))
+            if notes["absent"][n]:
+                rows[n].absent[name] = notes["absent"][n]
+            else:
+                rows[n].embedding[name] = pieces[n]
+    return rows, is_last, reasons

@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import streams
+from flow import estimators
+from media.decode import DecodedVideo
+from media.reasons import Rejected
+from store.cache import Cache
+from streams.encoding import encode
+from streams.model import pad
+from streams.video import Video, squash
+from streams.window_embeddings import extract_windows
+from streams.window_rows import BLOCK, aggregate, cut, embed_now
+from streams.windows import Region, Ring, WindowPlan
+
+CPU = torch.device("cpu")
+PLAN = WindowPlan(seconds=1.2, hop_seconds=0.5)
+
+
+def pieces_of(video: DecodedVideo, seconds: float) -> list[DecodedVideo]:
+    """A decoded video as its decode process would hand it over in pieces of this length."""
+    end = max(video.samples_stop_seconds, *video.stop_seconds, 0.0)
+    found = []
+    for k in range(int(np.ceil(end / seconds))):
+        low, high = k * seconds, (k + 1) * seconds
+        rows = (video.start_seconds >= low) & (video.start_seconds < high)
+        first, last = (round((t - video.samples_start_seconds) * 16000) for t in (low, high))
+        samples = None if video.samples is None else video.samples[max(0, first) : max(0, last)]
+        samples = samples if samples is not None and len(samples) else None
+        begins = video.samples_start_seconds + max(0, first) / 16000 if samples is not None else 0.0
+        found.append(
+            dataclasses.replace(
+                video,
+                frames=None if video.frames is None or not rows.any() else video.frames[rows],
+                start_seconds=video.start_seconds[rows],
+                stop_seconds=video.stop_seconds[rows],
+                suspect=video.suspect[rows],
+                samples=samples,
+                samples_start_seconds=begins,
+                samples_stop_seconds=begins + (0 if samples is None else len(samples)) / 16000,
+                known_seconds=high if high < end else np.inf,
+            )
+        )
+    return found
+
+
+@dataclasses.dataclass
+class Source:
+    """A video in memory, with a list of who has read it."""
+
+    video_id: str
+    found: DecodedVideo | Exception
+    piece_seconds: float = 0.3
+    path: Path = Path("/data/a.mp4")
+    read: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def content_id(self) -> str:
+        return f"content of {self.video_id}"
+
+    def pieces(self):
+        self.read.append(self.video_id)
+        if isinstance(self.found, Exception):
+            raise self.found
+        yield from pieces_of(self.found, self.piece_seconds)
+
+
+@pytest.fixture(scope="module")
+def trained(untrained):
+    made = [untrained(name) for name in streams.names()]
+    return [dataclasses.replace(t, config=t.config.model_copy(update={"encode_batch_size": 8})) for t in made]
+
+
+def windows_of(video: DecodedVideo, seconds: float, plan: WindowPlan = PLAN):
+    ring = Ring(plan)
+    for piece in pieces_of(video, seconds):
+        yield from ring.add(piece)
+    yield from ring.finish()
+
+
+def test_windows_lie_on_the_hop_and_the_last_one_ends_with_the_video(toy_video) -> None:
+    found = [(w.start_seconds, w.stop_seconds) for w in windows_of(toy_video(70), 0.3)]  # 2.8 s
+    assert found == [
+        pytest.approx(pair) for pair in [(0, 1.2), (0.5, 1.7), (1.0, 2.2), (1.5, 2.7)]
+    ]  # what is left, 0.1 s, is less than half a hop
+    found = [(w.start_seconds, w.stop_seconds) for w in windows_of(toy_video(78), 0.3)]  # 3.12 s
+    assert found[-1] == pytest.approx((1.92, 3.12))
+
+
+def test_a_video_shorter_than_a_window_is_one_window(toy_video) -> None:
+    [window] = windows_of(toy_video(20), 0.3)
+    assert (window.start_seconds, window.stop_seconds) == pytest.approx((0, 0.8))
+    assert len(window.decoded.frames) == 20
+    assert len(window.decoded.samples) == 12800
+
+
+@pytest.mark.parametrize("piece_seconds", [0.11, 0.5, 1.7, 100.0])
+def test_windows_of_the_stream_are_windows_cut_from_the_whole_bit_for_bit(toy_video, piece_seconds: float) -> None:
+    video = toy_video(93, sound_starts=0.25)
+    whole = estimators.load("dis_ultrafast")(squash(video.frames, 48, 40))
+    n = 0
+    for window in windows_of(video, piece_seconds):
+        rows = np.flatnonzero(
+            (video.start_seconds >= window.start_seconds - 1e-6) & (video.start_seconds < window.stop_seconds - 1e-6)
+        )
+        decoded = window.decoded
+        assert np.array_equal(decoded.frames, video.frames[rows])
+        assert np.array_equal(decoded.start_seconds, video.start_seconds[rows])
+        first, last = (round((t - 0.25) * 16000) for t in (window.start_seconds, window.stop_seconds))
+        assert np.array_equal(decoded.samples, video.samples[max(0, first) : last])
+        assert decoded.samples_start_seconds == pytest.approx(max(0.25, window.start_seconds))
+        at = window.first_frame
+        flow = window.ring.flow("dis_ultrafast", (48, 40), Region(), at, at + len(rows) - 1)
+        assert np.array_equal(flow, whole[rows[0] : rows[-1]])  # across the borders of pieces too
+        n += 1
+    assert n == 7
+
+
+def test_a_ring_holds_no_more_than_a_window_and_a_piece(toy_video) -> None:
+    ring, most = Ring(PLAN), 0
+    for piece in pieces_of(toy_video(500), 0.3):
+        for window in ring.add(piece):
+            window.ring.flow("dis_ultrafast", (32, 32), Region(), window.first_frame, window.first_frame + 3)
+        most = max(most, len(ring._frames), len(ring._samples) // 640)
+        assert sum(map(len, ring._flows.values())) <= 40
+    assert most <= 25 * (1.2 + 0.5 + 2 * 0.3)
+
+
+def test_a_hole_in_time_gives_no_empty_window(toy_video) -> None:
+    video = toy_video(100, silent=True)
+    later = np.where(np.arange(100) >= 50, 7.0, 0.0)
+    video = dataclasses.replace(
+        video,
+        start_seconds=video.start_seconds + later,
+        stop_seconds=video.stop_seconds + later,
+    )
+    found = list(windows_of(video, 0.5))
+    assert all(len(window.decoded.frames) for window in found)
+    assert not [w for w in found if w.start_seconds >= 2.0 and w.stop_seconds <= 9.0]
+    assert found[-1].stop_seconds == pytest.approx(11, abs=0.3)
+
+
+def test_regions_overlap_by_half_and_cover_the_picture(toy_video) -> None:
+    plan = WindowPlan(1.0, 1.0, regions=(2, 3))
+    cells = plan.cells()
+    assert len(cells) == 3 * 5
+    seen = np.zeros((64, 64), int)
+    for cell in cells:
+        seen[cell.of((64, 64))] += 1
+    assert seen.min() == 1
+    assert cells[0].name == "#xywh=percent:0,0,33.3333,50"
+    assert Region().name == ""
+    assert WindowPlan(1.0, 1.0).cells() == [Region()]
+
+
+def test_the_flow_of_a_region_is_that_part_of_the_picture_s_flow(toy_video) -> None:
+    video = toy_video(30)
+    [window] = windows_of(video, 0.4, WindowPlan(1.2, 1.2))
+    whole = estimators.load("dis_ultrafast")(video.frames)
+    region = Region(0.25, 0.5, 0.5, 0.25)
+    flow = window.ring.flow("dis_ultrafast", (32, 16), region, 0, 29)  # 32 of 64 rows, 16 of 64 columns
+    assert np.array_equal(flow, whole[:, :, 16:48, 32:48])
+    twice = window.ring.flow("dis_ultrafast", (64, 32), region, 0, 29)  # never estimated larger than the picture is
+    assert twice.shape == (29, 2, 64, 32)
+    assert np.abs(twice).mean() == pytest.approx(2 * np.abs(flow).mean(), rel=0.05)
+
+
+def never(*_: object, **__: object) -> None:
+    raise AssertionError("it was decoded")
+
+
+def by_hand(video: DecodedVideo, trained, settings, plan: WindowPlan):
+    """Embeddings of all windows, each cut from the whole video and encoded by itself."""
+    found = {stream.name: [] for stream in trained}
+    for window in windows_of(video, 1000.0, plan):
+        for stream in trained:
+            sampler = plan.sampler(stream.sampler)
+            single = Video("w", Path("w"), "w", decode=never, cache=None, data=settings.data, sampler=sampler)
+            single.decoded = window.decoded
+            segments = stream.stream.cut(stream.stream.footage(single, stream.config, sampler), stream.config)
+            rows = encode(stream.model.encoder, segments, batch_size=8, device=CPU)
+            with torch.inference_mode():
+                found[stream.name].append(stream.model.aggregate(*pad([rows]))[0].numpy())
+    return {name: np.stack(rows) for name, rows in found.items()}
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_embeddings_of_windows_are_those_of_small_videos_whatever_the_pieces(
+    toy_video, trained, tmp_path: Path, workshop_settings, n_threads: int
+) -> None:
+    videos = {"a.mp4": toy_video(75, seed=1), "b.mp4": toy_video(33, seed=2), "c.mp4": toy_video(60, seed=3)}
+    plan = WindowPlan(1.2, 0.6)
+    results = {}
+    for piece_seconds in (0.25, 50.0):
+        sources = [Source(name, video, piece_seconds) for name, video in videos.items()]
+        cache = Cache(tmp_path / str(piece_seconds))
+        results[piece_seconds] = list(
+            extract_windows(sources, trained, plan, cache=cache, device=CPU, n_threads=n_threads)
+        )
+        assert [rows.source.video_id for rows in results[piece_seconds]] == list(videos)
+    for rows, other in zip(*results.values(), strict=True):
+        expected = by_hand(videos[rows.source.video_id], trained, workshop_settings, plan)
+        for stream in trained:
+            assert np.array_equal(rows.embeddings[stream.name], other.embeddings[stream.name])
+            assert np.array_equal(rows.embeddings[stream.name], expected[stream.name])
+        assert np.array_equal(rows.peak_motion, other.peak_motion)
+        assert (rows.peak_motion > 0).all()
+
+
+def test_a_second_time_everything_comes_from_the_cache(toy_video, trained, tmp_path: Path) -> None:
+    plan, cache = WindowPlan(0.4, 0.04), Cache(tmp_path)  # more rows than one entry holds
+    source = Source("a.mp4", toy_video(BLOCK + 40, reasons=("decode_errors",)))
+    [first] = extract_windows([source], trained, plan, cache=cache, device=CPU, n_threads=1)
+    assert len(first.region) > BLOCK
+    again = Source("a.mp4", AssertionError("it was decoded"))
+    [second] = extract_windows([again], trained, plan, cache=cache, device=CPU, n_threads=1)
+    assert again.read == []
+    assert second.reasons == first.reasons == ("decode_errors",)
+    assert second.absent == first.absent
+    for name in first.embeddings:
+        assert np.array_equal(first.embeddings[name], second.embeddings[name], equal_nan=True)
+    assert np.array_equal(first.start_seconds, second.start_seconds)
+    # A part that is lost is computed again, and joins what is there without a seam.
+    entries = [path for _, path in cache.entries()]
+    entries[0].unlink()
+    [third] = extract_windows([source], trained, plan, cache=cache, device=CPU, n_threads=1)
+    for name in first.embeddings:
+        assert np.array_equal(first.embeddings[name], third.embeddings[name], equal_nan=True)
+
+
+def test_rows_encoded_at_once_are_those_of_full_batches(toy_video, trained, tmp_path: Path) -> None:
+    plan, video = WindowPlan(1.2, 0.6), toy_video(75)
+    [rows] = extract_windows([Source("a", video)], trained, plan, cache=Cache(tmp_path), device=CPU, n_threads=1)
+    live = []
+    for window in windows_of(video, 0.2, plan):
+        live += cut(window, "a", Path("a"), plan, trained)
+        embed_now(live[-1:], trained, CPU)
+    for stream in trained:
+        assert np.array_equal(aggregate(live, stream, CPU), rows.embeddings[stream.name])
+
+
+def test_a_stream_that_a_window_lacks_is_absent_there_and_a_bad_video_is_rejected(
+    toy_video, trained, tmp_path: Path
+) -> None:
+    sources = [
+        Source("silent.mp4", toy_video(40, silent=True)),
+        Source("bad.mp4", Rejected("not_a_video", Path("bad.mp4"), "is no video")),
+        Source("good.mp4", toy_video(40)),
+    ]
+    silent, bad, good = extract_windows(sources, trained, PLAN, cache=Cache(tmp_path), device=CPU, n_threads=2)
+    for stream in trained:
+        if stream.stream.needs_sound:
+            assert set(silent.absent[stream.name]) == {"no_audio"}
+            assert not silent.present(stream.name).any()
+            assert np.isnan(silent.embeddings[stream.name]).all()
+        assert good.present(stream.name).all()
+    assert (bad.rejected, bad.rejected_reason) == ("bad.mp4 is no video", "not_a_video")
+    assert len(bad.region) == 0
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(ValueError, match=r"a window of -1 s; its length must be above 0"):
+        WindowPlan(-1.0, 1.0)
+    with pytest.raises(ValueError, match=r"a hop of 3 s with windows of 2 s"):
+        WindowPlan(2.0, 3.0)
+    with pytest.raises(ValueError, match=r"0x4 regions"):
+        WindowPlan(2.0, 1.0, regions=(0, 4))
+    with pytest.raises(ValueError, match=r"the plan says whole videos"):
+        Ring(WindowPlan())
