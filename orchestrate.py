@@ -17,6 +17,7 @@ COMMANDS = {
     "train-stream": "Train one stream, and nothing else: spatial, temporal or audio.",
     "embed": "Turn every video into one embedding per trained stream.",
     "fuse": "Concatenate the streams, fit the SVM and the anomaly detector, and say what each stream is worth.",
+    "report": "Write what a run has found into one HTML file that opens without a network.",
     "predict": "Name the action in new videos.",
     "detect": "Score how abnormal new videos are, and which stream says so.",
     "plan": "Show which moments of a video each stream looks at.",

@@ -1,0 +1,250 @@
+"""One HTML file out of what was found: template, style and script in one, no request to anywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from fusion.intervals import Estimate
+from report import drawing, made_of, plots, scenes, words
+from report.charts import Looks, Map, Timeline
+from report.collect import Run, estimate
+from report.markup import clock, listed, percent, script_json, visible
+from report.palette import STREAM_COLOURS, stream_index
+
+HERE = Path(__file__).parent
+MOST_FAILURES = 200
+MOST_HARD = 12
+RIVALS = {"mean": "mean of the streams' own scores", "weighted": "weighted mean of their scores",
+          "simonyan": "SVM on their scores (Simonyan & Zisserman)"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What accuracy is held against.
+
+    Attributes:
+        words: what the figures are, after "the red tick is".
+        accuracy: {"audio+spatial": percent}.
+        kinds: AUROC of each kind of anomaly, by stream: {kind: {stream: value}}; empty where none is known.
+    """
+
+    words: str = ""
+    accuracy: Mapping[str, float] = field(default_factory=dict)
+    kinds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """What was decoded for the page.
+
+    Attributes:
+        videos: {video_id: data URI}.
+        peaks: {(video_id, number of the event): data URI}.
+        missing: {(video_id, number of the event): why there is none}.
+        looks: where the sampler looked.
+    """
+
+    videos: Mapping[str, str] = field(default_factory=dict)
+    peaks: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    missing: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    looks: Sequence[Looks] = ()
+
+
+def render(
+    run: Run,
+    *,
+    title: str,
+    made: str,
+    version: str,
+    beside: Beside | None = None,
+    chart: Map | None = None,
+    timelines: Sequence[Timeline] = (),
+    pictures: Pictures | None = None,
+    notes: Sequence[str] = (),
+) -> str:
+    """The page.
+
+    Args:
+        run: what was found.
+        title: above it all.
+        made: date, as people write it.
+        version: of this program.
+        beside: what accuracy is held against.
+        chart: the map of embeddings.
+        timelines: anomaly scores over time.
+        pictures: what was decoded.
+        notes: what the reader must know of how this page was made.
+    """
+    beside, pictures = beside or Beside(), pictures or Pictures()
+    place = partial(stream_index, streams=run.streams)
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    named = {str(video["video_id"]): str(video["predicted"]) for video in run.classification.get("predictions") or ()}
+    context: dict[str, Any] = {
+        "run": run,
+        "title": title,
+        "made": made,
+        "version": version,
+        "css": Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        "script": Markup(script),
+        "script_hash": Markup("sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),
+        "stream_colours": STREAM_COLOURS,
+        "facts": words.facts(run),
+        "verdict": words.verdict(run, beside.accuracy),
+        "leaks": [*(run.decisions.get("leaks") or ()), *notes],
+        "percent": percent,
+        "colour": partial(drawing.colour_class, place=place),
+        "colour_known": lambda name: name in run.streams,
+        "dots": lambda used: drawing.dots(used, run.streams if len(used) != 1 else used, place),
+        "whisker": partial(drawing.whisker, place=place),
+        "axis": drawing.axis,
+        **_accuracy(run, beside),
+        **_mistakes(run, pictures, place),
+        "map": _map(chart),
+        "map_json": script_json(scenes.map_data(chart, pictures.videos, named) if chart else None),
+        **_anomalies(run, beside, timelines, pictures, place),
+        "looks": [
+            {"video_id": look.video_id, "label": look.label, "drawn": scenes.looks(look, run.streams, place)}
+            for look in pictures.looks
+        ],
+        "sampler_words": made_of.sampler_words(run),
+        "training": _training(run, place),
+        **made_of.left_out(run, MOST_FAILURES),
+        **made_of.lineage(run),
+    }
+    context["contents"] = _contents(context)
+    loader = jinja2.FileSystemLoader(HERE)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=visible,
+    )  # fmt: skip
+    return environment.get_template("page.html.j2").render(context)
+
+
+def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
+    parts = [("accuracy", "Which action?", True), ("gains", "What each stream adds", bool(context["gains"].rows)),
+             ("mistakes", "Where it goes wrong", context["confusion"] or context["per_class"].rows),
+             ("map", "The map of embeddings", True), ("anomalies", "What is abnormal?", True),
+             ("timelines", "Over time", bool(context["timelines"])), ("looks", "Where it looked", context["looks"]),
+             ("training", "How the streams learned", True), ("left-out", "What was left out", True),
+             ("lineage", "What it was made of", True)]  # fmt: skip
+    return [(name, title) for name, title, there in parts if there]
+
+
+def _accuracy(run: Run, beside: Beside) -> dict[str, Any]:
+    subsets, gains = run.subsets(beside.accuracy), run.gains()
+    n_classes = words.n_training_classes(run)
+    found = run.classification
+    rivals: list[tuple[str, Estimate]] = []
+    if softmax := estimate(found.get("softmax")):
+        rivals.append(("softmax head on all embeddings", softmax))
+    for name, figure in (found.get("late") or {}).items():
+        if late := estimate(figure):
+            rivals.append((RIVALS.get(name, name), late))
+    for name, figure in (found.get("heads") or {}).items():
+        if head := estimate(figure):
+            rivals.append((f"{name}: the softmax layer it was trained with", head))
+    views = [
+        (name, {"n": view.get("n_test_without"), "figures": [estimate(view.get(key)) for key in "abcd"]})
+        for name, view in (found.get("views") or {}).items()
+        if view.get("n_test_without") or view.get("n_train_without")
+    ]
+    return {
+        "subsets": subsets,
+        "accuracy": plots.accuracy(subsets, 100 / n_classes if n_classes else None),
+        "n_test": subsets[-1].test.n if subsets else 0,
+        "best_words": beside.words if any(subset.best_possible is not None for subset in subsets) else "",
+        "has": {key: any(getattr(s, key) is not None for s in subsets) for key in ("mean_class", "top5", "train")},
+        "gains": plots.gains(gains),
+        "withheld": {gain.stream: gain.withheld.value for gain in gains if gain.withheld},
+        "presence": (found.get("presence") or {}).get("words"),
+        "views": views,
+        "rivals": rivals,
+    }
+
+
+def _mistakes(run: Run, pictures: Pictures, place: Any) -> dict[str, Any]:
+    found = run.classification
+    matrix, per_class, reliability = plots.confusion(run), plots.per_class(run), plots.reliability(run)
+    classes = found.get("per_class") or {}
+    alone = {name: figures.get("alone") or {} for name, figures in classes.items()}
+    hardest = [
+        {"video_id": video["video_id"], "label": video.get("label"), "predicted": video.get("predicted"),
+         "margin": video.get("margin"), "picture": pictures.videos.get(video["video_id"])}
+        for video in (found.get("hardest") or ())[:MOST_HARD]
+    ]  # fmt: skip
+    return {
+        "confusion": drawing.confusion(matrix) if matrix else None,
+        "per_class": per_class,
+        "class_counts": {name: figures.get("n", "–") for name, figures in classes.items()},
+        "class_alone": alone,
+        "class_streams": list(next(iter(alone.values()), {})),
+        "hardest": hardest,
+        "reliability": drawing.curves(reliability, place) if reliability else None,
+        "calibration_words": words.calibration(found.get("calibration") or {}),
+        "rejection": [words.rejection(rule) for rule in found.get("rejection") or ()],
+    }
+
+
+def _map(chart: Map | None) -> dict[str, Any] | None:
+    if chart is None:
+        return None
+    drawn, legend = scenes.scatter(chart)
+    views = list(chart.places)
+    splits = [split for split in scenes.SPLITS if split in chart.splits]
+    return {"drawn": drawn, "legend": legend, "views": views, "axes": chart.axes[views[0]],
+            "n_left_out": chart.n_left_out, "splits": splits}  # fmt: skip
+
+
+def _anomalies(
+    run: Run, beside: Beside, timelines: Sequence[Timeline], pictures: Pictures, place: Any
+) -> dict[str, Any]:
+    columns = list(next(iter(beside.kinds.values()), {}))
+    rows = [(kind, [by.get(name, float("nan")) for name in columns]) for kind, by in beside.kinds.items()]
+    shown = []
+    for line in timelines:
+        events = [
+            {
+                "picture": pictures.peaks.get((line.video_id, number)),
+                "why": pictures.missing.get((line.video_id, number), "no picture"),
+                "when": f"{clock(max(0.0, event.start_seconds))} – {clock(event.stop_seconds)}",
+                "peak": clock(event.peak_seconds),
+                "score": f"{event.peak_score:.3g}",
+                "shares": sorted(event.shares.items()),
+                "nearest": listed(event.nearest[:2]),
+            }
+            for number, event in enumerate(line.events)
+        ]
+        shown.append({"video_id": line.video_id, "drawn": scenes.timeline(line, place), "events": events})
+    window, hop = run.timelines.get("window_seconds"), run.timelines.get("hop_seconds")
+    return {
+        "detection": words.detection_figures(run.detection),
+        "kinds": {"columns": columns, "rows": rows} if rows else None,
+        "timelines": shown,
+        "timeline_streams": sorted({name for line in timelines for name in line.shares}),
+        "window_words": f"{window:g} s, one every {hop:g} s," if window and hop else "a video",
+        "any_truth": any(line.truth for line in timelines),
+    }
+
+
+def _training(run: Run, place: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": stream,
+            "phases": [
+                {"title": loss.title, "words": words.phase(accuracy),
+                 "loss": drawing.curves(loss, place), "accuracy": drawing.curves(accuracy, place)}
+                for loss, accuracy in phases
+            ],
+        }
+        for stream, phases in plots.training(run).items()
+    ]  # fmt: skip
+
