@@ -13,6 +13,7 @@ from collections.abc import Callable
 COMMANDS = {
     "demo": "Render the built-in data set, train the three streams, fuse, classify, find anomalies.",
     "workshop": "Render the built-in data set: videos whose best possible accuracy is known.",
+    "check": "Say which files can be used, and why the others cannot; needs no run.",
     "index": "Read a labelled folder, a CSV or official lists into RUN/videos.csv.",
     "train-stream": "Train one stream, and nothing else: spatial, temporal or audio.",
     "embed": "Turn every video into one embedding per trained stream.",

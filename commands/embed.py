@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands import options, screen
+from commands import options, screen, settings
+from commands.retry import Earlier
 from commands.workspace import (
     Workspace,
     choose_device,
@@ -20,9 +22,11 @@ from commands.workspace import (
     given_rows,
     make_video,
     say_absent,
+    say_links,
     write_json,
     write_status,
 )
+from media.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from media.manifest import VideoRow
@@ -40,6 +44,12 @@ def run(
     cache: options.CacheDir = options.CACHE,
     stream_list: options.Streams = None,
     flow_from: options.FlowFrom = None,
+    config: options.LimitsFile = None,
+    assignments: options.SetLimit = None,
+    follow_links: options.FollowLinks = False,
+    retry: Annotated[
+        str | None, typer.Option("--retry", metavar="failed", help="Only the videos that were rejected the last time.")
+    ] = None,
     device: options.Device = "auto",
     workers: options.Workers = options.WORKERS,
     deterministic: options.Deterministic = False,
@@ -51,24 +61,31 @@ def run(
     Each video is decoded once for all streams; what was computed before comes from the cache. A video without a stream
     (no sound, one picture) gets a row that says so, not zeros. A broken file is named and left out; the rest goes on.
     """
+    if retry not in (None, "failed"):
+        raise screen.Mistake(f"--retry {retry} is unknown; it can be: failed")
     workspace = Workspace(run, cache)
     workspace.check_writable()
+    limits = settings.limits(config, assignments or ())
     manifest = workspace.manifest(data)
+    say_links(manifest.root, follow_links)
     trained = workspace.load_streams(chosen_streams(stream_list))
     rows = [*manifest.rows, *given_rows(paths or [], manifest.root)]
     rows = list({row.video_id: row for row in rows}.values())
+    known = Earlier.read(workspace, rows, trained) if retry else None
+    rows = rows if known is None else known.failed
     started = time.monotonic()
     results = list(
         results_of(
             rows, trained, workspace, manifest.root, device=device, workers=workers, deterministic=deterministic,
-            force=force, flow_from=flow_from,
+            force=force, flow_from=flow_from, limits=limits, follow_links=follow_links,
         )
     )  # fmt: skip
     tables = tables_of(trained, results)
-    write_tables(workspace, tables)
-    write_status(run, results)
+    write_tables(workspace, tables, replace=known is None)
+    write_status(run, results, None if known is None else known.states)
     report = _report(trained, results, tables, time.monotonic() - started)
-    write_json(run / "lineage.json", {**report, "streams": {t.name: dict(t.lineage) for t in trained}})
+    lineage = {"limits": asdict(limits), "streams": {stream.name: dict(stream.lineage) for stream in trained}}
+    write_json(run / "lineage.json", {**report, **lineage})
     say(results)
     screen.note(f"wrote {run / 'embeddings'}; next: tristream fuse --run {run}")
     screen.emit(report, as_json=as_json)
@@ -86,6 +103,8 @@ def results_of(
     deterministic: bool = False,
     force: bool = False,
     flow_from: Path | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    follow_links: bool = False,
 ) -> Iterator[VideoResult]:
     """Embeddings of each row, in order, with a progress bar."""
     from streams.extraction import extract
@@ -93,9 +112,10 @@ def results_of(
     cache, names = workspace.cache(), [stream.name for stream in trained]
     _check_same_reading(trained)
     _say_precomputed(trained, flow_from)
-    content = contents(rows, root or Path())
-    with decode_pool(workers) as pool, screen.progress(f"embedding ({', '.join(names)})", len(rows)) as move:
-        decode = decoder(pool, root)
+    content = contents(rows, root, follow_links=follow_links)
+    with decode_pool(workers, limits) as pool, screen.progress(f"embedding ({', '.join(names)})", len(rows)) as move:
+        pool.check_decoder()
+        decode = decoder(pool, root, follow_links=follow_links)
         videos: Iterator[Video] = (
             make_video(row, content[row.video_id], decode=decode, cache=cache, data=trained[0].data,
                        sampler=trained[0].sampler, stream_names=names, flow_from=flow_from)
@@ -162,12 +182,13 @@ def tables_of(trained: Sequence[TrainedStream], results: Sequence[VideoResult]) 
     return tables
 
 
-def write_tables(workspace: Workspace, tables: dict[str, EmbeddingTable]) -> None:
-    """One Parquet file for each stream, in the folder of its space; it replaces the one that was there."""
+def write_tables(workspace: Workspace, tables: dict[str, EmbeddingTable], *, replace: bool = True) -> None:
+    """One Parquet file for each stream in the folder of its space; it replaces those that were there, or joins them."""
     from store import embeddings
 
     for name, table in tables.items():
-        embeddings.write(table, workspace.embeddings_dir(name, table.space_id), replace=True)
+        if replace or len(table):
+            embeddings.write(table, workspace.embeddings_dir(name, table.space_id), replace=replace)
 
 
 def say(results: Sequence[VideoResult], *, stored: bool = True) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from commands import options, screen
-from commands.workspace import Workspace, decode_pool
+from commands import options, screen, settings
+from commands.workspace import Workspace, decode_pool, say_links
 from media import manifest as manifests
 
 
@@ -25,6 +26,9 @@ def run(
     split: Annotated[int, typer.Option("--split", min=1, max=3, help="Which split of the official lists.")] = 1,
     test_fold: Annotated[str | None, typer.Option("--test-fold", help="The fold that becomes the test split.")] = None,
     run: options.Run = options.RUN,
+    config: options.LimitsFile = None,
+    assignments: options.SetLimit = None,
+    follow_links: options.FollowLinks = False,
     seed: options.Seed = 0,
     workers: options.Workers = options.WORKERS,
     as_json: options.Json = False,
@@ -42,6 +46,9 @@ def run(
     if not data.is_dir():
         raise screen.Mistake(f"--data {data} is not a folder")
     workspace = Workspace(run, options.CACHE)
+    workspace.check_writable(run)
+    limits = settings.limits(config, assignments or ())
+    say_links(data, follow_links)
     rows = _listed(data, list_file, ucf101, hmdb51, split)
     if not rows:
         raise screen.Mistake(
@@ -50,11 +57,13 @@ def run(
     previous = None
     if workspace.manifest_path.exists() and not force:
         previous = manifests.read_manifest(workspace.manifest_path, root=data)
-    with decode_pool(workers) as pool:
+    with decode_pool(workers, limits) as pool:
         screen.note(f"reading the headers of {len(rows)} files ...")
         found = manifests.complete(
-            rows, seed=seed, root=data.absolute(), previous=previous, test_fold=test_fold, probe=pool.probe
-        )
+            rows, seed=seed, root=data.absolute(), previous=previous, test_fold=test_fold,
+            probe=functools.partial(pool.probe, root=data.absolute(), follow_links=follow_links),
+            follow_links=follow_links,
+        )  # fmt: skip
     if not any(row.label for row in found.rows):
         screen.warn(
             f"no folder of a class was found in {data}: these videos have no label and can only be embedded, or "

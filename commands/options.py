@@ -24,6 +24,16 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. sampler.n_samples=60; overrides --config."),
 ]
+LimitsFile = Annotated[
+    Path | None, typer.Option("--config", help="TOML file; of it the section [limits] counts here.")
+]
+SetLimit = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="limits.KEY=VALUE", help="One limit per file, e.g. limits.max_bytes=8_000_000_000."),
+]
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", help="Also read files that links outside of the data root lead to.")
+]
 FlowFrom = Annotated[
     Path | None,
     typer.Option("--flow-from", help="Folder of precomputed flow, looked up by video_id; instead of estimating it."),

@@ -7,8 +7,9 @@ import dis
 import errno
 import functools
 import json
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ParamSpec
 
 import typer
@@ -23,6 +24,7 @@ OK, BUG, MISTAKE, SOME_REJECTED, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 4, 130
 ENVIRONMENT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE}
 ROOTS = {"commands", "media", "flow", "streams", "store", "fusion", "report", "workshop"}
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch says so in a RuntimeError
+_BROKEN_BYTE = re.compile("[\udc80-\udcff]")  # as the file system's encoding has it
 LESS_MEMORY = "lower --workers, or give the process more"
 
 people = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else 120)
@@ -151,4 +153,15 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, c
 def emit(result: dict[str, Any], *, as_json: bool) -> None:
     """The result as one JSON object on stdout, where it is wanted."""
     if as_json:
-        sys.stdout.write(json.dumps(result, ensure_ascii=True, allow_nan=False, default=str) + "\n")
+        sys.stdout.write(json.dumps(readable(result), ensure_ascii=True, allow_nan=False) + "\n")
+
+
+def readable(value: Any) -> Any:
+    """The value as JSON can hold it and any program reads it: bytes that are no UTF-8 stand in names as `\\xNN`."""
+    if isinstance(value, Mapping):
+        return {readable(key) if isinstance(key, str) else key: readable(below) for key, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [readable(below) for below in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return _BROKEN_BYTE.sub(lambda byte: f"\\x{ord(byte.group()) - 0xDC00:02x}", str(value))

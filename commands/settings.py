@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 import streams
 from commands.screen import Mistake
+from media.limits import DEFAULT_LIMITS, Limits
 from streams.config import DataConfig, SamplerConfig
 
 PRESETS = Path(__file__).with_name("presets")
@@ -34,6 +35,33 @@ class DetectorConfig(BaseModel, extra="forbid", frozen=True):
     quantile: float = Field(0.95, gt=0, lt=1, description="of normal validation scores: the threshold")
 
 
+class LimitsConfig(BaseModel, extra="forbid", frozen=True):
+    """How much of anything one file may use. No part of what is computed: a file is within its limits or rejected."""
+
+    max_bytes: int = Field(DEFAULT_LIMITS.max_bytes, ge=1, description="of the file")
+    max_pixels: int = Field(DEFAULT_LIMITS.max_pixels, ge=256, description="of one picture")
+    min_side_px: int = Field(DEFAULT_LIMITS.min_side_px, ge=1, description="of the shorter side")
+    max_seconds: float = Field(DEFAULT_LIMITS.max_seconds, gt=0, description="playing time that is read")
+    max_frames: int = Field(DEFAULT_LIMITS.max_frames, ge=1, description="pictures that are decoded")
+    max_streams: int = Field(DEFAULT_LIMITS.max_streams, ge=1, description="tracks of any kind")
+    open_seconds: float = Field(DEFAULT_LIMITS.open_seconds, gt=0, description="wall time before the first progress")
+    realtime_factor: float = Field(DEFAULT_LIMITS.realtime_factor, gt=0, description="wall seconds per second of video")
+    memory_bytes: int = Field(DEFAULT_LIMITS.memory_bytes, ge=128 << 20, description="address space of one process")
+
+    def to_limits(self) -> Limits:
+        """As the decoder takes them."""
+        return Limits(**self.model_dump())
+
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "data": DataConfig,
+    "sampler": SamplerConfig,
+    "fusion": FusionConfig,
+    "detector": DetectorConfig,
+    "limits": LimitsConfig,
+}
+
+
 @dataclass(frozen=True)
 class Settings:
     """All settings in force, and where they came from."""
@@ -43,11 +71,12 @@ class Settings:
     streams: Mapping[str, Any]
     fusion: FusionConfig
     detector: DetectorConfig
+    limits: LimitsConfig
     source: str
 
     def to_json(self) -> dict[str, Any]:
         """As stored with every artifact."""
-        parts = {"data": self.data, "sampler": self.sampler, "fusion": self.fusion, "detector": self.detector}
+        parts = {name: getattr(self, name) for name in SECTIONS}
         return {
             "source": self.source,
             **{name: part.model_dump(mode="json") for name, part in parts.items()},
@@ -86,16 +115,12 @@ def load(
         merged, source = _merge(merged, _read(file)), f"{source}, {file}"
     for assignment in assignments:
         merged, source = _merge(merged, _assignment(assignment)), f"{source}, {assignment}"
-    sections = {"data": DataConfig, "sampler": SamplerConfig, "fusion": FusionConfig, "detector": DetectorConfig}
-    for section, content in merged.items():
-        if section not in {*sections, "streams"}:
-            raise Mistake(f"unknown section [{section}]; valid: {', '.join([*sections, 'streams.<name>'])}")
-        _check_section(section, content)
+    _check_sections(merged)
     for name, content in merged["streams"].items():
         if name not in streams.names():
             raise Mistake(f"unknown section [streams.{name}]; available: {', '.join(streams.names())}")
         _check_section(f"streams.{name}", content)
-    parts = {name: _validate(model, merged.get(name, {}), name) for name, model in sections.items()}
+    parts = {name: _validate(model, merged.get(name, {}), name) for name, model in SECTIONS.items()}
     configs = {}
     for name in stream_names:
         values = dict(merged["streams"].get(name, {}))
@@ -108,6 +133,37 @@ def load(
             )
         configs[name] = _validate(streams.load(name).Config, values, f"streams.{name}")
     return Settings(**parts, streams=configs, source=source)
+
+
+def limits(file: Path | None, assignments: Sequence[str] = ()) -> Limits:
+    """What one file may use, for commands that take everything else from what is trained.
+
+    Args:
+        file: a TOML file; its other sections are for other commands.
+        assignments: "limits.key=value".
+
+    Raises:
+        Mistake: an unknown section or key, a value that cannot be, or an assignment to another section.
+    """
+    merged = {} if file is None else _read(file)
+    _check_sections(merged)
+    for assignment in assignments:
+        given = _assignment(assignment)
+        if set(given) != {"limits"}:
+            raise Mistake(
+                f"--set {assignment}: only limits.… can be set here; what is computed was fixed when the streams were "
+                "trained"
+            )
+        merged = _merge(merged, given)
+    _check_sections(merged)
+    return _validate(LimitsConfig, merged.get("limits", {}), "limits").to_limits()
+
+
+def _check_sections(merged: Mapping[str, Any]) -> None:
+    for section, content in merged.items():
+        if section not in {*SECTIONS, "streams"}:
+            raise Mistake(f"unknown section [{section}]; valid: {', '.join([*SECTIONS, 'streams.<name>'])}")
+        _check_section(section, content)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -12,7 +12,16 @@ import typer
 
 import streams
 from commands import options, screen, settings
-from commands.workspace import Workspace, choose_device, contents, decode_pool, decoder, make_video, write_json
+from commands.workspace import (
+    Workspace,
+    choose_device,
+    contents,
+    decode_pool,
+    decoder,
+    make_video,
+    say_links,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from media.manifest import Manifest, VideoRow
@@ -31,6 +40,7 @@ def run(
         Path | None, typer.Option("--from", metavar="RUN", help="Take the trained stream of another run instead.")
     ] = None,
     flow_from: options.FlowFrom = None,
+    follow_links: options.FollowLinks = False,
     cache: options.CacheDir = options.CACHE,
     preset: options.Preset = "light",
     config: options.ConfigFile = None,
@@ -55,11 +65,13 @@ def run(
     if from_run is not None:
         return _take(name, Workspace(from_run, cache), workspace, as_json)
     manifest = workspace.manifest(data)
+    say_links(manifest.root, follow_links)
     rows = [row for row in manifest.rows if row.split in ("train", "val") and row.label]
     classes = _classes(name, rows)
     chosen = settings.load(preset, config, assignments or (), stream_names=[name], weights_dir=weights_dir)
     return _Training(name, workspace, manifest, rows, classes, chosen, seed=seed, device=device, workers=workers,
-                     deterministic=deterministic, as_json=as_json, force=force, flow_from=flow_from).run()  # fmt: skip
+                     deterministic=deterministic, as_json=as_json, force=force, flow_from=flow_from,
+                     follow_links=follow_links).run()  # fmt: skip
 
 
 def _classes(name: str, rows: Sequence[VideoRow]) -> list[str]:
@@ -91,7 +103,7 @@ class _Training:
     def __init__(
         self, name: str, workspace: Workspace, manifest: Manifest, rows: Sequence[VideoRow], classes: list[str],
         chosen: settings.Settings, *, seed: int, device: str, workers: int, deterministic: bool, as_json: bool,
-        force: bool, flow_from: Path | None,
+        force: bool, flow_from: Path | None, follow_links: bool,
     ) -> None:  # fmt: skip
         self.stream: Stream = streams.load(name)
         self.config: Any = chosen.streams[name]
@@ -99,14 +111,14 @@ class _Training:
         self.seed, self.workers, self.as_json, self.force = seed, workers, as_json, force
         self.device = choose_device(device, deterministic=deterministic)
         self.folder = workspace.stream_dir(name)
-        self.flow_from = flow_from
+        self.flow_from, self.follow_links = flow_from, follow_links
 
     def run(self) -> int:
         from store.lineage import digest
         from streams import model
 
         started = time.monotonic()
-        content = contents(self.rows, self.manifest.root)
+        content = contents(self.rows, self.manifest.root, follow_links=self.follow_links)
         labelled = [[content[row.video_id], row.label, row.split] for row in self.rows]
         described = self.chosen.to_json()
         trained_on = digest([described["data"], described["sampler"], described["streams"], labelled, self.seed,
@@ -173,8 +185,9 @@ class _Training:
         val_examples: list[Example] = []
         absent: list[str] = []
         n_rejected = 0
-        with decode_pool(self.workers) as pool, screen.progress(f"{self.stream.name}: reading", len(rows)) as move:
-            decode = decoder(pool, self.manifest.root)
+        limits, title = self.chosen.limits.to_limits(), f"{self.stream.name}: reading"
+        with decode_pool(self.workers, limits) as pool, screen.progress(title, len(rows)) as move:
+            decode = decoder(pool, self.manifest.root, follow_links=self.follow_links)
             videos: list[Video] = [
                 make_video(row, content[row.video_id], decode=decode, cache=cache, data=self.chosen.data,
                            sampler=self.chosen.sampler, stream_names=[self.stream.name], flow_from=self.flow_from)

@@ -6,13 +6,14 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streams
-from commands.screen import Mistake, note, warn
+from commands.screen import Mistake, note, readable, warn
+from media.limits import DEFAULT_LIMITS, Limits
 from media.manifest import Manifest, VideoRow, content_id, read_manifest
 from media.reasons import Rejected
 from store.atomic import write_bytes
@@ -138,25 +139,37 @@ def choose_device(name: str, *, deterministic: bool) -> torch.device:
 
 
 @contextlib.contextmanager
-def decode_pool(n_workers: int) -> Iterator[DecodePool]:
+def decode_pool(n_workers: int, limits: Limits = DEFAULT_LIMITS) -> Iterator[DecodePool]:
     """Decode processes, and OpenCV kept to one thread in this one: parallelism comes from several videos at once."""
     import cv2
 
-    from media.sandbox import DecodePool
+    from media.sandbox import SHARE_OF_MEMORY, DecodePool
 
     cv2.setNumThreads(1)
-    with DecodePool(n_workers) as pool:
+    with DecodePool(n_workers, limits=limits) as pool:
+        if pool.n_workers < n_workers:
+            note(
+                f"{pool.n_workers} instead of {n_workers} decode processes: each may use {limits.memory_bytes >> 20} "
+                f"MiB, all of them {SHARE_OF_MEMORY:.0%} of this machine's memory"
+            )
         yield pool
 
 
-def decoder(pool: DecodePool, root: Path | None) -> Decoder:
+def say_links(root: Path, follow_links: bool) -> None:
+    """Says where the data root is in truth, and so what may be read, when links may lead out of it."""
+    if follow_links:
+        note(f"links are followed wherever they lead; the data root is {Path(root).resolve()}")
+
+
+def decoder(pool: DecodePool, root: Path | None, *, follow_links: bool = False) -> Decoder:
     """What decodes one video in a process of the pool, and waits for it."""
 
     def decode(path: Path, *, pictures: bool, sound: bool, max_side: int, stop_seconds: float) -> Any:
         inside = root if root is not None and path.is_relative_to(root) else None
         return pool.submit(
-            path, pictures=pictures, sound=sound, max_side=max_side, stop_seconds=stop_seconds, root=inside
-        ).result()
+            path, pictures=pictures, sound=sound, max_side=max_side, stop_seconds=stop_seconds, root=inside,
+            follow_links=follow_links,
+        ).result()  # fmt: skip
 
     return decode
 
@@ -190,14 +203,18 @@ def make_video(
     )
 
 
-def contents(rows: Sequence[VideoRow], root: Path) -> dict[str, str]:
-    """video_id → sha256 of the bytes as they are now; where a file cannot be read, what the table says."""
+def contents(rows: Sequence[VideoRow], root: Path | None, *, follow_links: bool = False) -> dict[str, str]:
+    """video_id → sha256 of the bytes as they are now.
+
+    A file that cannot be read, or must not, gets a name under which nothing is cached: decoding says what is wrong.
+    """
     found = {}
     for row in rows:
+        inside = root if root is not None and row.path.is_relative_to(root) else None
         try:
-            found[row.video_id] = content_id(row.path)
+            found[row.video_id] = content_id(row.path, root=inside, follow_links=follow_links)
         except (Rejected, OSError):
-            found[row.video_id] = row.content_id or "unreadable"
+            found[row.video_id] = f"unreadable {row.video_id}"
     return found
 
 
@@ -215,19 +232,27 @@ def given_rows(paths: Sequence[Path], root: Path | None) -> list[VideoRow]:
     return rows
 
 
-def write_status(run: Path, results: Sequence[VideoResult]) -> None:
-    """status.csv: one state for each video; failures.csv: those that were rejected, and why."""
-    header = ["video_id", "status", "reasons", "absent_streams"]
-    rows = [
-        [
+STATUS = ("video_id", "status", "reasons", "absent_streams")
+
+
+def write_status(run: Path, results: Sequence[VideoResult], states: Mapping[str, Sequence[str]] | None = None) -> None:
+    """status.csv: one state for each video; failures.csv: those that were rejected, and why.
+
+    Args:
+        run: the folder of the run.
+        results: of the videos that were looked at now.
+        states: video_id → row of status.csv as it was before, for videos that were not; their order stays.
+    """
+    rows = {
+        result.video.video_id: [
             result.video.video_id,
             result.status,
             result.rejected_reason or " ".join(sorted({*result.reasons, *result.absent.values()})),
             " ".join(f"{name}:{reason}" for name, reason in sorted(result.absent.items())),
         ]
         for result in results
-    ]
-    write_csv(run / "status.csv", header, rows)
+    }
+    write_csv(run / "status.csv", STATUS, list({**(states or {}), **rows}.values()))
     failures = [[r.video.video_id, r.rejected_reason, r.rejected] for r in results if r.rejected]
     write_csv(run / "failures.csv", ["video_id", "reason", "sentence"], failures)
 
@@ -238,11 +263,13 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
     for row in rows:
-        writer.writerow([_harmless(str(cell)) for cell in row])
-    write_bytes(path, buffer.getvalue().encode("utf-8", "backslashreplace"))
+        writer.writerow([csv_text(cell) for cell in row])
+    write_bytes(path, buffer.getvalue().encode())
 
 
-def _harmless(cell: str) -> str:
+def csv_text(value: object) -> str:
+    """One cell as `write_csv` writes it."""
+    cell = readable(str(value))
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(cell) else cell
 
 
@@ -256,7 +283,7 @@ def _is_number(cell: str) -> bool:
 
 def write_json(path: Path, value: Any) -> None:
     """JSON for people and programs."""
-    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n").encode())
+    write_bytes(path, (json.dumps(readable(value), indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def say_absent(absent: dict[str, list[str]], n_videos: int) -> None:

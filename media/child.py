@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
     achieved = isolation.isolate(memory_bytes=limits.memory_bytes, parent=int(arguments[1]))
     connection = socket.socket(fileno=int(arguments[0]))
     # Only now what is large, or reads files; loaded here so that the first request is not the slow one.
-    import av  # noqa: F401
+    import av
 
     from media import wire
     from media.chunks import decode_chunks
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
     from media.probe import probe
 
     work: dict[str, Callable[..., Any]] = {"decode": decode_video, "probe": probe}
-    wire.send(connection, {"ready": achieved})
+    wire.send(connection, {"ready": achieved, "ffmpeg": str(av.ffmpeg_version_info)})
     with contextlib.suppress(wire.Closed, BrokenPipeError, ConnectionResetError):
         while True:
             request = wire.receive_header(connection)

@@ -18,7 +18,9 @@ class Limits:
         max_frames: pictures that are decoded.
         open_seconds: wall time before the first progress.
         realtime_factor: wall seconds allowed per second of video that was reached, on top of `open_seconds`.
-        memory_bytes: address space of one decode process; half of it may hold pictures.
+        memory_bytes: address space of one decode process.
+        pictures_bytes: what the pictures that are kept of one video may take; more are thinned evenly. It decides what
+            comes out, not only whether something does: no user changes it.
     """
 
     max_pixels: int = 8_300_000
@@ -30,6 +32,7 @@ class Limits:
     open_seconds: float = 10.0
     realtime_factor: float = 10.0
     memory_bytes: int = 3 << 29
+    pictures_bytes: int = 3 << 28
 
 
 DEFAULT_LIMITS = Limits()

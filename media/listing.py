@@ -82,7 +82,7 @@ def index_folder(root: Path) -> list[ListedVideo]:
     root = Path(os.path.abspath(root))  # noqa: PTH100  (resolve() would follow links, and change every video_id)
     if not root.is_dir():
         raise ManifestError(root, ["not_found: there is no such folder; give the folder that holds the class folders"])
-    files = sorted(_media_files(root), key=lambda path: os.fsencode(path))
+    files = sorted(media_files(root), key=lambda path: os.fsencode(path))
     tops = {path.relative_to(root).parts[0] for path in files if path.parent != root}
     with_splits = "train" in tops and tops <= set(SPLITS)
     rows = [_of_folder(path, root, with_splits=with_splits) for path in files]
@@ -100,7 +100,8 @@ def _of_folder(path: Path, root: Path, *, with_splits: bool) -> ListedVideo:
     return ListedVideo(video_id=video_id, path=path, label=label, split=split, where=printable(video_id))
 
 
-def _media_files(root: Path) -> Iterator[Path]:
+def media_files(root: Path) -> Iterator[Path]:
+    """Everything below `root` that is called like a video or sound file, whatever it is; hidden ones are left out."""
     seen = set()
     for folder, folders, names in os.walk(root, followlinks=True):
         found = Path(folder).stat()

@@ -85,7 +85,9 @@ def _check_inside(path: Path, real: Path, root: Path | None, follow_links: bool)
     )
     if not inside:
         raise Rejected(
-            "outside_root", path, "leads outside the data root; copy the file in, or take its own folder as --data"
+            "outside_root",
+            path,
+            "leads outside the data root; copy the file in, name its own folder, or allow links with --follow-links",
         )
 
 

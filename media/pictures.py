@@ -92,7 +92,7 @@ class Pictures:
         self._stride = 1  # one of so many wanted frames is kept
         self._reformatter = VideoReformatter()
         self._scaling = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-        self._buffer = _FrameBuffer(limits.memory_bytes // 2) if wanted.keep else None
+        self._buffer = _FrameBuffer(limits.pictures_bytes) if wanted.keep else None
 
     def damaged(self, packet: Packet) -> None:
         """Every frame from here to the next clean key frame is suspect."""

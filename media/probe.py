@@ -10,7 +10,7 @@ from pathlib import Path
 from media.decode import DecodedVideo, Decoding, decode_video, ffmpeg_messages
 from media.limits import DEFAULT_LIMITS, Limits, Wanted
 from media.opening import open_media
-from media.reasons import Rejected
+from media.reasons import Rejected, printable
 from media.sound import choose_sound_track
 
 STACK_LENGTH = 10  # flow fields of one stack, as the temporal stream has it by default (SCIENCE.md §1.4)
@@ -143,6 +143,26 @@ def judge(
         n_suspect=int(video.suspect.sum()),
         n_errors=video.n_decode_errors,
         seconds=max([video.samples_stop_seconds, *video.stop_seconds[-1:]]),
+    )
+
+
+def judge_header(
+    path: Path, *, probe: Callable[..., Probe] = probe, root: Path | None = None, follow_links: bool = False
+) -> Verdict:
+    """Whether a file can be used as far as its header and its first picture say; what it declares is not proven."""
+    try:
+        found = probe(path, root=root, follow_links=follow_links)
+    except Rejected as error:
+        return Verdict(status="rejected", reasons=(error.reason,), message=str(error))
+    missing = [code for code, there in (("no_audio", found.has_audio), ("no_video", found.has_video)) if not there]
+    if len(missing) == 2:
+        sentence = f"{printable(path)} has neither pictures nor sound that can be decoded"
+        return Verdict(status="rejected", reasons=("not_a_video",), message=sentence)
+    return Verdict(
+        status="degraded" if missing else "ok",
+        reasons=tuple(missing),
+        n_frames=found.n_frames or 0,
+        seconds=found.duration_seconds or 0.0,
     )
 
 

@@ -47,7 +47,8 @@ class Child:
         self._socket = ours
         self._errors = errors
         self._words = ""
-        self.isolation: dict[str, str] = {}  # empty until the child is ready
+        self.isolation: dict[str, str] = {}  # empty until the child is ready, as the next
+        self.ffmpeg = ""
         self.patience = ""
 
     def ask(self, request: dict[str, Any], limits: Limits) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -107,7 +108,7 @@ class Child:
         """
         if not self.isolation:
             header = wire.receive_header(self._socket, deadline=time.monotonic() + START_SECONDS)
-            self.isolation = header["ready"]
+            self.isolation, self.ffmpeg = header["ready"], str(header["ffmpeg"])
 
     def kill(self) -> None:
         """Ends the child at once; may be called from another thread than the one that waits for its answer."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from media import wire
+from media import ffmpeg, wire
 from media.decode import PATIENCE_SECONDS, DecodedVideo
 from media.limits import DEFAULT_LIMITS, Limits
 from media.probe import Probe
@@ -28,7 +28,7 @@ _FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP}
 
 
 class StartError(RuntimeError):
-    """A decode process did not start: no file's fault."""
+    """A decode process did not start, or must not be used: no file's fault."""
 
 
 class DecodePool:
@@ -132,6 +132,20 @@ class DecodePool:
             else:
                 self._discard(child)
 
+    def check_decoder(self) -> str:
+        """Version of the FFmpeg that decodes here; starts a process that the first file then finds ready.
+
+        Raises:
+            StartError: none can be started, or it would decode with an FFmpeg that is known to be unsafe.
+        """
+
+        def look() -> str:  # in a thread of the pool: the process ends with the thread that has started it
+            child = self._take()
+            self._idle.put(child)
+            return child.ffmpeg
+
+        return self._threads.submit(look).result()
+
     def pids(self) -> list[int]:
         """Process numbers of the children that live now."""
         with self._lock:
@@ -199,7 +213,7 @@ class DecodePool:
             child = self._idle_child() or self._start()
             try:
                 child.get_ready()
-                return child
+                break
             except TimeoutError as error:
                 self._discard(child)
                 raise StartError(f"a decode process is not ready after {START_SECONDS:.0f} s") from error
@@ -207,7 +221,10 @@ class DecodePool:
                 status = self._discard(child)
                 if self._closed or status not in _FROM_OUTSIDE or attempt == START_ATTEMPTS - 1:
                     raise StartError(f"a decode process does not start: {child.last_words() or error}") from error
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        if wrong := ffmpeg.fault(child.ffmpeg):
+            self._discard(child)
+            raise StartError(wrong)
+        return child
 
     def _idle_child(self) -> Child | None:
         with contextlib.suppress(queue.Empty):

@@ -253,7 +253,7 @@ def test_of_two_picture_tracks_the_larger_is_taken(tmp_path):
 
 def test_too_many_pictures_are_thinned_evenly(good):
     budget = 20 * 96 * 128 * 3  # twenty of the fifty
-    video = decode_video(good, limits=Limits(memory_bytes=2 * budget))
+    video = decode_video(good, limits=Limits(pictures_bytes=budget))
     assert [number_of(frame) for frame in video.frames] == list(range(0, 50, 4))
     np.testing.assert_allclose(video.start_seconds, np.arange(0, 50, 4) / 25, atol=1e-6)
     np.testing.assert_allclose(np.diff(video.start_seconds), 0.16, atol=1e-6)
@@ -508,7 +508,7 @@ def test_pipes_and_folders_are_not_opened(tmp_path):
         (Limits(max_seconds=1.5), "too_long", r"for more than 1\.5 s"),
         (Limits(max_bytes=1000), "file_too_large", "at most 1000 allowed"),
         (Limits(max_streams=1), "too_many_streams", "has 2 tracks; at most 1 allowed"),
-        (Limits(memory_bytes=60_000), "out_of_memory", "pictures larger than"),
+        (Limits(pictures_bytes=30_000), "out_of_memory", "pictures larger than"),
     ],
 )
 def test_every_limit_is_named_with_its_value(good, limits, reason, text):

@@ -116,7 +116,7 @@ def test_where_settings_came_from_is_kept_with_them(toml):
             f"streams.{STREAM}.encoder_training.lr=6",
             rf"unknown key 'lr' in \[streams\.{STREAM}\.encoder_training\]; valid: epochs, .*segments_per_video",
         ),
-        ("nonsense.x=6", r"unknown section \[nonsense\]; valid: data, sampler, fusion, detector, streams\.<name>"),
+        ("nonsense.x=6", r"unknown section \[nonsense\]; valid: data, sampler, .*limits, streams\.<name>"),
         ("n_samples=6", r"unknown section \[n_samples\]; valid: data"),
         ("streams.smell.x=6", rf"unknown section \[streams\.smell\]; available: {', '.join(streams.names())}"),
         ("sampler.n_samples=0", r"\[sampler\] n_samples = 0: .*greater than or equal to 1"),
