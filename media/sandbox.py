@@ -23,7 +23,7 @@ from media.reasons import DEGRADED, REJECTED, Rejected
 
 SHARE_OF_MEMORY = 0.6  # of the machine, for all children together
 START_ATTEMPTS = 5  # for a child that is killed from outside before it is ready
-ATTEMPTS = 3  # for a file whose child was killed from outside; one that crashes its decoder gets one
+ATTEMPTS = 8  # for a file whose child was killed from outside; one that crashes its decoder gets one
 _FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP}
 
 
