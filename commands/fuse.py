@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
-from commands import fit_detector, options, screen, settings
+from commands import fit_classifier, fit_detector, options, screen, settings
 from commands.workspace import Workspace, chosen_streams, write_json
 
 if TYPE_CHECKING:
-    from fusion.ablation import Ablation
-    from fusion.intervals import Estimate
     from media.manifest import VideoRow
     from store.embeddings import EmbeddingTable
+    from streams.model import TrainedStream
 
 
 @screen.command
@@ -32,6 +31,9 @@ def run(
     config: options.ConfigFile = None,
     assignments: options.Set = None,
     seed: options.Seed = 0,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Also show classes, confusions, hardest videos and rivals of the SVM.")
+    ] = False,
     as_json: options.Json = False,
 ) -> int:
     """Concatenate the streams, fit the linear SVM and the anomaly detector, and say what each stream is worth.
@@ -47,12 +49,25 @@ def run(
     fit_detector.normal_rows(fused, normal, "train")  # a label that is none is said before any work
     report: dict[str, Any] = {"streams": list(fused.columns), "n_videos": len(fused.rows), "spaces": fused.spaces}
     report["leaks"] = _say_leaks(fused)
-    report["classification"] = _classify(workspace, fused, chosen, seed)
+    report["classification"] = fit_classifier.classify(workspace, fused, chosen, seed, verbose=verbose)
     report["detection"] = fit_detector.detect(workspace, fused, chosen, normal, seed)
     write_json(workspace.fusion_dir / "report.json", report)
     screen.note(f"wrote {workspace.fusion_dir}; next: tristream predict FILE, tristream detect FILE, with --run {run}")
     screen.emit(report, as_json=as_json)
     return screen.OK
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the softmax layer that a stream was trained with says of the videos.
+
+    Attributes:
+        classes: it was trained to tell apart.
+        logits: (n, classes), NaN throughout where a video lacks the stream.
+    """
+
+    classes: tuple[str, ...]
+    logits: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -63,6 +78,7 @@ class Fused:
         rows: of videos.csv, those that have embeddings.
         X, masks, columns: as `fuse_tables` gives them.
         spaces: {stream: space_id}.
+        heads: {stream: its own decision}.
     """
 
     rows: list[VideoRow]
@@ -70,6 +86,7 @@ class Fused:
     masks: np.ndarray
     columns: dict[str, slice]
     spaces: dict[str, str]
+    heads: dict[str, Head] = field(default_factory=dict)
 
     def of(self, name: str) -> np.ndarray:
         """One column of videos.csv."""
@@ -86,7 +103,8 @@ def fused_embeddings(workspace: Workspace, rows: Sequence[VideoRow], wanted: Seq
     from store import embeddings
 
     tables: dict[str, EmbeddingTable] = {}
-    for trained in workspace.load_streams(wanted):
+    streams = workspace.load_streams(wanted)
+    for trained in streams:
         name, space = trained.name, trained.space_id
         folder = workspace.embeddings_dir(name, space)
         if not folder.exists():
@@ -113,7 +131,18 @@ def fused_embeddings(workspace: Workspace, rows: Sequence[VideoRow], wanted: Seq
         tables[name] = table.take([place[video] for video in kept])
     X, masks, columns = fuse_tables(tables)
     spaces = {name: table.space_id for name, table in tables.items()}
-    return Fused([by_id[video] for video in kept], X, masks, columns, spaces)
+    heads = {trained.name: _own_decision(trained, tables[trained.name]) for trained in streams}
+    return Fused([by_id[video] for video in kept], X, masks, columns, spaces, heads)
+
+
+def _own_decision(trained: TrainedStream, table: EmbeddingTable) -> Head:
+    import torch
+
+    logits = np.full((len(table), len(trained.classes)), np.nan)
+    with torch.inference_mode():
+        found = trained.model.classifier(torch.from_numpy(table.embedding[table.present]))
+    logits[table.present] = found.double().numpy()
+    return Head(trained.classes, logits)
 
 
 def _say_leaks(fused: Fused) -> list[str]:
@@ -129,96 +158,3 @@ def _say_leaks(fused: Fused) -> list[str]:
     for leak in leaks:
         screen.warn(leak.words)
     return [leak.words for leak in leaks]
-
-
-def _classify(workspace: Workspace, fused: Fused, chosen: settings.Settings, seed: int) -> dict[str, Any] | None:
-    """Fits and stores the SVM, prints the table of streams; None where there are no two classes to tell apart."""
-    from fusion.ablation import ablate
-    from store.checkpoint import save_artifact
-
-    labels, splits = fused.of("label"), fused.of("split")
-    n_classes = len({label for label, split in zip(labels, splits, strict=True) if split == "train" and label})
-    n_test = sum(split == "test" and label != "" for label, split in zip(labels, splits, strict=True))
-    if n_classes < 2 or not n_test:
-        screen.note(f"no classifier: {n_classes} class(es) in train, {n_test} labelled videos in test")
-        return None
-    found = ablate(
-        fused.X,
-        masks=fused.masks,
-        columns=fused.columns,
-        labels=labels,
-        splits=splits,
-        groups=fused.of("group"),
-        l2=chosen.fusion.l2,
-        reading=chosen.fusion.reading,
-        seed=seed,
-    )
-    arrays, config = found.svm.to_arrays()
-    config |= {"spaces": fused.spaces, "settings": chosen.to_json()["fusion"]}
-    save_artifact(workspace.fusion_dir / "svm", arrays, config)
-    show_ablation(found, n_classes)
-    return _classification(found)
-
-
-def show_ablation(found: Ablation, n_classes: int) -> None:
-    """Accuracy of every subset of streams, and sentences on what helps."""
-    rows = [
-        ["+".join(r.streams), f"{100 * r.train_top1:.1f}", percent(r.test_top1), f"{100 * r.mean_class:.1f}",
-         percent(r.test_top5) if r.test_top5 else "-"]
-        for r in found.subsets
-    ]  # fmt: skip
-    n_test = found.subsets[-1].test_top1.n
-    screen.table(
-        f"Accuracy of the linear SVM, % [95 % interval]; {n_test} test videos, {n_classes} classes, "
-        f"chance {100 / n_classes:.1f}",
-        ["streams", "train top-1", "test top-1", "mean of classes", "test top-5"],
-        rows,
-        caption=f"hinge loss, l2 = {found.svm.l2:g} read as {found.svm.reading}: C = {found.svm.C_:.6g}; train is "
-        "flattered: the BiGRU has fitted those videos",
-    )
-    for gain in found.gains:
-        screen.note(
-            f"without {gain.stream}: {points(gain.retrained)} retrained, {points(gain.withheld)} withheld at test"
-        )
-    screen.note(found.presence.words)
-    for sentence in found.words:
-        screen.warn(sentence)
-
-
-def percent(estimate: Estimate) -> str:
-    """An accuracy in %, with its interval."""
-    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-
-
-def points(gain: Estimate) -> str:
-    """What is lost without a stream, in points of accuracy."""
-    value, low, high = (0.0 - round(100 * part, 1) for part in (gain.value, gain.high, gain.low))
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}] points"
-
-
-def _classification(found: Ablation) -> dict[str, Any]:
-    def plain(estimate: Estimate | None) -> Any:
-        return None if estimate is None else _finite(vars(estimate))
-
-    return {
-        "C": found.svm.C_,
-        "reading": found.svm.reading,
-        "subsets": {
-            "+".join(r.streams): {
-                "train_top1": r.train_top1,
-                "test_top1": plain(r.test_top1),
-                "test_top5": plain(r.test_top5),
-                "mean_class": r.mean_class,
-            }
-            for r in found.subsets
-        },
-        "gains": {g.stream: {"retrained": plain(g.retrained), "withheld": plain(g.withheld)} for g in found.gains},
-        "complete": plain(found.complete),
-        "presence": {"accuracy": plain(found.presence.accuracy), "words": found.presence.words},
-        "words": list(found.words),
-    }
-
-
-def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """NaN is not JSON."""
-    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()}

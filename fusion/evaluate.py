@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from numpy.typing import ArrayLike
 
+from fusion.intervals import Estimate, mean_interval
+
 
 def top_k_hits(
     labels: ArrayLike, scores: Float[np.ndarray, "n classes"], *, k: int, classes: ArrayLike
@@ -51,6 +53,35 @@ def per_class_accuracy(labels: ArrayLike, predictions: ArrayLike) -> dict[object
 def mean_class_accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:
     """Mean of `per_class_accuracy`: every class counts alike, however many videos it has."""
     return float(np.mean(list(per_class_accuracy(labels, predictions).values())))
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """How one class fares on the test videos.
+
+    Attributes:
+        n: its videos.
+        accuracy: share of them that was named rightly (recall).
+        precision: share of what was named so that is of the class; None where nothing was.
+    """
+
+    label: str
+    n: int
+    accuracy: Estimate
+    precision: float | None
+
+
+def class_figures(labels: ArrayLike, predictions: ArrayLike, groups: ArrayLike, *, seed: int = 0) -> list[ClassFigures]:
+    """Accuracy with its interval over groups, and precision, of every class that occurs in `labels`, sorted."""
+    labels, predictions, groups = np.asarray(labels), np.asarray(predictions), np.asarray(groups)
+    hits = labels == predictions
+    figures = []
+    for name in np.unique(labels).tolist():
+        own, called = labels == name, predictions == name
+        accuracy = mean_interval(hits[own], groups[own], seed=seed)
+        precision = float(hits[called].mean()) if called.any() else None
+        figures.append(ClassFigures(name, int(own.sum()), accuracy, precision))
+    return figures
 
 
 def confusion(labels: ArrayLike, predictions: ArrayLike, *, classes: ArrayLike) -> Int[np.ndarray, "classes classes"]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Shaped
+from jaxtyping import Bool, Float, Float64, Int, Shaped
 from numpy.typing import ArrayLike
 
 from fusion.standardise import Standardiser, check_arrays, fit_standardiser
@@ -49,12 +50,7 @@ class LinearSVM:
         Raises:
             ValueError: X or masks of another shape than the fit has seen; a used block that is not finite.
         """
-        Z = self.standardiser.transform(X, masks)
-        scores = np.empty((len(Z), len(self.classes_)))
-        with one_thread():
-            for row, z in enumerate(Z):  # one product a row: a video's margins do not depend on its mates, bit for bit
-                scores[row] = self.coef_ @ z
-        return scores + self.intercept_
+        return linear_scores(self.standardiser.transform(X, masks), self.coef_, self.intercept_)
 
     def predict(
         self, X: Float[np.ndarray, "n F"], *, masks: Bool[np.ndarray, "n streams"] | None = None
@@ -98,6 +94,8 @@ def fit_svm(
     columns: Mapping[str, slice] | None = None,
     masks: Bool[np.ndarray, "n streams"] | None = None,
     reading: str = "mean_hinge",
+    stream_dropout: float = 0.0,
+    standardise: bool = True,
 ) -> LinearSVM:
     """Linear SVM that minimises |w|²/2 + C · Σ max(0, 1 − y (w·z + b)) for each class against the rest.
 
@@ -112,9 +110,13 @@ def fit_svm(
         masks: which streams of which video to use; None: those whose block is not NaN.
         reading: what `l2` multiplies. 'mean_hinge': mean hinge + l2/2 |w|², C = 1/(n l2); 'keras': mean hinge +
             l2 |w|², C = 1/(2 n l2); 'libsvm': C = l2.
+        stream_dropout: how often a training video that has two streams or more is seen without one of them, each as
+            often as the others. No dice are thrown: the mean of the hinge loss over them is minimised exactly.
+        standardise: False leaves the columns as they are, for scores that are on one scale already.
 
     Raises:
-        ValueError: one class only; l2 not above 0; an unknown reading; y of another length; X that is not finite.
+        ValueError: one class only; l2 not above 0; an unknown reading; a stream_dropout outside [0, 1); y of another
+            length; X that is not finite.
 
     Source: Tkachenko 2018, III-D, IV-G, V-D, where the reading is open; standardisation is our choice.
     """
@@ -124,10 +126,18 @@ def fit_svm(
     if len(classes) < 2:
         found = f"only '{classes[0]}'" if len(classes) else "no video at all"
         raise ValueError(f"the training videos hold {found}; an SVM needs two classes or more")
+    if not 0 <= stream_dropout < 1:
+        raise ValueError(f"stream_dropout is {stream_dropout}; it must be at least 0 and below 1")
     C = hinge_weight(l2, len(X), reading)
     standardiser = fit_standardiser(X, columns=columns, masks=masks)
-    Z = standardiser.transform(X, masks)
-    coef, intercept = _solve(Z, [np.where(index == k, 1.0, -1.0) for k in range(len(classes))], C)
+    if not standardise:
+        zero, one = np.zeros(X.shape[1]), np.ones(X.shape[1])
+        standardiser = dataclasses.replace(standardiser, mean=zero, sd=one)
+    Z, weights = standardiser.transform(X, masks), np.ones(len(X))
+    if stream_dropout:
+        rows, Z, weights = _without_a_stream(Z, standardiser.masks(X, masks), standardiser.columns, stream_dropout)
+        index = index[rows]
+    coef, intercept = _solve(Z, [np.where(index == k, 1.0, -1.0) for k in range(len(classes))], C, weights)
     return LinearSVM(classes, coef, intercept, standardiser, C, l2, reading)
 
 
@@ -144,6 +154,17 @@ def hinge_weight(l2: float, n: int, reading: str) -> float:
     return {"mean_hinge": 1 / (n * l2), "keras": 1 / (2 * n * l2), "libsvm": l2}[reading]
 
 
+def linear_scores(
+    Z: Float64[np.ndarray, "n F"], coef: Float64[np.ndarray, "classes F"], intercept: Float64[np.ndarray, "classes"]
+) -> Float64[np.ndarray, "n classes"]:
+    """Z coefᵀ + intercept, one product a row: what a video gets does not depend on its mates, bit for bit."""
+    scores = np.empty((len(Z), len(coef)))
+    with one_thread():
+        for row, z in enumerate(Z):
+            scores[row] = coef @ z
+    return scores + intercept
+
+
 def choose_l2(
     X: Float[np.ndarray, "n F"],
     y: ArrayLike,
@@ -152,6 +173,7 @@ def choose_l2(
     candidates: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
     columns: Mapping[str, slice] | None = None,
     masks: Bool[np.ndarray, "n streams"] | None = None,
+    stream_dropout: float = 0.0,
     n_folds: int = 5,
 ) -> tuple[float, dict[float, float]]:
     """The l2 of best accuracy in cross-validation that never splits a group, and the accuracy of every candidate.
@@ -166,7 +188,7 @@ def choose_l2(
 
     y, groups = np.asarray(y), np.asarray(groups)
     if (n_groups := len(np.unique(groups))) < n_folds:
-        raise ValueError(f"{n_groups} groups cannot make {n_folds} folds; give --l2 instead of choosing it")
+        raise ValueError(f"{n_groups} groups cannot make {n_folds} folds; set fusion.select=fixed and fusion.l2")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")  # a class in few folds still counts
         folds = list(StratifiedGroupKFold(n_folds, shuffle=True, random_state=0).split(X, y, groups))
@@ -174,14 +196,40 @@ def choose_l2(
     for l2 in candidates:
         hits = np.zeros(len(y), dtype=bool)
         for fit, held_out in folds:
-            svm = fit_svm(X[fit], y[fit], l2=l2, columns=columns, masks=None if masks is None else masks[fit])
+            kept = None if masks is None else masks[fit]
+            svm = fit_svm(X[fit], y[fit], l2=l2, columns=columns, masks=kept, stream_dropout=stream_dropout)
             hits[held_out] = svm.predict(X[held_out], masks=None if masks is None else masks[held_out]) == y[held_out]
         accuracy[l2] = float(hits.mean())
     return max(candidates, key=lambda l2: (accuracy[l2], l2)), accuracy
 
 
+def _without_a_stream(
+    Z: Float64[np.ndarray, "n F"],
+    masks: Bool[np.ndarray, "n streams"],
+    columns: Mapping[str, slice],
+    share: float,
+) -> tuple[Int[np.ndarray, "m"], Float64[np.ndarray, "m F"], Float64[np.ndarray, "m"]]:
+    """Every video as it is and with each of its streams withheld: its row, the embedding, the weight.
+
+    The weights of one video sum to 1.
+    """
+    n_streams = masks.sum(axis=1)
+    rows, blocks, weights = [np.arange(len(Z))], [Z], [np.where(n_streams > 1, 1 - share, 1.0)]
+    for s, block in enumerate(columns.values()):
+        having = np.flatnonzero(masks[:, s] & (n_streams > 1))
+        less = Z[having]
+        less[:, block] = 0
+        rows.append(having)
+        blocks.append(less)
+        weights.append(share / n_streams[having])
+    return np.concatenate(rows), np.concatenate(blocks), np.concatenate(weights)
+
+
 def _solve(
-    Z: Float64[np.ndarray, "n F"], signs: list[Float64[np.ndarray, "n"]], C: float
+    Z: Float64[np.ndarray, "n F"],
+    signs: list[Float64[np.ndarray, "n"]],
+    C: float,
+    weights: Float64[np.ndarray, "n"],
 ) -> tuple[Float64[np.ndarray, "classes F"], Float64[np.ndarray, "classes"]]:
     """Weights and biases of one machine per sign vector, by libsvm's dual on one Gram matrix that all of them share.
 
@@ -195,7 +243,7 @@ def _solve(
         kernel, matrix = ("precomputed", Z @ Z.T) if shared else ("linear", Z)
     coef, intercept = np.zeros((len(signs), Z.shape[1])), np.zeros(len(signs))
     for k, sign in enumerate(signs):
-        machine = SVC(kernel=kernel, C=C, tol=1e-4).fit(matrix, sign)
+        machine = SVC(kernel=kernel, C=C, tol=1e-4).fit(matrix, sign, sample_weight=weights)
         coef[k] = machine.dual_coef_[0] @ Z[machine.support_]
         intercept[k] = machine.intercept_[0]
     return coef, intercept

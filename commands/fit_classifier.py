@@ -1,0 +1,263 @@
+"""The classifier's half of `fuse`: fits the SVM, measures it in every way that could flatter it, says what it found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from commands import screen, settings
+from commands.workspace import Workspace
+
+if TYPE_CHECKING:
+    from commands.fuse import Fused
+    from fusion.ablation import Ablation
+    from fusion.classifier import CalibratedSVM
+    from fusion.intervals import Estimate
+    from fusion.late import LateFusion
+    from fusion.views import StreamViews
+
+MAX_ERRORS = (0.05, 0.1, 0.2)  # at which the reject option is shown
+N_HARDEST = 20
+
+
+def classify(
+    workspace: Workspace, fused: Fused, chosen: settings.Settings, seed: int, *, verbose: bool = False
+) -> dict[str, Any] | None:
+    """Fits and stores the SVM and prints the table of streams; None where there are no two classes to tell apart."""
+    from fusion.ablation import ablate
+    from fusion.classifier import calibrate
+    from fusion.softmax_head import fit_softmax
+    from fusion.views import stream_views
+    from store.checkpoint import save_artifact
+
+    labels, splits, groups = fused.of("label"), fused.of("split"), fused.of("group")
+    n_classes = len({label for label, split in zip(labels, splits, strict=True) if split == "train" and label})
+    n_test = sum(split == "test" and label != "" for label, split in zip(labels, splits, strict=True))
+    if n_classes < 2 or not n_test:
+        screen.note(f"no classifier: {n_classes} class(es) in train, {n_test} labelled videos in test")
+        return None
+    about: dict[str, Any] = {"masks": fused.masks, "columns": fused.columns, "labels": labels, "splits": splits,
+                             "groups": groups, "seed": seed}  # fmt: skip
+    parts = chosen.fusion
+    found = ablate(fused.X, l2=parts.l2, reading=parts.reading, select=parts.select,
+                   stream_dropout=parts.stream_dropout, **about)  # fmt: skip
+    val = (splits == "val") & (labels != "")
+    machine = calibrate(found.svm, fused.X[val], labels[val], masks=fused.masks[val], method=parts.calibration)
+    arrays, config = machine.to_arrays()
+    config |= {"spaces": fused.spaces, "settings": chosen.to_json()["fusion"]}
+    save_artifact(workspace.fusion_dir / "svm", arrays, config)
+    views = stream_views(found.svm, fused.X, **about)
+    train = (splits == "train") & (labels != "") & fused.masks.any(axis=1)
+    softmax = fit_softmax(fused.X[train], labels[train], l2=found.svm.l2, columns=fused.columns,
+                          masks=fused.masks[train])  # fmt: skip
+    softmax_named = softmax.predict(fused.X[found.test_rows], masks=fused.masks[found.test_rows])
+    late, without_late = _late(fused, found)
+    report = {
+        **_subsets(found),
+        **_views(views),
+        **_classes(fused, found, seed),
+        **_probabilities(fused, found, machine, parts.calibration),
+        **_rivals(fused, found, late, softmax_named, seed),
+    }
+    report["warnings"] = [*found.words, *without_late, *report.pop("unsure")]
+    _show(found, views, report, n_classes, verbose=verbose)
+    return report
+
+
+def _late(fused: Fused, found: Ablation) -> tuple[LateFusion | None, list[str]]:
+    """Late fusion of the streams' own softmax layers, or the sentence that says why there is none."""
+    from fusion.late import late_fusion
+
+    classes = tuple(found.svm.classes_.tolist())
+    for name, head in fused.heads.items():
+        if head.classes != classes:
+            return None, [
+                f"no late fusion: '{name}' was trained to tell {len(head.classes)} classes apart (first: "
+                f"{head.classes[0]}), which are not the {len(classes)} of this run's training videos"
+            ]
+    if len(fused.heads) < 2:
+        return None, []
+    logits = {name: head.logits for name, head in fused.heads.items()}
+    labels, splits = fused.of("label"), fused.of("split")
+    return late_fusion(logits, classes=found.svm.classes_, labels=labels, splits=splits, l2=found.svm.l2), []
+
+
+def _subsets(found: Ablation) -> dict[str, Any]:
+    return {
+        "C": found.svm.C_,
+        "l2": found.svm.l2,
+        "reading": found.svm.reading,
+        "classes": found.svm.classes_.tolist(),
+        "subsets": {
+            "+".join(r.streams): {
+                "train_top1": r.train_top1,
+                "test_top1": plain(r.test_top1),
+                "test_top5": plain(r.test_top5),
+                "mean_class": r.mean_class,
+                "l2": r.l2,
+                "n_train": r.n_train,
+            }
+            for r in found.subsets
+        },
+        "differences": [
+            {"more": "+".join(d.more), "less": "+".join(d.less), **plain(d.gain)} for d in found.differences
+        ],
+        "gains": {g.stream: {"retrained": plain(g.retrained), "withheld": plain(g.withheld)} for g in found.gains},
+        "complete": plain(found.complete),
+        "presence": {"accuracy": plain(found.presence.accuracy), "words": found.presence.words},
+        "words": list(found.words),
+    }
+
+
+def _views(views: list[StreamViews]) -> dict[str, Any]:
+    """(a) all test videos, (b) those that have the stream, (c) the stream withheld, (d) its presence alone."""
+    return {
+        "views": {
+            v.stream: {
+                "n_train_without": v.n_train_without,
+                "n_test_without": v.n_test_without,
+                "a": plain(v.everything),
+                "b": plain(v.having),
+                "c": plain(v.withheld),
+                "d": plain(v.presence.accuracy) if v.presence else None,
+                "words": v.presence.words if v.presence else f"every video has '{v.stream}'",
+            }
+            for v in views
+        }
+    }
+
+
+def _classes(fused: Fused, found: Ablation, seed: int) -> dict[str, Any]:
+    """Figures of each class, what it is taken for, and the videos it is hardest on."""
+    from fusion import evaluate
+
+    rows, whole = found.test_rows, found.subsets[-1].streams
+    labels, groups, named = fused.of("label")[rows], fused.of("group")[rows], found.named[whole]
+    classes = sorted({*found.svm.classes_.tolist(), *labels.tolist()})
+    matrix = evaluate.confusion(labels, named, classes=classes)
+    totals = matrix.sum(axis=1, keepdims=True)
+    alone = {
+        "+".join(streams): evaluate.per_class_accuracy(labels, names)
+        for streams, names in found.named.items()
+        if len(streams) == 1
+    }
+    ids = fused.of("video_id")[rows].tolist()
+    hardest = evaluate.hardest_videos(ids, labels, found.scores, classes=found.svm.classes_, n_videos=N_HARDEST)
+    place = {video: row for row, video in enumerate(ids)}
+    return {
+        "per_class": {
+            c.label: {"n": c.n, "accuracy": plain(c.accuracy), "precision": c.precision,
+                      "alone": {name: by[c.label] for name, by in alone.items()}}
+            for c in evaluate.class_figures(labels, named, groups, seed=seed)
+        },
+        "confusion": {
+            "classes": classes,
+            "matrix": matrix.tolist(),
+            "normalised": np.round(matrix / np.maximum(totals, 1), 4).tolist(),
+        },
+        "hardest": [
+            {"video_id": v.video_id, "label": v.label, "predicted": v.named,
+             "margin": v.margin if np.isfinite(v.margin) else None,
+             "top": top_labels(found.svm.classes_, found.scores[place[v.video_id]], 5)}
+            for v in hardest
+        ],
+    }  # fmt: skip
+
+
+def _probabilities(fused: Fused, found: Ablation, machine: CalibratedSVM, method: str) -> dict[str, Any]:
+    """Calibration and reject option as they fare on the test videos, and what each of these is called."""
+    from fusion.classifier import calibration_figures, class_index
+
+    rows, classes = found.test_rows, found.svm.classes_
+    labels, named = fused.of("label")[rows], found.named[found.subsets[-1].streams]
+    unsure: list[str] = []
+    calibration, rejections, sure = None, [], None
+    if machine.calibration is None:
+        unsure.append("no labelled validation video: margins stay margins, and predict cannot say 'not sure'")
+    else:
+        sure = machine.probabilities(found.scores)
+        figures = calibration_figures(found.scores, class_index(labels, classes), machine.calibration)
+        calibration = {"method": method, "n_val": len(machine.hits), **(vars(figures) if figures else {}),
+                       "temperature": getattr(machine.calibration, "temperature", None)}  # fmt: skip
+        best = sure[np.arange(len(named)), found.scores.argmax(axis=1)]
+        rejections = [_rejected(machine, max_error, best, named == labels) for max_error in MAX_ERRORS]
+    cells = []
+    for i, row in enumerate(rows):
+        cell = {"video_id": fused.rows[row].video_id, "label": labels[i].item(), "predicted": named[i].item(),
+                "streams": [name for name, there in zip(fused.columns, fused.masks[row], strict=True) if there],
+                "scores": np.round(found.scores[i], 4).tolist()}  # fmt: skip
+        if sure is not None:
+            cell["probabilities"] = np.round(sure[i], 4).tolist()
+        cells.append(cell)
+    return {"calibration": calibration, "rejection": rejections, "predictions": cells, "unsure": unsure}
+
+
+def _rejected(machine: CalibratedSVM, max_error: float, confidence: np.ndarray, hits: np.ndarray) -> dict[str, Any]:
+    try:
+        rule = machine.rejection(max_error)
+    except ValueError as error:
+        return {"max_error": max_error, "confidence": None, "words": str(error)}
+    kept = confidence >= rule.confidence
+    return {
+        "max_error": max_error,
+        "confidence": rule.confidence,
+        "val_error": rule.error,
+        "val_kept": rule.kept,
+        "test_error": float((~hits[kept]).mean()) if kept.any() else None,
+        "test_kept": float(kept.mean()),
+    }
+
+
+def _rivals(
+    fused: Fused, found: Ablation, late: LateFusion | None, softmax_named: np.ndarray, seed: int
+) -> dict[str, Any]:
+    """Other ways to decide on the same test videos: a softmax head, each stream's own, and late fusion."""
+    from fusion.intervals import mean_interval, paired_difference
+
+    rows = found.test_rows
+    labels, groups = fused.of("label")[rows], fused.of("group")[rows]
+    svm_hits = found.named[found.subsets[-1].streams] == labels
+    rivals = {"softmax": softmax_named}
+    rivals |= {name: named[rows] for name, named in (late.named if late else {}).items()}
+    result = {
+        "late": {},
+        "late_weights": dict(late.weights) if late else {},
+        "heads": {
+            name: plain(mean_interval(named[rows] == labels, groups, seed=seed))
+            for name, named in (late.heads if late else {}).items()
+        },
+        "minus_svm": {
+            name: plain(paired_difference(named == labels, svm_hits, groups, seed=seed))
+            for name, named in rivals.items()
+        },
+    }
+    figures = {name: plain(mean_interval(named == labels, groups, seed=seed)) for name, named in rivals.items()}
+    return result | {"softmax": figures.pop("softmax"), "late": figures}
+
+
+def top_labels(classes: np.ndarray, scores: np.ndarray, n: int) -> list[dict[str, Any]]:
+    """The n classes of highest score; of equals the first in the alphabet."""
+    best = np.argsort(-scores, kind="stable")[:n]
+    return [{"label": str(classes[k]), "score": round(float(scores[k]), 6)} for k in best]
+
+
+def plain(estimate: Estimate | None) -> Any:
+    """An estimate for JSON, which knows no NaN."""
+    if estimate is None:
+        return None
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in vars(estimate).items()}
+
+
+def _show(found: Ablation, views: list[StreamViews], report: dict[str, Any], n_classes: int, *, verbose: bool) -> None:
+    from commands import say_classifier
+
+    say_classifier.table_of_subsets(found, n_classes)
+    say_classifier.gains(found, views)
+    say_classifier.rivals_and_calibration(report)
+    if verbose:
+        say_classifier.details(report)
+    for sentence in report["warnings"]:
+        screen.warn(sentence)
+    if not verbose:
+        screen.note("classes, confusions, hardest videos, late fusion one by one: --verbose, or fusion/report.json")
