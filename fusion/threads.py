@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
+
+BLAS_USERS = ("numpy", "scipy.linalg", "sklearn", "torch", "faiss")
 
 
 @contextlib.contextmanager
@@ -13,11 +20,9 @@ def one_thread() -> Iterator[None]:
 
     A product of a matrix and a row then has the same bits whatever the machine's number of threads.
     """
-    from threadpoolctl import threadpool_limits
-
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else 0
-    with threadpool_limits(limits=1, user_api="blas"):
+    with _libraries(tuple(name in sys.modules for name in BLAS_USERS)).limit(limits=1, user_api="blas"):
         try:
             if torch:
                 torch.set_num_threads(1)
@@ -25,3 +30,11 @@ def one_thread() -> Iterator[None]:
         finally:
             if torch:
                 torch.set_num_threads(before)
+
+
+@functools.lru_cache(maxsize=len(BLAS_USERS))
+def _libraries(loaded: tuple[bool, ...]) -> ThreadpoolController:
+    """The linear algebra that is loaded: found anew only where a library has joined (the search takes milliseconds)."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
