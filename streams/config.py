@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
+
+Crop = tuple[float, float, float, float]  # top, left, bottom, right; parts of the picture's height and width
 
 # With other sizes than multiples of 8 threads share the rows unevenly, and the bits of a row depend on its place in the
 # batch (7 rows on 2 threads: 2e-6 relative; x86, torch 2.15).
@@ -15,6 +17,14 @@ class DataConfig(BaseModel, extra="forbid", frozen=True):
     """How a video is read."""
 
     max_side_px: int = Field(320, ge=16, description="pictures are scaled down until their longer side fits")
+    crop: Crop | None = Field(None, description="part of the picture that is looked at: [top, left, bottom, right]")
+
+    @field_validator("crop")
+    @classmethod
+    def _is_a_part(cls, crop: Crop | None) -> Crop | None:
+        if crop is not None and not (0 <= crop[0] < crop[2] <= 1 and 0 <= crop[1] < crop[3] <= 1):
+            raise ValueError("it must be [top, left, bottom, right], 0 <= top < bottom <= 1, 0 <= left < right <= 1")
+        return crop
 
 
 class SamplerConfig(BaseModel, extra="forbid", frozen=True):

@@ -105,13 +105,13 @@ class TrainedStream:
         """What defines a segment embedding: how a video is read, sampled and cut, and the encoder's weights."""
         # The weights' own sum stands for where they came from: two machines keep the same file in different folders.
         training_only = {"encoder_training", "aggregator_training", "aggregator", "augment", "encode_batch_size",
-                         "encoder_weights"}  # fmt: skip
+                         *_weights_fields(self.config)}  # fmt: skip
         return {
             "stream": self.name,
             "stream_schema": self.stream.schema,
             "config": self.config.model_dump(mode="json", exclude=training_only),
             "sampler": self.sampler.model_dump(mode="json"),
-            "data": self.data.model_dump(mode="json"),
+            "data": self.data.model_dump(mode="json", exclude_none=True),  # a crop that is not there names no new space
             "encoder_sha256": self.encoder_sha256,
             "precision": "float32",
         }
@@ -181,8 +181,7 @@ def load(folder: Path) -> TrainedStream:
             f"({'.'.join(map(str, problem['loc']))}: {problem['msg']}); train the stream again with --force"
         ) from error
     stored_config = config
-    if getattr(config, "encoder_weights", None) is not None:  # the weights are in the checkpoint
-        config = config.model_copy(update={"encoder_weights": None})
+    config = config.model_copy(update=dict.fromkeys(_weights_fields(config)))  # the weights are in the checkpoint
     model = build_model(stream, config, len(stored["classes"]))
     model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
     return TrainedStream(
@@ -196,6 +195,11 @@ def load(folder: Path) -> TrainedStream:
         model_sha256=stored["model_sha256"],
         lineage=stored["lineage"],
     )
+
+
+def _weights_fields(config: Any) -> list[str]:
+    """Fields that name files of weights."""
+    return [name for name in type(config).model_fields if name.endswith("_weights")]
 
 
 def pad(sequences: Sequence[Float[np.ndarray, "_ D"]]) -> tuple[torch.Tensor, torch.Tensor]:

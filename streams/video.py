@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -16,7 +17,7 @@ from jaxtyping import Float, Float64, UInt8
 from flow import estimators, precomputed, storage
 from flow.sampling import motion_lengths
 from media.reasons import Rejected
-from streams.config import DataConfig, SamplerConfig
+from streams.config import Crop, DataConfig, SamplerConfig
 from streams.segments import Absent
 
 if TYPE_CHECKING:
@@ -97,20 +98,24 @@ class Video:
 
     @cached_property
     def decoded(self) -> DecodedVideo:
-        """Pictures and sound, as far as they are wanted and there.
+        """Pictures and sound, as far as they are wanted and there; of the pictures the part that is looked at.
 
         Raises:
             Absent: only one of them is wanted, and that is not there.
             Rejected: the file cannot be used at all.
         """
         try:
-            return self._decode(
+            decoded = self._decode(
                 self.path, **self._wants, max_side=self._data.max_side_px, stop_seconds=self._sampler.max_seconds
             )
         except Rejected as rejected:
             if rejected.reason in ("no_audio", "no_video"):
                 raise Absent(rejected.reason) from rejected
             raise
+        if decoded.frames is None or self._data.crop is None:
+            return decoded
+        rows, columns = part(decoded.frames.shape[1:3], self._data.crop)
+        return replace(decoded, frames=np.ascontiguousarray(decoded.frames[:, rows, columns]))
 
     def forget(self) -> None:
         """Lets go of pictures, sound and flow; what is in the cache stays."""
@@ -211,7 +216,9 @@ class Video:
             self.cache.put(kind, key, entry)
 
     def _flow_identity(self, source: str) -> dict[str, object]:
+        crop = {} if self._data.crop is None else {"crop": self._data.crop}
         return {
+            **crop,
             "content_id": self.content_id,
             "source": source,  # name of the estimator, or sha256 of what was precomputed
             "max_side_px": self._data.max_side_px,
@@ -224,7 +231,11 @@ class Video:
         if len(self.frames()) < 2:
             raise Absent("too_short_for_flow")
         assert self._flow_from is not None
-        return precomputed.read(self._flow_from, self.video_id, n_steps=len(self.frames()) - 1)
+        flow = precomputed.read(self._flow_from, self.video_id, n_steps=len(self.frames()) - 1)
+        if self._data.crop is None:
+            return flow
+        rows, columns = part(flow.shape[2:], self._data.crop)
+        return flow[:, :, rows, columns]
 
     def _estimate(self, estimator: str, height: int, width: int) -> Float[np.ndarray, "steps 2 H W"]:
         """Full flow; the last one is kept, because the sampler and the temporal stream often ask for the same."""
@@ -243,6 +254,16 @@ def fit(size: tuple[int, ...], max_side: int) -> tuple[int, int]:
     """Height and width scaled down, aspect kept, until the longer is at most `max_side`."""
     scale = min(1.0, max_side / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def part(size: tuple[int, ...], crop: Crop) -> tuple[slice, slice]:
+    """Rows and columns of a picture of this size that a crop keeps: every pixel it touches."""
+    (height, width), (top, left, bottom, right) = size, crop
+    least = 1e-6  # px; .55 × 100 is a little more than 55
+    return (
+        slice(math.floor(top * height + least), math.ceil(bottom * height - least)),
+        slice(math.floor(left * width + least), math.ceil(right * width - least)),
+    )
 
 
 def squash(frames: UInt8[np.ndarray, "T H W 3"], height: int, width: int) -> UInt8[np.ndarray, "T H2 W2 3"]:

@@ -129,8 +129,9 @@ def test_another_sampler_is_another_space(name, untrained):
 @EVERY_STREAM
 def test_another_reading_of_videos_is_another_space(name, untrained):
     trained = untrained(name)
-    data = trained.data.model_copy(update={"max_side_px": 48})
-    assert dataclasses.replace(trained, data=data).space_id != trained.space_id
+    for change in ({"max_side_px": 48}, {"crop": (0.0, 0.0, 0.5, 0.5)}):
+        data = trained.data.model_copy(update=change)
+        assert dataclasses.replace(trained, data=data).space_id != trained.space_id, change
 
 
 @EVERY_STREAM

@@ -105,6 +105,8 @@ def test_where_settings_came_from_is_kept_with_them(toml):
     [
         ("sampler.n_sample=6", r"unknown key 'n_sample' in \[sampler\]; valid: method, n_samples, n_segments, "),
         ("data.size=6", r"unknown key 'size' in \[data\]; valid: max_side_px"),
+        ("data.crop=[0.5, 0, 0.4, 1]", r"\[data\] crop = \[0.5, 0, 0.4, 1\]: .*0 <= top < bottom <= 1"),
+        ("data.crop=[0, 0.5, 1, 1.2]", r"\[data\] crop = \[0, 0.5, 1, 1.2\]: .*0 <= left < right <= 1"),
         ("fusion.C=6", r"unknown key 'C' in \[fusion\]; valid: l2"),
         ("detector.x=6", r"unknown key 'x' in \[detector\]; valid: bottleneck"),
         (f"streams.{STREAM}.widht=6", rf"unknown key 'widht' in \[streams\.{STREAM}\]; valid: .*aggregator_training"),

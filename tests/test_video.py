@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from flow.sampling import motion_lengths
 from store.cache import Cache
 from streams.config import DataConfig, SamplerConfig
 from streams.segments import Absent
-from streams.video import Video, fit, reduce_flow, squash
+from streams.video import Video, fit, part, reduce_flow, squash
 
 
 @pytest.fixture
@@ -108,6 +110,7 @@ def test_motion_is_the_mean_length_of_the_displacements(toy_video, video_of):
         ({}, ("dis_ultrafast", (64, 64), (16, 32))),
         ({"content": "d"}, ("dis_ultrafast", (64, 64), (32, 32))),
         ({"data": DataConfig(max_side_px=32)}, ("dis_ultrafast", (64, 64), (32, 32))),
+        ({"data": DataConfig(max_side_px=64, crop=(0, 0, 1, 0.5))}, ("dis_ultrafast", (64, 64), (32, 32))),
         ({"sampler": SamplerConfig(max_seconds=5)}, ("dis_ultrafast", (64, 64), (32, 32))),
     ],
 )
@@ -149,3 +152,39 @@ def test_what_a_video_lets_go_of_comes_back_when_it_is_asked_for(toy_video, vide
     video.forget()
     assert np.array_equal(video.frames(), first)
     assert decoded == ["v.mp4"] * 2
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "rows", "columns"),
+    [
+        ((288, 360), (0.66, 0.33, 0.86, 0.55), (190, 248), (118, 198)),
+        ((100, 100), (0.1, 0.0, 0.55, 1.0), (10, 55), (0, 100)),
+        ((3, 5), (0.0, 0.5, 1.0, 0.51), (0, 3), (2, 3)),
+    ],
+)
+def test_a_crop_keeps_every_pixel_it_touches(size, crop, rows, columns):
+    assert part(size, crop) == (slice(*rows), slice(*columns))
+
+
+def test_of_a_cropped_video_nothing_else_is_seen(toy_video, video_of):
+    decoded, data = toy_video(10), DataConfig(max_side_px=64, crop=(0.25, 0.5, 0.75, 1.0))
+    inside = dataclasses.replace(decoded, frames=decoded.frames[:, 16:48, 32:].copy())
+    cropped, _ = video_of(decoded, data=data)
+    alone, _ = video_of(inside, content="another")
+    assert np.array_equal(cropped.frames(), inside.frames)
+    assert np.array_equal(cropped.decoded.start_seconds, decoded.start_seconds)
+    assert np.array_equal(cropped.decoded.samples, decoded.samples)
+    np.testing.assert_allclose(cropped.motion, alone.motion)
+    fields = [video.flow("dis_ultrafast", (32, 32), (16, 16)).field for video in (cropped, alone)]
+    assert np.array_equal(*fields)
+
+
+def test_precomputed_flow_is_of_the_whole_picture_and_cropped_with_it(toy_video, video_of, tmp_path):
+    from safetensors.numpy import save_file
+
+    flow = np.random.default_rng(0).normal(size=(4, 2, 20, 40)).astype(np.float32)
+    save_file({"flow": flow}, tmp_path / "v.safetensors")
+    data = DataConfig(max_side_px=64, crop=(0.5, 0.25, 1.0, 0.5))
+    video, _ = video_of(toy_video(5), data=data, flow_from=tmp_path)
+    got = video.flow("dis_ultrafast", (64, 64), (10, 10)).field
+    assert np.abs(got - flow[:, :, 10:, 10:20]).max() <= 1 / 128 + 1e-6

@@ -27,7 +27,9 @@ SHORTEST_EXAMPLE_SAMPLES = (EXAMPLE_FRAMES - 1) * HOP_SAMPLES + WINDOW_SAMPLES  
 _BLOCK_FRAMES = 4096  # so that an hour of sound needs no gigabytes
 
 
-def log_mel(samples: Float[np.ndarray, "samples"], sample_rate: int) -> Float[np.ndarray, "T M"]:
+def log_mel(
+    samples: Float[np.ndarray, "samples"], sample_rate: int, *, log_offset: float = LOG_OFFSET
+) -> Float[np.ndarray, "T M"]:
     """Log-mel energies of mono audio, one row per 10 ms, float64 for float64 samples and float32 for others.
 
     Row t sees samples [160 t, 160 t + 400): nothing is padded, 1 s gives 98 rows.
@@ -35,9 +37,10 @@ def log_mel(samples: Float[np.ndarray, "samples"], sample_rate: int) -> Float[np
     Args:
         samples: amplitude in [-1, 1].
         sample_rate: Hz; only 16000.
+        log_offset: added before the logarithm; 0.01 is VGGish's, 0.001 YAMNet's.
 
     Returns:
-        Natural log of (mel magnitude + 0.01), 64 bands, 125–7500 Hz.
+        Natural log of (mel magnitude + offset), 64 bands, 125–7500 Hz.
 
     Raises:
         ValueError: another sample rate, fewer samples than one window of 25 ms, samples that are not one-dimensional
@@ -63,7 +66,7 @@ def log_mel(samples: Float[np.ndarray, "samples"], sample_rate: int) -> Float[np
     for start in range(0, len(windows), _BLOCK_FRAMES):
         block = slice(start, start + _BLOCK_FRAMES)
         magnitudes = np.abs(np.fft.rfft(windows[block] * taper, N_FFT))  # (T, 257)
-        energies[block] = np.log(magnitudes @ to_mel + dtype(LOG_OFFSET))
+        energies[block] = np.log(magnitudes @ to_mel + dtype(log_offset))
     return energies
 
 

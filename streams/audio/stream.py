@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from pydantic import BaseModel, Field
-from torch import nn
+from pydantic import BaseModel, Field, model_validator
 
-from streams.audio.logmel import HOP_SAMPLES, HOP_SECONDS, N_MELS, SAMPLE_RATE, WINDOW_SAMPLES, log_mel
-from streams.audio.vggish import VGGish
+from streams.audio.encoder import build_encoder
+from streams.audio.logmel import HOP_SAMPLES, HOP_SECONDS, LOG_OFFSET, N_MELS, SAMPLE_RATE, WINDOW_SAMPLES, log_mel
+from streams.audio.yamnet import LOG_OFFSET as YAMNET_LOG_OFFSET
 from streams.config import ENCODE_BATCH_SIZE, AggregatorConfig, AggregatorPhase, EncoderPhase, SamplerConfig
 from streams.segments import Absent, Footage, Segments
-from streams.small_cnn import SegmentClassifier, SmallCNN
 from streams.stream import Encoder
 from streams.video import Video
 
@@ -23,11 +22,15 @@ from streams.video import Video
 class AudioConfig(BaseModel, extra="forbid", frozen=True):
     """Log-mel examples and their CNN (paper, section IV-D)."""
 
-    encoder: Literal["vggish", "small"] = "vggish"
+    encoder: Literal["vggish", "yamnet", "small"] = "vggish"
+    encoder_weights: Path | None = Field(None, description="name or safetensors file of weights; none: from scratch")
     n_frames: int = Field(96, ge=16, description="length of an example, in steps of 10 ms")
     hop_frames: int = Field(96, ge=1, description="from the start of one example to the next, in steps of 10 ms")
     width: float = Field(1.0, gt=0, description="scales the layers of VGGish")
     relu: bool = Field(True, description="ReLU on VGGish's embedding")
+    postprocess: bool = Field(False, description="VGGish's embedding as AudioSet's 8-bit codes, whitened; frozen only")
+    postprocess_weights: Path | None = Field(None, description="name or safetensors file of its PCA: vggish_pca")
+    rounded: bool = Field(False, description="codes are rounded as in torchvggish; TensorFlow truncates")
     widths: tuple[int, ...] = Field((16, 32, 64, 64), description="channels of the 'small' encoder's blocks")
     embedding_dim: int | None = Field(64, description="of the 'small' encoder; none: mean over time and bands")
     encoder_dropout: float = Field(0.0, ge=0, lt=1)
@@ -38,6 +41,22 @@ class AudioConfig(BaseModel, extra="forbid", frozen=True):
     encoder_training: EncoderPhase = EncoderPhase()
     aggregator: AggregatorConfig = AggregatorConfig()
     aggregator_training: AggregatorPhase = AggregatorPhase()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> AudioConfig:
+        if self.postprocess and self.encoder != "vggish":
+            raise ValueError(f"postprocess = true is VGGish's, and the encoder is '{self.encoder}'; set it to false")
+        if self.postprocess and self.encoder_training.mode != "frozen":
+            raise ValueError(
+                "postprocess = true gives 8-bit codes, and no gradient passes them in encoder_training.mode = "
+                f"'{self.encoder_training.mode}'; it must be frozen"
+            )
+        return self
+
+    @property
+    def log_offset(self) -> float:
+        """What the encoder was made for; it stands before the logarithm."""
+        return YAMNET_LOG_OFFSET if self.encoder == "yamnet" else LOG_OFFSET
 
 
 class AudioStream:
@@ -57,7 +76,7 @@ class AudioStream:
         n_needed = (config.n_frames - 1) * HOP_SAMPLES + WINDOW_SAMPLES
         if len(samples) < n_needed:
             raise Absent("audio_too_short")
-        rows = log_mel(samples, SAMPLE_RATE)  # (T, 64)
+        rows = log_mel(samples, SAMPLE_RATE, log_offset=config.log_offset)  # (T, 64)
         start = video.decoded.samples_start_seconds + HOP_SECONDS * np.arange(len(rows))
         return Footage(
             array=rows,
@@ -87,33 +106,21 @@ class AudioStream:
         return torch.from_numpy(np.stack(examples))
 
     def build_encoder(self, config: AudioConfig, n_classes: int) -> Encoder:
-        """VGGish, or a small CNN that learns from less."""
-        network: nn.Module
-        if config.encoder == "vggish":
-            network = VGGish(n_frames=config.n_frames, width=config.width, relu=config.relu)
-        else:
-            network = _OneChannel(
-                SmallCNN(
-                    1,
-                    config.widths,
-                    input_size=(config.n_frames, N_MELS),
-                    embedding_dim=config.embedding_dim,
-                    dropout=config.encoder_dropout,
-                )
-            )
-        return SegmentClassifier(network, network.embedding_dim, n_classes, dropout=config.encoder_dropout)
-
-
-class _OneChannel(nn.Module):
-    """A picture CNN on examples: they get a channel axis."""
-
-    def __init__(self, network: SmallCNN) -> None:
-        super().__init__()
-        self.network = network
-        self.embedding_dim = network.embedding_dim
-
-    def forward(self, examples: Float[torch.Tensor, "B n_frames 64"]) -> Float[torch.Tensor, "B D"]:
-        return self.network(examples[:, None])
+        """VGGish, YAMNet, or a small CNN that learns from less."""
+        return build_encoder(
+            config.encoder,
+            n_classes,
+            weights=config.encoder_weights,
+            n_frames=config.n_frames,
+            width=config.width,
+            relu=config.relu,
+            postprocess=config.postprocess,
+            postprocess_weights=config.postprocess_weights,
+            rounded=config.rounded,
+            widths=config.widths,
+            embedding_dim=config.embedding_dim,
+            dropout=config.encoder_dropout,
+        )
 
 
 def _augment(rows: np.ndarray, config: AudioConfig, generator: np.random.Generator) -> np.ndarray:

@@ -6,6 +6,7 @@ Source: Hershey et al. 2017 (arXiv:1609.09430) as released in tensorflow/models 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
@@ -82,16 +83,48 @@ class VGGish(nn.Module):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
 
+class Postprocess(nn.Module):
+    """A VGGish whose embeddings are AudioSet's codes, as the values in [−2, 2] they stand for: 4 code / 255 − 2.
+
+    Args:
+        network: examples → (B, 128).
+        rounded: see `postprocess`.
+    """
+
+    pca_matrix: Tensor
+    pca_means: Tensor
+
+    def __init__(self, network: nn.Module, *, rounded: bool = False) -> None:
+        super().__init__()
+        self.network = network
+        self.rounded = rounded
+        self.embedding_dim = EMBEDDING_DIM
+        self.register_buffer("pca_matrix", torch.eye(EMBEDDING_DIM))  # in every checkpoint, as the weights are
+        self.register_buffer("pca_means", torch.zeros(EMBEDDING_DIM))
+
+    def forward(self, examples: Float[Tensor, "B T M"]) -> Float[Tensor, "B D"]:
+        embedding = self.network(examples)
+        arrays = (tensor.detach().cpu().numpy() for tensor in (embedding, self.pca_matrix, self.pca_means))
+        codes = torch.from_numpy(postprocess(*arrays, rounded=self.rounded)).to(embedding)
+        return codes * (2 * _QUANTISED_BOUND / 255) - _QUANTISED_BOUND
+
+
 def postprocess(
-    embedding: Float[np.ndarray, "*N D"], pca_matrix: Float[np.ndarray, "D D"], pca_means: Float[np.ndarray, "..."]
+    embedding: Float[np.ndarray, "*N D"],
+    pca_matrix: Float[np.ndarray, "D D"],
+    pca_means: Float[np.ndarray, "..."],
+    *,
+    rounded: bool = False,
 ) -> UInt8[np.ndarray, "*N D"]:
-    """AudioSet's codes: whitened by PCA, clipped to ± 2, 8 bits; truncated as TensorFlow does (torchvggish rounds).
+    """AudioSet's codes: whitened by PCA, clipped to ± 2, 8 bits; truncated as TensorFlow does.
 
     Args:
         embedding: one or more 128-D embeddings.
         pca_matrix: eigenvectors as rows, `pca_eigen_vectors` of VGGish's file.
         pca_means: (128,) or (128, 1), `pca_means` of the same file.
+        rounded: to the nearest code, as torchvggish does.
     """
     whitened = (embedding - pca_means.reshape(-1)) @ pca_matrix.T
     clipped = np.clip(whitened, -_QUANTISED_BOUND, _QUANTISED_BOUND)
-    return ((clipped + _QUANTISED_BOUND) * (255 / (2 * _QUANTISED_BOUND))).astype(np.uint8)
+    codes = (clipped + _QUANTISED_BOUND) * (255 / (2 * _QUANTISED_BOUND))
+    return (np.rint(codes) if rounded else codes).astype(np.uint8)

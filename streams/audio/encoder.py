@@ -1,0 +1,145 @@
+"""CNNs for examples of log-mel energies: VGGish, YAMNet, or a small one that learns from less."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import nn
+
+from streams.audio import yamnet
+from streams.audio.logmel import N_MELS
+from streams.audio.vggish import Postprocess, VGGish
+from streams.audio.yamnet import YAMNet
+from streams.small_cnn import SegmentClassifier, SmallCNN
+
+
+def build_encoder(
+    name: str,
+    n_classes: int,
+    *,
+    weights: Path | None = None,
+    n_frames: int = 96,
+    width: float = 1.0,
+    relu: bool = True,
+    postprocess: bool = False,
+    postprocess_weights: Path | None = None,
+    rounded: bool = False,
+    widths: Sequence[int] = (16, 32, 64, 64),
+    embedding_dim: int | None = None,
+    dropout: float = 0.0,
+) -> SegmentClassifier:
+    """The CNN called `name` with a softmax layer for training.
+
+    Args:
+        name: "small", "vggish" or "yamnet".
+        n_classes: of the softmax layer.
+        weights: safetensors file: torchvggish's parameters, or the constants of YAMNet's TFLite file; None: random.
+        n_frames: rows of 10 ms per example.
+        width: scales the layers of VGGish.
+        relu: VGGish's embedding ends in a ReLU.
+        postprocess: VGGish's embedding becomes AudioSet's 8-bit code.
+        postprocess_weights: safetensors file of its PCA; None: an identity, to be replaced by a checkpoint's.
+        rounded: codes are rounded, not truncated.
+        widths: channels of the blocks of "small".
+        embedding_dim: of "small"; None: mean over time and bands.
+        dropout: before the softmax layer.
+
+    Raises:
+        ValueError: a file that does not fit the CNN, or weights for "small".
+    """
+    network: nn.Module
+    if name == "vggish":
+        network = VGGish(n_frames=n_frames, width=width, relu=relu)
+        if weights is not None:
+            load_torchvggish(network, weights)
+        if postprocess:
+            network = Postprocess(network, rounded=rounded)
+            if postprocess_weights is not None:
+                load_pca(network, postprocess_weights)
+    elif name == "yamnet":
+        network = YAMNet(with_classes=False)
+        if weights is not None:
+            load_yamnet(network, weights)
+    elif weights is not None:
+        raise ValueError(f"encoder 'small' is trained from scratch and takes no weights, not {weights}")
+    else:
+        network = _OneChannel(
+            SmallCNN(1, widths, input_size=(n_frames, N_MELS), embedding_dim=embedding_dim, dropout=dropout)
+        )
+    return SegmentClassifier(network, int(network.embedding_dim), n_classes, dropout=dropout)  # type: ignore[arg-type]
+
+
+def load_torchvggish(network: VGGish, path: Path) -> None:
+    """Loads torchvggish's parameters; PCA that lies beside them in the file (`pproc.…`) is left out.
+
+    Raises:
+        ValueError: the file's tensors are not VGGish's; the first that differ are named.
+    """
+    state = {key: tensor for key, tensor in _read(path).items() if not key.startswith("pproc.")}
+    own = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    found = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    wrong = sorted(key for key in own.keys() | found.keys() if own.get(key) != found.get(key))
+    if wrong:
+        raise ValueError(
+            f"{path} is not a file of torchvggish's parameters for examples of {network.example_shape[0]} rows: "
+            f"{len(wrong)} tensors differ (first: {wrong[0]} is {found.get(wrong[0], 'missing')}, "
+            f"it must be {own.get(wrong[0], 'absent')})"
+        )
+    network.load_state_dict(_tensors(state))
+
+
+def load_pca(network: Postprocess, path: Path) -> None:
+    """Loads `pca_eigen_vectors` (128, 128) and `pca_means` (128,) or (128, 1).
+
+    Raises:
+        ValueError: they are not in the file.
+    """
+    arrays = _read(path)
+    try:
+        matrix, means = arrays["pca_eigen_vectors"], arrays["pca_means"].reshape(-1)
+    except KeyError as error:
+        raise ValueError(f"{path} holds no {error}; VGGish's PCA has pca_eigen_vectors and pca_means") from None
+    network.load_state_dict(_tensors({"pca_matrix": matrix, "pca_means": means}), strict=False)
+
+
+def load_yamnet(network: YAMNet, path: Path) -> None:
+    """Loads the de-quantised constants of YAMNet's TFLite file.
+
+    Raises:
+        ValueError: they are not in the file.
+    """
+    try:
+        state = yamnet.state_from_tflite(_read(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    network.load_state_dict({key: tensor for key, tensor in state.items() if key in network.state_dict()})
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as safetensors weights ({error})") from error
+
+
+def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {key: torch.from_numpy(np.ascontiguousarray(array, np.float32)) for key, array in arrays.items()}
+
+
+class _OneChannel(nn.Module):
+    """A picture CNN on examples: they get a channel axis."""
+
+    def __init__(self, network: SmallCNN) -> None:
+        super().__init__()
+        self.network = network
+        self.embedding_dim = network.embedding_dim
+
+    def forward(self, examples: Float[torch.Tensor, "B n_frames 64"]) -> Float[torch.Tensor, "B D"]:
+        return self.network(examples[:, None])
