@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
+from streams.audio.encoder import build_encoder
+from streams.audio.stream import STREAM, AudioConfig
 from streams.audio.vggish import VGGish, postprocess
 
 PCA_FILE = Path(__file__).parents[2] / "shared" / "weights" / "vggish_pca_params.npz"
@@ -153,3 +156,140 @@ def test_codes_are_clipped_at_2_and_truncated():
 def test_shapes_that_do_not_fit_are_refused_with_their_value(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# ---- weights in torchvggish's layout
+
+
+def small_torchvggish(width: float, n_frames: int) -> dict[str, np.ndarray]:
+    """Random numbers under torchvggish's names; `pproc` is what its later files carry beside the network."""
+    generator = np.random.default_rng(3)
+    shapes = {name: tuple(tensor.shape) for name, tensor in VGGish(width=width, n_frames=n_frames).state_dict().items()}
+    state = {name: (generator.normal(size=shape) * 0.1).astype(np.float32) for name, shape in shapes.items()}
+    state["pproc.pca_eigen_vectors"] = np.eye(128, dtype=np.float32)
+    state["pproc.pca_means"] = np.zeros((128, 1), np.float32)
+    return state
+
+
+def torchvggishs_forward(state: dict[str, np.ndarray], examples: torch.Tensor) -> torch.Tensor:
+    """Its forward written again: NCHW maps, axes 1 and 3 exchanged, then 1 and 2, flattened; ReLU at the end."""
+    weights = {name: torch.from_numpy(array) for name, array in state.items()}
+    maps = examples[:, None]
+    for layer in ("0", "pool", "3", "pool", "6", "8", "pool", "11", "13", "pool"):
+        if layer == "pool":
+            maps = nn.functional.max_pool2d(maps, 2, 2)
+        else:
+            weight, bias = weights[f"features.{layer}.weight"], weights[f"features.{layer}.bias"]
+            maps = nn.functional.conv2d(maps, weight, bias, padding=1).relu()
+    flat = maps.transpose(1, 3).transpose(1, 2).contiguous().view(len(maps), -1)
+    for layer in ("0", "2", "4"):
+        flat = nn.functional.linear(
+            flat, weights[f"embeddings.{layer}.weight"], weights[f"embeddings.{layer}.bias"]
+        ).relu()
+    return flat
+
+
+def saved(path: Path, arrays: dict[str, np.ndarray]) -> Path:
+    from safetensors.numpy import save_file
+
+    save_file(arrays, path)
+    return path
+
+
+@torch.inference_mode()
+def test_a_file_of_torchvggish_gives_torchvggishs_embeddings(tmp_path):
+    state = small_torchvggish(0.125, 96)
+    path = saved(tmp_path / "vggish.safetensors", state)
+    encoder = STREAM.build_encoder(AudioConfig(encoder="vggish", width=0.125, encoder_weights=path), 3).eval()
+    examples = torch.randn(3, 96, 64, generator=torch.Generator().manual_seed(0))
+    expected = torchvggishs_forward(state, examples)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(encoder.embed(examples), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_the_whole_network_is_loaded_from_a_file_of_the_real_shapes(tmp_path):
+    state = {name: array for name, array in small_torchvggish(1.0, 96).items() if not name.startswith("pproc.")}
+    assert sum(array.nbytes for array in state.values()) == 4 * 72_141_184
+    encoder = build_encoder("vggish", 3, weights=saved(tmp_path / "vggish.safetensors", state)).eval()
+    examples = torch.randn(1, 96, 64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(encoder.embed(examples), torchvggishs_forward(state, examples), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("features.8.bias"), r"features\.8\.bias is missing, it must be \(32,\)"),
+        (
+            lambda state: state.update({"embeddings.0.weight": np.zeros((512, 9), np.float32)}),
+            r"embeddings\.0\.weight is \(512, 9\), it must be \(512, 1536\)",
+        ),
+        (lambda state: state.update({"extra": np.zeros(3, np.float32)}), r"extra is \(3,\), it must be absent"),
+    ],
+)
+def test_a_file_that_is_not_torchvggishs_is_refused_by_its_first_tensor(change, message, tmp_path):
+    state = small_torchvggish(0.125, 96)
+    change(state)
+    with pytest.raises(
+        ValueError, match=rf"other\.safetensors is not.*examples of 96 rows: 1 tensors differ.*{message}"
+    ):
+        build_encoder("vggish", 3, width=0.125, weights=saved(tmp_path / "other.safetensors", state))
+
+
+def test_what_is_no_safetensors_file_is_refused_by_its_name(tmp_path):
+    (tmp_path / "no.safetensors").write_bytes(b"PK\x03\x04 pickled")
+    for name in ("vggish", "yamnet"):
+        with pytest.raises(ValueError, match=r"no\.safetensors cannot be read as safetensors weights"):
+            build_encoder(name, 3, width=0.0625, weights=tmp_path / "no.safetensors")
+    with pytest.raises(
+        ValueError, match=r"'small' is trained from scratch and takes no weights, not .*no\.safetensors"
+    ):
+        build_encoder("small", 3, weights=tmp_path / "no.safetensors")
+
+
+# ---- AudioSet's codes
+
+
+def test_rounding_gives_the_nearest_code_as_torchvggish_does(pca):
+    assert postprocess(np.zeros(128), *pca, rounded=True).sum() == 16_885
+    embedding = np.array([-1.99, 0, 0.013, 1.99])
+    assert postprocess(embedding, np.eye(4), np.zeros(4), rounded=True).tolist() == [1, 128, 128, 254]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("rounded", [False, True])
+def test_the_stream_embeds_the_values_that_the_codes_stand_for(pca, tmp_path, rounded):
+    matrix, means = (array.astype(np.float32) for array in pca)
+    path = saved(tmp_path / "pca.safetensors", {"pca_eigen_vectors": matrix, "pca_means": means})
+    plain = {"encoder": "vggish", "width": 0.0625, "n_frames": 16, "encoder_training": {"mode": "frozen"}}
+    torch.manual_seed(0)
+    raw = STREAM.build_encoder(AudioConfig(**plain), 3).eval()
+    torch.manual_seed(0)
+    config = AudioConfig(**plain, postprocess=True, postprocess_weights=path, rounded=rounded)
+    coded = STREAM.build_encoder(config, 3).eval()
+    examples = torch.randn(4, 16, 64)
+    codes = postprocess(raw.embed(examples).numpy(), matrix, means, rounded=rounded)
+    np.testing.assert_allclose(coded.embed(examples).numpy(), codes * (4 / 255) - 2, atol=1e-6)
+    assert {"encoder.pca_matrix", "encoder.pca_means"} <= coded.state_dict().keys()
+
+
+def test_a_file_without_the_pca_is_refused(tmp_path):
+    path = saved(tmp_path / "pca.safetensors", {"pca_means": np.zeros(128, np.float32)})
+    with pytest.raises(ValueError, match=r"pca\.safetensors holds no 'pca_eigen_vectors'"):
+        build_encoder("vggish", 3, width=0.0625, postprocess=True, postprocess_weights=path)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"postprocess": True}, r"no gradient passes them in encoder_training\.mode = 'segments'; it must be frozen"),
+        (
+            {"postprocess": True, "encoder": "yamnet", "encoder_training": {"mode": "frozen"}},
+            r"postprocess = true is VGGish's, and the encoder is 'yamnet'",
+        ),
+    ],
+)
+def test_codes_that_cannot_be_learned_through_are_refused(values, message):
+    with pytest.raises(ValidationError, match=message):
+        AudioConfig(**values)
