@@ -281,7 +281,7 @@ def _rows(
 
 
 def _cut(job: _Job, trained: Sequence[TrainedStream], plan: WindowPlan) -> Iterator[Row]:
-    source, ring, reasons = job.source, Ring(plan), set[str]()
+    source, ring, reasons = job.source, Ring(plan, trained[0].data.crop), set[str]()
     for piece in source.pieces():
         reasons |= set(piece.reasons)
         for window in ring.add(piece):

@@ -14,8 +14,8 @@ from jaxtyping import Float, Float32, UInt8
 
 from flow import estimators
 from media.decode import SAMPLE_RATE, DecodedVideo
-from streams.config import DataConfig, SamplerConfig
-from streams.video import Video, squash
+from streams.config import Crop, DataConfig, SamplerConfig
+from streams.video import Video, part, squash
 
 SEGMENTS_PER_SECOND = 5.0  # the paper's budget, 180 segments for 36 s (Tkachenko 2018, IV-F)
 SCHEMA = 1  # raised by hand when the same video gives other windows
@@ -141,7 +141,7 @@ class Window:
             "",
             decode=lambda *_, **__: decoded,
             cache=None,
-            data=data,
+            data=data.model_copy(update={"crop": None}),  # the ring has done it
             sampler=sampler,
             estimate=estimate,
         )
@@ -154,12 +154,14 @@ class Ring:
 
     Args:
         plan: how it is cut; with windows.
+        crop: the part of every picture that is looked at, as in `[data]`; regions are parts of it.
     """
 
-    def __init__(self, plan: WindowPlan) -> None:
+    def __init__(self, plan: WindowPlan, crop: Crop | None = None) -> None:
         if not plan.seconds:
             raise ValueError("a ring needs windows; the plan says whole videos (0 s)")
         self._plan = plan
+        self._crop = crop or (0.0, 0.0, 1.0, 1.0)
         self._frames: deque[UInt8[np.ndarray, "H W 3"]] = deque()
         self._times: deque[tuple[float, float, bool]] = deque()  # start, stop, suspect
         self._first = 0  # number of the oldest frame
@@ -224,7 +226,8 @@ class Ring:
         ):
             self._times.append((start, stop, suspect))
             if piece.frames is not None:
-                self._frames.append(piece.frames[n])
+                rows, columns = part(piece.frames.shape[1:3], self._crop)
+                self._frames.append(piece.frames[n, rows, columns])
             self._end = max(self._end, stop)
         if piece.samples is not None:
             self._append(piece.samples, piece.samples_start_seconds)

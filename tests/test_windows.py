@@ -12,6 +12,7 @@ from flow import estimators
 from media.decode import DecodedVideo
 from media.reasons import Rejected
 from store.cache import Cache
+from streams.config import DataConfig, SamplerConfig
 from streams.encoding import encode
 from streams.model import pad
 from streams.video import Video, squash
@@ -120,6 +121,19 @@ def test_windows_of_the_stream_are_windows_cut_from_the_whole_bit_for_bit(toy_vi
         assert np.array_equal(flow, whole[rows[0] : rows[-1]])  # across the borders of pieces too
         n += 1
     assert n == 7
+
+
+def test_windows_of_a_cropped_video_are_those_of_the_part_alone(toy_video) -> None:
+    video, crop = toy_video(40), (0.25, 0.5, 0.75, 1.0)
+    part = dataclasses.replace(video, frames=video.frames[:, 16:48, 32:].copy())
+    ring, alone = Ring(PLAN, crop), Ring(PLAN)
+    data, sampler = DataConfig(max_side_px=64, crop=crop), PLAN.sampler(SamplerConfig())
+    pairs = zip([*ring.add(video), *ring.finish()], [*alone.add(part), *alone.finish()], strict=True)
+    for cropped, expected in pairs:
+        seen, right = (w.video("v", Path("v"), Region(), data=data, sampler=sampler) for w in (cropped, expected))
+        assert np.array_equal(seen.frames(), right.frames())
+        assert seen.frames().shape[1:3] == (32, 32)
+    assert np.array_equal(cropped.decoded.samples, expected.decoded.samples)
 
 
 def test_a_ring_holds_no_more_than_a_window_and_a_piece(toy_video) -> None:

@@ -85,6 +85,7 @@ def state_from_tflite(constants: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """
     found: dict[str, Tensor] = {}
     for name, array in constants.items():
+        name = name.split(";")[0]  # TFLite joins the names of what it fused: the first is the array's own
         layer = _LAYER.search(name)
         if layer is None or not np.issubdtype(array.dtype, np.floating) or array.ndim not in (1, 2, 4):
             continue
