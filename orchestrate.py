@@ -23,6 +23,7 @@ COMMANDS = {
     "detect": "Score how abnormal new videos are, and which stream says so.",
     "plan": "Show which moments of a video each stream looks at.",
     "bench": "Measure speed and memory here, against the limits of this machine.",
+    "weights": "Pretrained weights by name: list what there is, get it, take in a file you have.",
     "doctor": "Show versions, decoders and devices, and what to do about what is wrong with them.",
 }
 

@@ -17,7 +17,7 @@ CacheDir = Annotated[
     ),
 ]
 Preset = Annotated[
-    str, typer.Option("--preset", help="Named settings: light (your own videos) or workshop (the demo's).")
+    str, typer.Option("--preset", help="Named settings: light (no download), standard, paper, workshop (the demo's).")
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; overrides the preset key by key.")]
 Set = Annotated[
@@ -49,7 +49,15 @@ Workers = Annotated[
 WeightsDir = Annotated[
     Path | None,
     typer.Option(
-        "--weights-dir", envvar="TRISTREAM_WEIGHTS", help="Folder relative names of weights files are found in."
+        "--weights-dir", envvar="TRISTREAM_WEIGHTS", help="Folder with files of pretrained weights: looked into first."
+    ),
+]
+RandomWeights = Annotated[
+    int | None,
+    typer.Option(
+        "--random-weights",
+        metavar="SEED",
+        help="Random numbers in place of pretrained weights: a rehearsal, whose figures mean nothing.",
     ),
 ]
 Deterministic = Annotated[

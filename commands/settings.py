@@ -6,14 +6,18 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
 import streams
+from commands import pretrained
 from commands.screen import Mistake
 from media.limits import DEFAULT_LIMITS, Limits
 from streams.config import DataConfig, SamplerConfig
+
+if TYPE_CHECKING:
+    from store.weights import Places
 
 PRESETS = Path(__file__).with_name("presets")
 
@@ -68,7 +72,11 @@ SECTIONS: dict[str, type[BaseModel]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings in force, and where they came from."""
+    """All settings in force, and where they came from.
+
+    Attributes:
+        weights: stream → its field → what is known about the pretrained weights there (source, sha256, licence).
+    """
 
     data: DataConfig
     sampler: SamplerConfig
@@ -77,14 +85,18 @@ class Settings:
     detector: DetectorConfig
     limits: LimitsConfig
     source: str
+    weights: Mapping[str, Mapping[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
-        """As stored with every artifact."""
+        """As stored with every artifact; files of weights stand in it by their sha256, not by where they are."""
         parts = {name: getattr(self, name) for name in SECTIONS}
         return {
             "source": self.source,
             **{name: part.model_dump(mode="json") for name, part in parts.items()},
-            "streams": {name: config.model_dump(mode="json") for name, config in self.streams.items()},
+            "streams": {
+                name: config.model_dump(mode="json") | dict(self.weights.get(name, {}))
+                for name, config in self.streams.items()
+            },
         }
 
 
@@ -94,7 +106,8 @@ def load(
     assignments: Sequence[str] = (),
     *,
     stream_names: Sequence[str] = (),
-    weights_dir: Path | None = None,
+    where: Places | None = None,
+    random_weights: int | None = None,
 ) -> Settings:
     """The settings in force.
 
@@ -103,10 +116,11 @@ def load(
         file: the user's TOML file.
         assignments: "section.key=value", values as in TOML; the word none is no value.
         stream_names: streams whose configuration is wanted; loading one imports torch.
-        weights_dir: where relative names of weights files are found.
+        where: places of pretrained weights, and of weights files with a relative path.
+        random_weights: seed of random weights in place of pretrained ones.
 
     Raises:
-        Mistake: an unknown preset, key or value; the message names the valid ones.
+        Mistake: an unknown preset, key or value, with the valid ones named; weights that no place has.
     """
     path = PRESETS / f"{preset}.toml"
     if not path.exists():
@@ -125,18 +139,12 @@ def load(
             raise Mistake(f"unknown section [streams.{name}]; available: {', '.join(streams.names())}")
         _check_section(f"streams.{name}", content)
     parts = {name: _validate(model, merged.get(name, {}), name) for name, model in SECTIONS.items()}
-    configs = {}
+    configs, about = {}, {}
     for name in stream_names:
         values = dict(merged["streams"].get(name, {}))
-        if weights_dir is not None and isinstance(values.get("encoder_weights"), str):
-            values["encoder_weights"] = weights_dir / values["encoder_weights"]
-        if values.get("encoder_weights") is not None and not Path(values["encoder_weights"]).is_file():
-            raise Mistake(
-                f"[streams.{name}] encoder_weights: {values['encoder_weights']} does not exist; name a safetensors "
-                "file, or a folder it lies in with --weights-dir"
-            )
+        values, about[name] = pretrained.resolve(values, f"streams.{name}", where, random_weights)
         configs[name] = _validate(streams.load(name).Config, values, f"streams.{name}")
-    return Settings(**parts, streams=configs, source=source)
+    return Settings(**parts, streams=configs, source=source, weights=about)
 
 
 def limits(file: Path | None, assignments: Sequence[str] = ()) -> Limits:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import streams
-from commands import options, screen, settings
+from commands import options, pretrained, screen, settings
 from commands.workspace import (
     Workspace,
     choose_device,
@@ -49,6 +49,7 @@ def run(
     device: options.Device = "auto",
     workers: options.Workers = options.WORKERS,
     weights_dir: options.WeightsDir = None,
+    random_weights: options.RandomWeights = None,
     deterministic: options.Deterministic = False,
     as_json: options.Json = False,
     force: options.Force = False,
@@ -68,7 +69,10 @@ def run(
     say_links(manifest.root, follow_links)
     rows = [row for row in manifest.rows if row.split in ("train", "val") and row.label]
     classes = _classes(name, rows)
-    chosen = settings.load(preset, config, assignments or (), stream_names=[name], weights_dir=weights_dir)
+    where = pretrained.places(weights_dir, cache)
+    chosen = settings.load(
+        preset, config, assignments or (), stream_names=[name], where=where, random_weights=random_weights
+    )
     return _Training(name, workspace, manifest, rows, classes, chosen, seed=seed, device=device, workers=workers,
                      deterministic=deterministic, as_json=as_json, force=force, flow_from=flow_from,
                      follow_links=follow_links).run()  # fmt: skip
@@ -136,6 +140,8 @@ class _Training:
                     return screen.OK
                 screen.note(f"videos or settings of {self.stream.name} have changed: training anew")
         _say_light(self.chosen.source)
+        weights = self.chosen.weights.get(self.stream.name, {})
+        self._check_weights(weights)
         train_examples, val_examples, n_rejected = self._examples(content)
         if not train_examples or not val_examples:
             return self._nothing_to_learn(bool(train_examples))
@@ -150,6 +156,8 @@ class _Training:
             "n_train": len(train_examples),
             "n_val": len(val_examples),
             "settings": described,
+            "weights": weights,
+            "random_weights": getattr(self.config, "weights_seed", None),
             "flow_from": str(self.flow_from) if self.flow_from and self.stream.needs_pictures else None,
             "seconds": round(time.monotonic() - started, 1),
         }
@@ -171,6 +179,20 @@ class _Training:
         screen.emit({"stream": self.stream.name, "space_id": trained.space_id, "trained": True, **lineage},
                     as_json=self.as_json)  # fmt: skip
         return screen.SOME_REJECTED if n_rejected else screen.OK
+
+    def _check_weights(self, weights: Mapping[str, Any]) -> None:
+        """Finds out before any video is read whether the weights fit the network, and says which they are.
+
+        Raises:
+            ValueError: they do not.
+        """
+        if (seed := getattr(self.config, "weights_seed", None)) is not None:
+            screen.warn(f"{self.stream.name}: {pretrained.random_sentence(seed)}")
+        if weights:
+            self.stream.build_encoder(self.config, len(self.classes))
+        for field, about in weights.items():
+            name = about.get("name") or getattr(self.config, field)
+            screen.note(f"{self.stream.name}: weights {name}, licence {about.get('licence', 'not known')}")
 
     def _examples(self, content: dict[str, str]) -> tuple[list[Example], list[Example], int]:
         """What the stream keeps of every training and validation video that has it."""
@@ -299,6 +321,6 @@ def _say_light(source: str) -> None:
     if source == "preset light":
         screen.note(
             "preset light: small encoders, trained from scratch on your videos, no download. Encoders pretrained on "
-            "large sets usually do better on small ones: streams.spatial.encoder names any CNN of timm, "
-            "encoder_weights its safetensors file."
+            "large sets usually do better on small ones: --preset standard, or streams.spatial.encoder and "
+            "encoder_weights, any CNN of timm (tristream weights list)."
         )

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 RESEARCH_ONLY = re.compile(r"nc\b|non-?commercial|research|apple-amlr|seer-license|nvidia-source", re.IGNORECASE)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+PTLFLOW = "ptlflow:"  # before the name of a network of ptlflow that another library has too
+_NAME = re.compile(r"(ptlflow:)?[A-Za-z0-9][A-Za-z0-9_.-]*")
 _HUB = "https://huggingface.co/{}/resolve/main/model.safetensors"
 
 
@@ -62,7 +63,8 @@ _FLOWNETS = {  # digits of the checkpoints' sha256, from their names
     "flownet2": ("d63b53a7", 650), "flownets": ("98cde14d", 155), "flownetc": ("cc8ac7fd", 157),
     "flownetcs": ("4bdecffa", 311), "flownetcss": ("b42e67d0", 466), "flownetsd": ("c5f3124e", 182),
 }  # fmt: skip
-_FLOWNET_LICENCE = "research only (NVIDIA's FlowNet2 weights)"
+_ALIASES = {"raft": "raft_large"}
+_FLOWNET_LICENCE = "research only (NVIDIA)"
 
 TABLE = {
     weight.name: weight
@@ -87,17 +89,20 @@ TABLE = {
                    n_bytes=megabytes * 1_000_000, library="ptlflow")
             for name, (digits, megabytes) in _FLOWNETS.items()
         ),
-        Weight(name="raft", what="RAFT (torchvision's large), optical flow", file="raft_large_C_T_SKHT_V2-ff5fadd5.pth",
+        Weight(name="raft_large", what="torchvision's RAFT, optical flow", file="raft_large_C_T_SKHT_V2-ff5fadd5.pth",
                sha256="ff5fadd5", licence="bsd-3-clause", n_bytes=21_000_000, library="torchvision"),
+        Weight(name="raft_small", what="torchvision's RAFT, optical flow", file="raft_small_C_T_V2-01064c6d.pth",
+               sha256="01064c6d", licence="bsd-3-clause", n_bytes=4_000_000, library="torchvision"),
     )
 }  # fmt: skip
 
 
 def describe(name: str, *, quick: bool = False) -> Weight:
-    """What `name` stands for: one of the table, a CNN of timm, or a network of ptlflow.
+    """What `name` stands for: one of the table, a network of ptlflow, or a CNN of timm.
 
     Args:
-        name: as users say it; a tag of timm may follow a dot (resnet18.a1_in1k).
+        name: as users say it; a tag of timm may follow a dot (resnet18.a1_in1k), "ptlflow:" may stand before one of
+            its names.
         quick: without asking a library: no address, and of names outside the table nothing but the file's name.
 
     Raises:
@@ -105,6 +110,7 @@ def describe(name: str, *, quick: bool = False) -> Weight:
     """
     if not _NAME.fullmatch(name):
         raise UnknownWeights(f"weights {name!r}: a name has letters, digits, '_', '.', '-' only")
+    name = _ALIASES.get(name, name)
     entry = TABLE.get(name)
     if entry is not None and (quick or not entry.library):
         return entry
@@ -113,7 +119,7 @@ def describe(name: str, *, quick: bool = False) -> Weight:
     if entry is not None:
         ask = {"timm": _of_timm, "torchvision": _of_torchvision, "ptlflow": _of_ptlflow}[entry.library]
         return _joined(entry, ask(name))
-    found = _of_ptlflow(name) or _of_timm(name)
+    found = _of_ptlflow(name) or (None if name.startswith(PTLFLOW) else _of_timm(name))
     if found is None:
         raise UnknownWeights(_unknown(name))
     return found
@@ -162,7 +168,8 @@ def _of_torchvision(name: str) -> Weight | None:
 
     address = {
         "mobilenet_v2": models.MobileNet_V2_Weights.IMAGENET1K_V1.url,
-        "raft": models.optical_flow.Raft_Large_Weights.C_T_SKHT_V2.url,
+        "raft_large": models.optical_flow.Raft_Large_Weights.C_T_SKHT_V2.url,
+        "raft_small": models.optical_flow.Raft_Small_Weights.C_T_V2.url,
     }[name]
     return replace(TABLE[name], address=address)
 
@@ -177,10 +184,11 @@ def _of_ptlflow(name: str) -> Weight | None:
             file = address.rpartition("/")[2]
             stem, _, digits = file.removesuffix(".ckpt").rpartition("-")
             network, _, trained_on = stem.rpartition("-")
-            if network == name and trained_on == ("things" if "things" in checkpoints else next(iter(checkpoints))):
+            usual = "things" if "things" in checkpoints else next(iter(checkpoints))
+            if network == name.removeprefix(PTLFLOW) and trained_on == usual:
                 return Weight(
                     name=name,
-                    what=f"ptlflow's {name}, trained on {trained_on}, optical flow",
+                    what=f"ptlflow's {network}, trained on {trained_on}, optical flow",
                     file=file,
                     sha256=digits,
                     licence="not stated by ptlflow",

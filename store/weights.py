@@ -22,6 +22,7 @@ from store.catalogue import Weight, describe
 from store.downloading import DownloadFailed, Progress, download
 from store.importing import ImportRefused, sha256_of, to_safetensors
 
+READY = "yes, checked"
 Say = Callable[[str], None]
 
 
@@ -98,13 +99,26 @@ def get(
     return _from_address(weight, where, tried, say, progress)
 
 
-def find(name: str, *, where: Places | None = None) -> Path | None:
-    """As `get`, without the network and without importing anything: None where the weights are not ready for use."""
+def state(name: str, *, where: Places | None = None) -> tuple[str, Path | None]:
+    """Whether weights are here, and the file: READY, "file, not checked yet", "corrupt" or "missing"; no network."""
     weight, where = describe(name, quick=True), where or places()
+    wrong: list[str] = []
     for folder in (where.weights_dir, where.cache):
-        if folder is not None and _is_whole(folder, weight, []):
-            return _stored(folder, name)
-    return None
+        if folder is not None and _is_whole(folder, weight, wrong):
+            return READY, _stored(folder, weight.name)
+    if wrong:
+        return "corrupt", _stored(where.cache, weight.name)
+    for file in _candidates(where.weights_dir, weight):
+        if file.is_file():
+            return "file, not checked yet", file
+    return "missing", None
+
+
+def _candidates(folder: Path | None, weight: Weight) -> list[Path]:
+    """How the file of these weights may be called in a folder."""
+    if folder is None:
+        return []
+    return [folder / name for name in dict.fromkeys((weight.file, _stored(folder, weight.name).name))]
 
 
 def about(path: Path) -> dict[str, Any]:
@@ -159,7 +173,7 @@ def _check_licence(weight: Weight, where: Places, accept: bool) -> None:
 
 
 def _stored(folder: Path, name: str) -> Path:
-    return folder / f"{name}.safetensors"
+    return folder / f"{name.replace(':', '-')}.safetensors"
 
 
 def _is_whole(folder: Path, weight: Weight, tried: list[str]) -> bool:
@@ -189,8 +203,8 @@ def _in_folder(weight: Weight, where: Places, tried: list[str], say: Say | None)
         return None
     if _is_whole(folder, weight, tried):
         return _stored(folder, weight.name)
-    candidates = dict.fromkeys((weight.file, f"{weight.name}.safetensors"))
-    there = [folder / name for name in candidates if (folder / name).is_file()]
+    candidates = _candidates(folder, weight)
+    there = [file for file in candidates if file.is_file()]
     for file in there:
         found = sha256_of(file)
         if not found.startswith(weight.sha256):
@@ -201,7 +215,7 @@ def _in_folder(weight: Weight, where: Places, tried: list[str], say: Say | None)
             return stored
         return _take(weight, file, found, str(file), where, say)
     if not there:
-        tried.append(f"--weights-dir {folder}: holds no {' and no '.join(candidates)}")
+        tried.append(f"--weights-dir {folder}: holds no {' and no '.join(file.name for file in candidates)}")
     return None
 
 

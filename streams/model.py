@@ -119,7 +119,7 @@ class TrainedStream:
 
 def build_model(stream: Stream, config: Any, n_classes: int) -> StreamModel:
     """A new model as `config` says, with random weights (or the encoder's from the file `config` names)."""
-    encoder = stream.build_encoder(config, n_classes)
+    encoder = _build_encoder(stream, config, n_classes)
     parts = config.aggregator
     built = aggregator.build(
         parts.kind,
@@ -131,6 +131,15 @@ def build_model(stream: Stream, config: Any, n_classes: int) -> StreamModel:
     )
     model = StreamModel(encoder, built, n_classes, dropout=parts.dropout)
     return model.to(memory_format=torch.channels_last)  # half the time of a convolution on a CPU
+
+
+def _build_encoder(stream: Stream, config: Any, n_classes: int) -> Encoder:
+    seed = getattr(config, "weights_seed", None)
+    if seed is None:
+        return stream.build_encoder(config, n_classes)
+    with torch.random.fork_rng(devices=[]):  # in place of pretrained weights: the same for every seed of a training
+        torch.manual_seed(seed)
+        return stream.build_encoder(config, n_classes)
 
 
 def weights_sha256(module: nn.Module) -> str:

@@ -109,6 +109,15 @@ def untrained(workshop_settings):
 
 
 @pytest.fixture
+def no_network(monkeypatch):
+    """Every way out leads to a port of this machine where nobody listens."""
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+
+
+@pytest.fixture
 def make_videos(workshop_settings):
     """(video_id → DecodedVideo or an error, cache, …) → Videos and the list of paths that were decoded."""
     import hashlib

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import hashlib
+
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import streams
 from commands import settings
@@ -172,24 +176,54 @@ def test_an_unknown_preset_is_refused_with_those_there_are():
         settings.load("heavy")
 
 
-def test_relative_weights_are_looked_for_in_the_weights_folder(tmp_path):
-    having = [name for name in streams.names() if "encoder_weights" in streams.load(name).Config.model_fields]
-    (tmp_path / "net.safetensors").touch()
+def having_weights():
+    return [name for name in streams.names() if "encoder_weights" in streams.load(name).Config.model_fields]
+
+
+def load_with_weights(name, value, where, **kwargs):
+    from store import weights
+
+    chosen = [f"streams.{name}.encoder_weights={value}"]
+    return settings.load("light", None, chosen, stream_names=[name], where=weights.Places(where, where), **kwargs)
+
+
+def test_a_file_of_weights_with_a_relative_path_is_looked_for_in_the_weights_folder(tmp_path):
+    save_file({"a": np.zeros(1)}, tmp_path / "net.safetensors")
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "net.safetensors").touch()
-    for name in having:
-        chosen = [f"streams.{name}.encoder_weights=net.safetensors"]
-        found = settings.load("light", None, chosen, stream_names=[name], weights_dir=tmp_path).streams[name]
-        assert found.encoder_weights == tmp_path / "net.safetensors"
-        absolute = [f"streams.{name}.encoder_weights={tmp_path}/elsewhere/net.safetensors"]
-        found = settings.load("light", None, absolute, stream_names=[name], weights_dir=tmp_path).streams[name]
-        assert found.encoder_weights == tmp_path / "elsewhere" / "net.safetensors"
+    save_file({"b": np.zeros(1)}, tmp_path / "elsewhere" / "net.safetensors")
+    (tmp_path / "net.pth").touch()
+    for name in having_weights():
+        found = load_with_weights(name, "net.safetensors", tmp_path)
+        assert found.streams[name].encoder_weights == tmp_path / "net.safetensors"
+        elsewhere = tmp_path / "elsewhere" / "net.safetensors"
+        found = load_with_weights(name, elsewhere, tmp_path)
+        assert found.streams[name].encoder_weights == elsewhere
+        sha256 = hashlib.sha256(elsewhere.read_bytes()).hexdigest()
+        described = found.to_json()["streams"][name]["encoder_weights"]
+        assert described == {"sha256": sha256}, "where it lies does not matter"
         with pytest.raises(Mistake, match=r"encoder_weights: .*missing\.safetensors does not exist"):
-            settings.load("light", None, [f"streams.{name}.encoder_weights=missing.safetensors"], stream_names=[name],
-                          weights_dir=tmp_path)  # fmt: skip
-        none = [f"streams.{name}.encoder_weights=none"]
-        found = settings.load("light", None, none, stream_names=[name], weights_dir=tmp_path).streams[name]
-        assert found.encoder_weights is None
+            load_with_weights(name, "missing.safetensors", tmp_path)
+        with pytest.raises(Mistake, match=r"net\.pth is not a safetensors file; .*weights add .*net\.pth --as NAME"):
+            load_with_weights(name, "net.pth", tmp_path)
+        assert load_with_weights(name, "none", tmp_path).streams[name].encoder_weights is None
+
+
+def test_weights_that_no_place_has_are_a_mistake_that_names_the_section_and_the_ways_out(tmp_path, no_network):
+    for name in having_weights():
+        with pytest.raises(Mistake, match=rf"^\[streams\.{name}\] encoder_weights: weights 'vggish' ") as caught:
+            load_with_weights(name, "vggish", tmp_path)
+        for words in (f"--weights-dir {tmp_path}: holds no vggish-10086976.pth", "https://github.com/harritaylor",
+                      "weights add FILE --as vggish", "--preset light"):  # fmt: skip
+            assert words in str(caught.value)
+
+
+def test_random_weights_take_the_place_of_pretrained_ones_and_it_is_said_everywhere(tmp_path):
+    for name in having_weights():
+        chosen = load_with_weights(name, "vggish", tmp_path, random_weights=7)
+        assert (chosen.streams[name].encoder_weights, chosen.streams[name].weights_seed) == (None, 7)
+        assert chosen.to_json()["streams"][name]["weights_seed"] == 7
+        plain = load_with_weights(name, "none", tmp_path, random_weights=7)
+        assert plain.streams[name].weights_seed is None, "nothing pretrained was to be replaced"
 
 
 def test_settings_without_streams_do_not_import_torch():

@@ -24,6 +24,7 @@ class AudioConfig(BaseModel, extra="forbid", frozen=True):
 
     encoder: Literal["vggish", "yamnet", "small"] = "vggish"
     encoder_weights: Path | None = Field(None, description="name or safetensors file of weights; none: from scratch")
+    weights_seed: int | None = Field(None, description="of random weights in their place (--random-weights)")
     n_frames: int = Field(96, ge=16, description="length of an example, in steps of 10 ms")
     hop_frames: int = Field(96, ge=1, description="from the start of one example to the next, in steps of 10 ms")
     width: float = Field(1.0, gt=0, description="scales the layers of VGGish")

@@ -22,7 +22,8 @@ class SpatialConfig(BaseModel, extra="forbid", frozen=True):
     """Pictures and their CNN."""
 
     encoder: str = Field("small", description="'small', or the name of any 2-D CNN of timm")
-    encoder_weights: Path | None = Field(None, description="local safetensors file for a timm CNN; none: from scratch")
+    encoder_weights: Path | None = Field(None, description="name of weights, or a safetensors file; none: from scratch")
+    weights_seed: int | None = Field(None, description="of random weights in their place (--random-weights)")
     widths: tuple[int, ...] = Field((16, 32, 64, 64), description="channels of the 'small' encoder's blocks")
     embedding_dim: int | None = Field(None, description="of the 'small' encoder; none: mean over space")
     input_size: tuple[int, int] = Field((96, 96), description="height and width pictures are squashed to, px")
