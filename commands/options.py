@@ -17,7 +17,7 @@ CacheDir = Annotated[
     ),
 ]
 Preset = Annotated[
-    str, typer.Option("--preset", help="Named settings: light (no download), standard, paper, workshop (the demo's).")
+    str, typer.Option("--preset", help="light (no download), standard, paper, lips (talking faces), workshop (demo).")
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; overrides the preset key by key.")]
 Set = Annotated[

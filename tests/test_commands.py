@@ -209,7 +209,7 @@ def test_a_moved_file_and_a_new_one_join_without_training(line: Line, videos: Pa
         (["embed"], "runs/default/videos.csv does not exist; make it first: tristream index"),
         (["index"], "--data is missing"),
         (["index", "--data", "nowhere"], "--data nowhere is not a folder"),
-        (["fuse", "--preset", "heavy"], "unknown preset 'heavy'; available: light, workshop"),
+        (["fuse", "--preset", "heavy"], "unknown preset 'heavy'; available: light, "),
         (["fuse", "--set", "fusion.C=1"], "unknown key 'C' in [fusion]; valid: l2, reading"),
         (["fuse", "--set", "fusion"], "--set fusion is not KEY=VALUE"),
         (["predict", "x.mp4"], "fusion/svm.json does not exist; make it first: tristream fuse"),
