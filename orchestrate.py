@@ -24,6 +24,7 @@ COMMANDS = {
     "plan": "Show which moments of a video each stream looks at.",
     "bench": "Measure speed and memory here, against the limits of this machine.",
     "weights": "Pretrained weights by name: list what there is, get it, take in a file you have.",
+    "cache": "Show what the cache takes, or make it smaller.",
     "doctor": "Show versions, decoders and devices, and what to do about what is wrong with them.",
 }
 

@@ -44,6 +44,7 @@ def run(
     cache: options.CacheDir = options.CACHE,
     stream_list: options.Streams = None,
     flow_from: options.FlowFrom = None,
+    no_flow_cache: options.NoFlowCache = False,
     config: options.LimitsFile = None,
     assignments: options.SetLimit = None,
     follow_links: options.FollowLinks = False,
@@ -63,7 +64,7 @@ def run(
     """
     if retry not in (None, "failed"):
         raise screen.Mistake(f"--retry {retry} is unknown; it can be: failed")
-    workspace = Workspace(run, cache)
+    workspace = Workspace(run, cache, keeps_flow=not no_flow_cache)
     workspace.check_writable()
     limits = settings.limits(config, assignments or ())
     manifest = workspace.manifest(data)

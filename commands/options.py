@@ -16,6 +16,10 @@ CacheDir = Annotated[
         "--cache", envvar="TRISTREAM_CACHE", help="Folder for what need not be computed twice; shared between runs."
     ),
 ]
+NoFlowCache = Annotated[
+    bool,
+    typer.Option("--no-flow-cache", help="Keep no optical flow, the largest part of the cache: for small disks."),
+]
 Preset = Annotated[
     str, typer.Option("--preset", help="light (no download), standard, paper, lips (talking faces), workshop (demo).")
 ]

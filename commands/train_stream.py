@@ -40,6 +40,7 @@ def run(
         Path | None, typer.Option("--from", metavar="RUN", help="Take the trained stream of another run instead.")
     ] = None,
     flow_from: options.FlowFrom = None,
+    no_flow_cache: options.NoFlowCache = False,
     follow_links: options.FollowLinks = False,
     cache: options.CacheDir = options.CACHE,
     preset: options.Preset = "light",
@@ -61,7 +62,7 @@ def run(
     """
     if name not in streams.names():
         raise screen.Mistake(f"unknown stream '{name}'; available: {', '.join(streams.names())}")
-    workspace = Workspace(run, cache)
+    workspace = Workspace(run, cache, keeps_flow=not no_flow_cache)
     workspace.check_writable()
     if from_run is not None:
         return _take(name, Workspace(from_run, cache), workspace, as_json)

@@ -17,7 +17,7 @@ from media.limits import DEFAULT_LIMITS, Limits
 from media.manifest import Manifest, VideoRow, content_id, read_manifest
 from media.reasons import Rejected
 from store.atomic import write_bytes
-from store.cache import Cache
+from store.cache import KINDS, Cache
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +35,7 @@ class Workspace:
 
     run: Path
     cache_dir: Path
+    keeps_flow: bool = True
 
     @property
     def manifest_path(self) -> Path:
@@ -65,7 +66,9 @@ class Workspace:
         return read_manifest(self.manifest_path, root=data)
 
     def cache(self) -> Cache:
-        return Cache(self.cache_dir, report=warn)
+        """What need not be computed twice; a corrupt entry is named on stderr."""
+        written = [kind for kind in KINDS if self.keeps_flow or kind != "flow"]
+        return Cache(self.cache_dir, report=warn, written=written)
 
     def check_writable(self, *folders: Path) -> None:
         """Finds out before any work whether results could be kept; in the run and the cache where none is named.

@@ -2,36 +2,61 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import struct
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+import mmap
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from store.atomic import write_bytes
+from store import entry
+from store.atomic import TEMPORARY, write_bytes
 from store.lineage import digest
 
 KINDS = ("plan", "motion", "flow", "segments")
+MAP_BYTES = 4 << 20  # larger entries are mapped, not read; smaller ones are many, and a process may map only 65,530
+USE_SECONDS = 60.0  # how exactly the time of the last use is kept
+LEFT_BEHIND_SECONDS = 3600.0  # a temporary file that nobody has written to for so long belongs to no process any more
+
+
+@dataclass(frozen=True)
+class Use:
+    """What one kind of entries takes.
+
+    Attributes:
+        n_entries: how many there are.
+        n_bytes: of all of them.
+        oldest_use: seconds since the epoch; None without entries.
+    """
+
+    n_entries: int
+    n_bytes: int
+    oldest_use: float | None
 
 
 class Cache:
     """A folder of entries `kind/<2 hex>/<key>`, each one safetensors file that carries its own sha256.
 
     Every file in the folder is an entry; there are no lock or side files. Two processes that miss the same entry both
-    compute it and write the same bytes; the later rename wins.
+    compute it and write the same bytes; the later rename wins. The time of a file is that of its last use.
 
     Args:
         root: the folder; made when the first entry is written.
         report: called with one sentence when an entry is found corrupt (it is removed, and recomputed by the caller).
+        written: kinds that are written; the others are read where they are there.
     """
 
-    def __init__(self, root: Path, *, report: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, root: Path, *, report: Callable[[str], None] | None = None, written: Collection[str] = KINDS
+    ) -> None:
         self.root = root
         self._report = report or (lambda sentence: None)
-        self._verified: set[Path] = set()
+        self._written = frozenset(written)
+        self._verified: set[tuple[Path, int]] = set()  # with the file's number: another process may have put it anew
 
     def key(self, **what: Any) -> str:
         """The key of what went in: sha256 of the canonical JSON of the arguments."""
@@ -44,57 +69,75 @@ class Cache:
         return self.root / kind / key[:2] / key
 
     def get(self, kind: str, key: str) -> dict[str, np.ndarray] | None:
-        """The arrays of an entry, or None where there is none or it was corrupt (then it is gone now)."""
+        """The arrays of an entry, or None where there is none or it was corrupt (then it is gone now).
+
+        Its checksum is verified once per process. The arrays of a large entry are mapped, and read-only: they cost no
+        memory, and stay valid when the entry is removed.
+        """
         path = self.path(kind, key)
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                found = os.fstat(file.fileno())
+                mapped = found.st_size >= MAP_BYTES
+                data = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if mapped else bytearray(file.read())
         except FileNotFoundError:
             return None
-        arrays = _unpack(data, verify=path not in self._verified)
+        known = (path, found.st_ino)
+        arrays = entry.unpack(data, verify=known not in self._verified)
         if arrays is None:
             self._report(f"cache entry is corrupt, removed and recomputed: {path}")
             path.unlink(missing_ok=True)
             return None
-        self._verified.add(path)
+        self._verified.add(known)
+        if abs(time.time() - found.st_mtime) > USE_SECONDS:
+            with contextlib.suppress(OSError):  # gone since, or the cache is read-only: nothing depends on it
+                os.utime(path)
         return arrays
 
     def put(self, kind: str, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Writes an entry, whole or not at all."""
-        write_bytes(self.path(kind, key), _pack(arrays))
+        path = self.path(kind, key)
+        if kind in self._written:
+            write_bytes(path, entry.pack(arrays))
 
     def entries(self) -> Iterator[tuple[str, Path]]:
         """Every entry as (kind, path)."""
         for kind in KINDS:
             for path in sorted((self.root / kind).glob("??/*")):
-                if not path.name.startswith(".tmp-"):
+                if not path.name.startswith(TEMPORARY):
                     yield kind, path
 
+    def info(self) -> dict[str, Use]:
+        """What each kind of entries takes now."""
+        sizes: dict[str, list[os.stat_result]] = {kind: [] for kind in KINDS}
+        for kind, _, found in self._found():
+            sizes[kind].append(found)
+        return {
+            kind: Use(len(all_), sum(f.st_size for f in all_), min((f.st_mtime for f in all_), default=None))
+            for kind, all_ in sizes.items()
+        }
 
-def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
-    """sha256 over names, dtypes, shapes and bytes: a flipped bit anywhere, header included, is seen."""
-    sha = hashlib.sha256()
-    for name in sorted(arrays):
-        array = arrays[name]
-        sha.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        sha.update(np.ascontiguousarray(array).data if array.size else b"")
-    return sha.hexdigest()
+    def prune(self, max_bytes: int) -> Use:
+        """Removes the entries that were used longest ago until the others take at most `max_bytes`; says what is gone.
 
+        Other processes may go on: what they have read stays theirs, what they miss they compute again. Removed too is
+        what killed processes have left half-written.
+        """
+        entries = sorted(self._found(), key=lambda each: (each[2].st_mtime, each[1]))
+        surplus = sum(found.st_size for _, _, found in entries) - max_bytes
+        n_entries = n_bytes = 0
+        for _, path, found in entries:
+            if surplus - n_bytes <= 0:
+                break
+            path.unlink(missing_ok=True)
+            n_entries, n_bytes = n_entries + 1, n_bytes + found.st_size
+        for path in self.root.glob(f"*/??/{TEMPORARY}*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > LEFT_BEHIND_SECONDS:
+                    path.unlink()
+        return Use(n_entries, n_bytes, entries[0][2].st_mtime if n_entries else None)
 
-def _pack(arrays: Mapping[str, np.ndarray]) -> bytes:
-    from safetensors.numpy import save
-
-    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    return save(arrays, metadata={"sha256": _checksum(arrays)})
-
-
-def _unpack(data: bytes, *, verify: bool) -> dict[str, np.ndarray] | None:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        arrays = load(data)
-        (n_header,) = struct.unpack("<Q", data[:8])
-        expected = json.loads(data[8 : 8 + n_header])["__metadata__"]["sha256"]
-    except (SafetensorError, ValueError, KeyError, TypeError, struct.error):
-        return None
-    return arrays if not verify or _checksum(arrays) == expected else None
+    def _found(self) -> Iterator[tuple[str, Path, os.stat_result]]:
+        for kind, path in self.entries():
+            with contextlib.suppress(FileNotFoundError):  # another process has pruned it
+                yield kind, path, path.stat()

@@ -109,7 +109,7 @@ def test_the_imports_were_found_at_all():
     assert ("streams.extraction", "streams.model", True) in by_hand
     assert ("streams.model", "streams.aggregator", True) in by_hand  # from streams import aggregator
     assert ("streams.stream", "torch", False) in by_hand  # for the type checker alone
-    assert ("store.cache", "safetensors.numpy", False) in by_hand  # in a function
+    assert ("store.entry", "safetensors.numpy", False) in by_hand  # in a function
 
 
 def test_every_import_follows_an_arrow():

@@ -157,7 +157,7 @@ def test_an_entry_can_be_put_again_after_it_was_corrupt(cache):
 def test_the_sum_is_checked_once_per_process_and_entry(cache, monkeypatch):
     cache.put("segments", "ab12", ENTRY)
     cache.get("segments", "ab12")
-    monkeypatch.setattr("store.cache._checksum", lambda arrays: pytest.fail("checked twice"))
+    monkeypatch.setattr("store.entry.checksum", lambda arrays: pytest.fail("checked twice"))
     assert cache.get("segments", "ab12") is not None
 
 
@@ -199,3 +199,206 @@ def test_two_processes_write_the_same_entries_and_nobody_reads_half_of_one(cache
         assert (writer.returncode, errors) == (0, "")
     assert said == []
     assert len(files(cache.root)) == 5
+
+
+# ---- reading without copying
+
+
+def test_an_entry_is_a_safetensors_file_that_others_can_read(cache):
+    from safetensors.numpy import load_file
+
+    cache.put("segments", "ab12", ENTRY)
+    found = load_file(cache.path("segments", "ab12"))
+    assert {name: array.tobytes() for name, array in found.items()} == {n: a.tobytes() for n, a in ENTRY.items()}
+
+
+def test_a_large_entry_is_mapped_and_outlives_its_file(cache, monkeypatch):
+    import mmap
+
+    monkeypatch.setattr("store.cache.MAP_BYTES", 1)
+    cache.put("flow", "ab12", ENTRY)
+    found = cache.get("flow", "ab12")
+    base = found["embedding"]
+    while isinstance(base, np.ndarray):
+        base = base.base
+    assert isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap)
+    cache.path("flow", "ab12").unlink()
+    for name, array in ENTRY.items():
+        assert np.array_equal(found[name], array), name
+    with pytest.raises(ValueError, match="read-only"):
+        found["embedding"][0] = 0
+
+
+def test_a_large_entry_that_is_corrupt_is_found_too(cache, said, monkeypatch):
+    monkeypatch.setattr("store.cache.MAP_BYTES", 1)
+    cache.put("flow", "ab12", ENTRY)
+    path = cache.path("flow", "ab12")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert cache.get("flow", "ab12") is None
+    assert len(said) == 1
+    assert not path.exists()
+
+
+def test_an_entry_that_another_process_has_put_anew_is_verified_again(cache, said):
+    cache.put("flow", "ab12", ENTRY)
+    cache.get("flow", "ab12")
+    cache.put("flow", "ab12", ENTRY)
+    path = cache.path("flow", "ab12")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert cache.get("flow", "ab12") is None
+    assert len(said) == 1
+
+
+LYING = {
+    "more bytes than there are": {"dtype": "F32", "shape": [1 << 20, 1 << 20], "data_offsets": [0, 4 << 40]},
+    "a negative size": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]},
+    "bytes left over": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+    "a hole before it": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]},
+    "an unknown type": {"dtype": "F4", "shape": [2], "data_offsets": [0, 8]},
+    "one key too many": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], "more": 1},
+    "no object": [],
+}
+
+
+@pytest.mark.parametrize("lie", LYING)
+def test_a_header_that_lies_is_corrupt(cache, said, lie):
+    import json
+    import struct
+
+    header = json.dumps({"__metadata__": {"sha256": "0" * 64}, "w": LYING[lie]}).encode()
+    write_bytes(cache.path("flow", "ab12"), struct.pack("<Q", len(header)) + header + bytes(8))
+    assert cache.get("flow", "ab12") is None
+    assert len(said) == 1
+
+
+# ---- what a killed process leaves, and what it takes to make the cache smaller
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from store.atomic import replace_file
+with replace_file(Path(sys.argv[1])) as handle:
+    handle.write(b"half")
+    handle.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="files without a name are Linux's")
+def test_a_process_killed_while_it_writes_leaves_nothing(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "a.bin")], cwd=HOME, check=False)
+    assert files(tmp_path) == []
+
+
+def test_where_every_file_needs_a_name_writing_works_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("store.atomic._nameless", lambda folder: None)
+    write_bytes(tmp_path / "a.bin", b"whole")
+    assert (tmp_path / "a.bin").read_bytes() == b"whole"
+    assert (tmp_path / "a.bin").stat().st_mode & 0o777 == 0o644
+    with pytest.raises(ValueError, match="no"), replace_file(tmp_path / "a.bin") as handle:  # noqa: PT012
+        handle.write(b"new")
+        raise ValueError("no")
+    assert files(tmp_path) == ["a.bin"]
+    assert (tmp_path / "a.bin").read_bytes() == b"whole"
+
+
+def used(cache: Cache, **seconds_ago: float) -> int:
+    """Entries of equal size used so long ago; returns that size."""
+    import time
+
+    for key, age in seconds_ago.items():
+        cache.put("flow", key, {"a": np.zeros(100)})
+        os.utime(cache.path("flow", key), (time.time() - age,) * 2)
+    return cache.path("flow", key).stat().st_size
+
+
+def test_what_was_used_longest_ago_goes_first(cache):
+    size = used(cache, new=10, old=9000, older=20_000, oldest=90_000)
+    assert cache.info()["flow"].n_bytes == 4 * size
+    gone = cache.prune(2 * size)
+    assert (gone.n_entries, gone.n_bytes) == (2, 2 * size)
+    assert files(cache.root) == ["new", "old"]
+    assert cache.prune(2 * size).n_entries == 0
+    assert cache.prune(2 * size - 1).n_entries == 1
+    assert files(cache.root) == ["new"]
+    cache.prune(0)
+    assert files(cache.root) == []
+
+
+def test_reading_an_entry_is_using_it(cache):
+    size = used(cache, read=90_000, unread=9000)
+    assert cache.get("flow", "read") is not None
+    cache.prune(size)
+    assert files(cache.root) == ["read"]
+
+
+def test_half_written_files_of_dead_processes_are_pruned_and_those_of_live_ones_are_not(cache):
+    used(cache, ab12=10)
+    folder = cache.path("flow", "ab12").parent
+    for name in (".tmp-dead", ".tmp-alive"):
+        (folder / name).write_bytes(b"half")
+    os.utime(folder / ".tmp-dead", (0, 0))
+    cache.prune(1 << 30)
+    assert files(cache.root) == [".tmp-alive", "ab12"]
+
+
+def test_pruning_beside_processes_that_read_and_write_disturbs_nobody(cache):
+    bears_misses = WRITER.replace("found = ", "found = {'a': np.array(number)}; _ = ")
+    command = [sys.executable, "-c", bears_misses, str(cache.root)]
+    writer = subprocess.Popen(command, cwd=HOME, stderr=subprocess.PIPE, text=True)
+    while writer.poll() is None:
+        cache.prune(0)
+    assert (writer.returncode, writer.communicate()[1]) == (0, "")
+
+
+def test_kinds_that_are_not_written_are_still_read(cache):
+    cache.put("flow", "ab12", ENTRY)
+    without = Cache(cache.root, written=("motion", "segments"))
+    without.put("flow", "cd34", ENTRY)
+    without.put("motion", "cd34", ENTRY)
+    assert files(cache.root) == ["ab12", "cd34"]
+    assert without.get("flow", "ab12") is not None
+    assert without.get("flow", "cd34") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [("10GB", 10**10), ("10 gb", 10**10), ("2GiB", 2 << 30), ("1.5M", 1_500_000), ("0", 0), ("3kB", 3000)],
+)
+def test_sizes_as_people_write_them(text, n_bytes):
+    from commands.cache import bytes_of
+
+    assert bytes_of(text) == n_bytes
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "ten", "10iB", "10 PB", "1e9", "nan"])
+def test_what_is_no_size_is_refused(text):
+    from commands.cache import bytes_of
+    from commands.screen import Mistake
+
+    with pytest.raises(Mistake, match=f"--max-size {text} is no size; it must be like 10GB"):
+        bytes_of(text)
+
+
+def test_the_cache_command_says_what_there_is_and_what_is_gone(cache, capsys):
+    import json
+
+    import typer
+
+    from commands import cache as command
+
+    size = used(cache, new=10, old=9000)
+    for part, given in ((command.info, [cache.root]), (command.prune, ["500", cache.root])):
+        with pytest.raises(typer.Exit) as stopped:
+            part(*given, as_json=True)
+        assert stopped.value.exit_code == 0
+    first, second = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert first["kinds"]["flow"] == {"n_entries": 2, "n_bytes": 2 * size}
+    assert (second["removed_entries"], second["n_bytes"]) == (2, 0)
+    with pytest.raises(typer.Exit) as stopped:
+        command.info(cache.root / "none")
+    assert stopped.value.exit_code == 2
