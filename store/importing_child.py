@@ -20,7 +20,7 @@ from typing import Any
 
 REFUSED = 3
 Tensors = dict[str, Any]
-Read = Callable[[bytes], tuple[Tensors, dict[str, str]]]
+Read = Callable[[bytes], bytes]  # a file in its own format → the same as safetensors
 Write = Callable[[Tensors, dict[str, str]], bytes]
 
 
@@ -32,14 +32,12 @@ def main() -> None:
     kind, max_bytes = sys.argv[1], int(sys.argv[2])
     warnings.simplefilter("ignore")
     try:
-        read, write = READERS[kind](), _numpy_writer() if kind in ("npz", "tflite") else _torch_writer()
+        read = READERS[kind]()
         data = sys.stdin.buffer.read(max_bytes + 1)
         _take_rights_away(max_bytes)
         if len(data) > max_bytes:
             raise Refused(f"it holds more than {max_bytes} bytes")
-        tensors, metadata = read(data)
-        del data
-        sys.stdout.buffer.write(write(tensors, metadata))
+        sys.stdout.buffer.write(read(data))
         sys.stdout.buffer.flush()
     except Refused as refusal:
         sys.stderr.write(f"\n{refusal}\n")
@@ -75,15 +73,16 @@ def _memory_used() -> int:
 def _torch() -> Read:
     import torch
 
-    def load(data: bytes) -> tuple[Tensors, dict[str, str]]:
+    def load(data: bytes) -> bytes:
         try:
             found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except MemoryError:
             raise
         except Exception as error:  # whatever a file of a stranger's makes of the reader
             raise Refused(f"PyTorch reads no plain tensors from it ({_first_line(error)})") from error
-        return _state_dict(found), {}
+        return write(_state_dict(found), {})
 
+    write = _torch_writer()
     warm = io.BytesIO()
     torch.save({"warm": torch.zeros(1)}, warm)
     load(warm.getvalue())  # what is imported late is imported now
@@ -112,13 +111,15 @@ def _npz() -> Read:
 
     import numpy as np
 
-    def load(data: bytes) -> tuple[Tensors, dict[str, str]]:
+    def load(data: bytes) -> bytes:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}, {}
+                arrays = {name: archive[name] for name in archive.files}
         except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
             raise Refused(f"NumPy reads no plain arrays from it ({_first_line(error)})") from error
+        return write(arrays, {})
 
+    write = _numpy_writer()
     warm = io.BytesIO()
     np.savez(warm, warm=np.zeros(1))
     load(warm.getvalue())
@@ -126,14 +127,24 @@ def _npz() -> Read:
 
 
 def _safetensors() -> Read:
-    from safetensors import SafetensorError
-    from safetensors.torch import load as parse
+    import numpy as np
+    from safetensors import SafetensorError, deserialize
 
-    def load(data: bytes) -> tuple[Tensors, dict[str, str]]:
+    views = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
+
+    def is_finite(tensor: dict[str, Any]) -> bool:
+        if tensor["dtype"] == "BF16":  # NumPy has no such type: an exponent of ones is infinite or no number
+            return bool(((np.frombuffer(tensor["data"], "<u2") & 0x7F80) != 0x7F80).all())
+        kind = views.get(tensor["dtype"])
+        return kind is None or bool(np.isfinite(np.frombuffer(tensor["data"], kind)).all())
+
+    def load(data: bytes) -> bytes:
         try:
-            return parse(data), {}
+            tensors = dict(deserialize(data))
         except (SafetensorError, ValueError, KeyError) as error:
             raise Refused(f"it is damaged ({_first_line(error)})") from error
+        _check(tensors, is_finite)
+        return data
 
     return load
 
@@ -146,7 +157,7 @@ def _tflite() -> Read:
     except ImportError:
         raise Refused("reading TFLite needs ai-edge-litert; pip install 'tristream[tflite]'") from None
 
-    def load(data: bytes) -> tuple[Tensors, dict[str, str]]:
+    def load(data: bytes) -> bytes:
         try:
             model = Interpreter(model_content=data, num_threads=1)
         except (ValueError, RuntimeError) as error:
@@ -178,8 +189,9 @@ def _tflite() -> Read:
                 if index in changing
             },
         }
-        return constants, {"graph": json.dumps(graph)}
+        return write(constants, {"graph": json.dumps(graph)})
 
+    write = _numpy_writer()
     return load
 
 

@@ -171,17 +171,17 @@ def test_what_cannot_reach_an_embedding_does_not_change_its_space(name, untraine
 
 @EVERY_STREAM
 def test_versions_threads_and_batch_size_are_in_the_key_of_cached_segments(name, untrained, monkeypatch):
-    from streams.extraction import _key_parts
+    from streams.extraction import key_parts
 
     trained, cpu = untrained(name), torch.device("cpu")
-    before = _key_parts(trained, cpu)
-    assert before == _key_parts(trained, cpu)
-    assert before != _key_parts(trained, torch.device("cuda"))
+    before = key_parts(trained, cpu)
+    assert before == key_parts(trained, cpu)
+    assert before != key_parts(trained, torch.device("cuda"))
     config = trained.config.model_copy(update={"encode_batch_size": 64})
-    assert before != _key_parts(dataclasses.replace(trained, config=config), cpu)
-    assert before == _key_parts(dataclasses.replace(trained, lineage={"other": 1}), cpu)
+    assert before != key_parts(dataclasses.replace(trained, config=config), cpu)
+    assert before == key_parts(dataclasses.replace(trained, lineage={"other": 1}), cpu)
     monkeypatch.setattr("store.lineage.importlib.metadata.version", lambda library: "99.0")
-    assert before != _key_parts(trained, cpu)
+    assert before != key_parts(trained, cpu)
 
 
 def test_where_pretrained_weights_lay_is_not_part_of_a_space(untrained):
