@@ -1,4 +1,8 @@
-"""The sound track: 16 kHz mono on the same clock as the pictures, holes filled with silence."""
+"""The sound track: 16 kHz mono on the same clock as the pictures, holes filled with silence.
+
+Mono is the mean of all channels, as in VGGish's and YAMNet's own code. (FFmpeg's downmix adds the sides of a stereo
+track at 0.71 each: what both sides play comes out 3 dB louder than it is, and clipped.)
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 16_000
 JITTER_SECONDS = 0.04  # time stamps may be off by so much (milliseconds in Matroska) before they are believed
 _RATES = (1_000, 768_000)  # Hz of the source; a resampler for the 855 MHz of a damaged header is never ready
-_MAX_PLANES = 8  # PyAV reads beyond the end of the list of planes where there are more
+_MAX_PLANES = 7  # with 8 and more PyAV reads beyond the end of the list of planes, and the process may die
 _LONGEST_SILENCE_SECONDS = 60.0  # that stands for missing sound in a stream of pieces; a longer hole stays one
 _SHARE_FOR_SOUND = 8  # one eighth of a decode process's memory
 
@@ -98,7 +102,7 @@ class Sound:
             raise Rejected("too_long", self._path, f"sounds for more than {self._limits.max_seconds:g} s; cut it")
         assert self._resampler is not None
         for resampled in self._resampler.resample(frame):
-            self._append(resampled.to_ndarray()[0])
+            self._append(_mono(resampled))
 
     def damaged(self, packet: Packet) -> None:
         """Nothing to mark: what is missing becomes silence by the time stamps of what follows."""
@@ -107,7 +111,7 @@ class Sound:
         """Takes what the resampler still holds."""
         resampler, self._resampler, self._format = self._resampler, None, None
         for resampled in resampler.resample(None) if resampler is not None else ():
-            self._append(resampled.to_ndarray()[0])
+            self._append(_mono(resampled))
 
     def samples(self) -> tuple[Float32[np.ndarray, " n"] | None, float]:
         """All samples in [−1, 1], and when the first of them sounds; None where there are none."""
@@ -213,7 +217,7 @@ class Sound:
         from av.audio.resampler import AudioResampler
 
         self.finish()
-        self._resampler = AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE)
+        self._resampler = AudioResampler(format="flt", rate=SAMPLE_RATE)  # one plane, however many channels
         self._format = source
         self._begins, self._n_input = start, 0
         self._next = round(start * SAMPLE_RATE)
@@ -230,3 +234,9 @@ class Sound:
         self._end = first + high
         if self._keep:
             self._pieces.append((first + low, piece[low:high].copy()))
+
+
+def _mono(frame: AudioFrame) -> Float32[np.ndarray, " n"]:
+    """Mean of the channels of a frame of interleaved samples."""
+    n_channels = len(frame.layout.channels)
+    return frame.to_ndarray().reshape(-1, n_channels).mean(axis=1, dtype=np.float32)

@@ -1,0 +1,162 @@
+"""Tones and clicks that are put into a sound track come out at their times and pitches, at 16 kHz, in one channel."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from media.decode import SAMPLE_RATE, decode_video
+
+CLICKS = (0.30, 0.75, 1.50)  # seconds after the track begins
+CHANNELS = {"mono": 1, "stereo": 2, "5.1": 6}
+FILES = {  # what comes before the first sample of these is not counted by all of their encoders
+    "wav": ("pcm_s16le", 1e-3),
+    "flac": ("flac", 1e-3),
+    "ogg": ("libopus", 2e-3),
+    "mp3": ("libmp3lame", 2e-3),
+    "m4a": ("aac", 2e-3),
+}
+
+
+def clicks(rate: int, seconds: float = 2.0) -> np.ndarray:
+    """Bursts of 2 kHz, 4 ms wide, in silence."""
+    t = np.arange(round(seconds * rate)) / rate
+    bursts = [np.exp(-(((t - at) / 0.002) ** 2)) * np.cos(2 * np.pi * 2000 * (t - at)) for at in CLICKS]
+    return (0.5 * sum(bursts)).astype(np.float32)
+
+
+def tone(hertz: float, rate: int, seconds: float = 2.0) -> np.ndarray:
+    return (0.4 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def write(
+    path: Path,
+    channels: list[np.ndarray],
+    rate: int,
+    *,
+    codec: str,
+    layout: str,
+    late: float = 0.0,
+    n_pictures: int = 0,
+) -> Path:
+    """A track of these channels that begins `late` seconds after the first of the pictures (25 fps, grey)."""
+    packets = []
+    with av.open(str(path), "w") as container:
+        if n_pictures:
+            pictures = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+            pictures.width, pictures.height, pictures.pix_fmt = 64, 64, "yuv420p"
+        track = container.add_stream(codec, rate=rate, layout=layout)
+        for i in range(n_pictures):
+            picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 90, np.uint8), format="rgb24")
+            picture.pts, picture.time_base = i, Fraction(1, 25)
+            packets += pictures.encode(picture)
+        packets += pictures.encode() if n_pictures else []
+        frame = av.AudioFrame.from_ndarray(
+            np.stack(channels, axis=1).reshape(1, -1),
+            format="flt",
+            layout=layout,  # PyAV counts planes beyond 7 wrong
+        )
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        resampler = av.AudioResampler(
+            format=track.codec_context.format, layout=layout, rate=rate, frame_size=track.frame_size or 1024
+        )
+        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+            piece.pts = (piece.pts or 0) + round(late * rate)
+            packets += track.encode(piece)
+        packets += track.encode()
+        for packet in sorted(packets, key=lambda packet: (packet.dts * packet.time_base, packet.stream.index)):
+            container.mux(packet)
+    return path
+
+
+def heard(samples: np.ndarray, start_seconds: float) -> list[float]:
+    """When each burst is loudest, on the video's clock."""
+    window = np.exp(-((np.arange(-64, 65) / 24.0) ** 2))
+    loudness = np.convolve(samples**2, window, "same")
+    half = round(0.2 * SAMPLE_RATE)
+    times = []
+    for _ in CLICKS:
+        peak = int(loudness.argmax())
+        times.append(start_seconds + peak / SAMPLE_RATE)
+        loudness[max(0, peak - half) : peak + half] = 0
+    return sorted(times)
+
+
+@pytest.mark.parametrize("late", [0.0, 0.7])
+@pytest.mark.parametrize("layout", list(CHANNELS))
+@pytest.mark.parametrize("rate", [44_100, 48_000, 16_000])
+def test_clicks_of_any_rate_and_layout_are_heard_at_their_times_on_the_videos_clock(tmp_path, rate, layout, late):
+    channels = [clicks(rate)] * CHANNELS[layout]
+    path = write(tmp_path / "v.mkv", channels, rate, codec="pcm_s16le", layout=layout, late=late, n_pictures=75)
+    video = decode_video(path)
+    assert video.samples_start_seconds == pytest.approx(late, abs=1e-3)
+    assert len(video.samples) == pytest.approx(2 * SAMPLE_RATE, abs=40)
+    assert heard(video.samples, video.samples_start_seconds) == pytest.approx([late + at for at in CLICKS], abs=1e-3)
+
+
+@pytest.mark.parametrize("suffix", list(FILES))
+def test_clicks_in_files_of_sound_alone_are_heard_at_their_times(tmp_path, suffix):
+    codec, tolerance = FILES[suffix]
+    path = write(tmp_path / f"a.{suffix}", [clicks(48_000)] * 2, 48_000, codec=codec, layout="stereo")
+    video = decode_video(path, pictures=False)
+    assert heard(video.samples, video.samples_start_seconds) == pytest.approx(CLICKS, abs=tolerance)
+
+
+@pytest.mark.parametrize("late", [0.0, 0.48])
+def test_clicks_in_aac_beside_pictures_are_heard_at_their_times(tmp_path, late):
+    path = write(
+        tmp_path / "v.mp4", [clicks(44_100)] * 2, 44_100, codec="aac", layout="stereo", late=late, n_pictures=75
+    )
+    video = decode_video(path)
+    assert heard(video.samples, video.samples_start_seconds) == pytest.approx([late + at for at in CLICKS], abs=2e-3)
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+@pytest.mark.parametrize("hertz", [200.0, 1000.0, 6000.0])
+def test_a_tone_keeps_its_pitch_and_its_level(tmp_path, rate, hertz):
+    path = write(tmp_path / "a.wav", [tone(hertz, rate)] * 2, rate, codec="pcm_s16le", layout="stereo")
+    samples = decode_video(path, pictures=False).samples[4_000:20_000]
+    spectrum = np.abs(np.fft.rfft(samples))  # 1 Hz a bin
+    assert spectrum.argmax() == hertz
+    assert samples.std() == pytest.approx(0.4 / np.sqrt(2), rel=0.02)
+
+
+@pytest.mark.parametrize("hertz", [9_000.0, 15_000.0])
+def test_what_16_khz_cannot_hold_is_gone_and_does_not_come_back_as_another_tone(tmp_path, hertz):
+    path = write(tmp_path / "a.wav", [tone(hertz, 48_000)], 48_000, codec="pcm_s16le", layout="mono")
+    assert np.abs(decode_video(path, pictures=False).samples[2_000:-2_000]).max() < 0.4 / 100
+
+
+@pytest.mark.parametrize(
+    ("layout", "n_channels"), [("mono", 1), ("stereo", 2), ("5.1", 6), ("7.1", 8), ("hexadecagonal", 16)]
+)
+def test_mono_is_the_mean_of_all_channels(tmp_path, layout, n_channels):
+    """As VGGish's own `wavfile_to_examples` and YAMNet's `inference.py` do; each channel here has its own pitch."""
+    pitches = [200.0 + 50 * i for i in range(n_channels)]
+    channels = [tone(hertz, 16_000) for hertz in pitches]
+    path = write(tmp_path / "a.mkv", channels, 16_000, codec="pcm_f32le", layout=layout)
+    samples = decode_video(path, pictures=False).samples
+    np.testing.assert_allclose(samples, np.mean(channels, axis=0), atol=1e-6)
+
+
+def test_what_both_sides_play_as_loud_as_can_be_is_not_clipped(tmp_path):
+    loud = (tone(440, 16_000) / 0.4 * 0.999).astype(np.float32)
+    path = write(tmp_path / "a.mkv", [loud, loud], 16_000, codec="pcm_f32le", layout="stereo")
+    np.testing.assert_allclose(decode_video(path, pictures=False).samples, loud, atol=1e-6)
+
+
+def test_sides_in_opposite_phase_cancel_out(tmp_path):
+    """Mono is a sum: a fact about stereo recordings that a user may meet."""
+    side = tone(440, 48_000)
+    path = write(tmp_path / "a.wav", [side, -side], 48_000, codec="pcm_s16le", layout="stereo")
+    assert np.abs(decode_video(path, pictures=False).samples).max() < 1e-3
+
+
+def test_eight_channels_of_aac_are_heard(tmp_path):
+    path = write(tmp_path / "a.m4a", [tone(440, 48_000)] * 8, 48_000, codec="aac", layout="7.1")
+    samples = decode_video(path, pictures=False).samples[4_000:20_000]
+    assert np.abs(np.fft.rfft(samples)).argmax() == 440
