@@ -64,7 +64,7 @@ class AudioStream:
     """Examples of log-mel energies, (n_frames, 64)."""
 
     name = "audio"
-    schema = 1
+    schema = 2  # 2: mono is the mean of the channels
     needs_pictures = False
     needs_sound = True
     Config = AudioConfig
