@@ -23,14 +23,14 @@ class AudioConfig(BaseModel, extra="forbid", frozen=True):
     """Log-mel examples and their CNN (paper, section IV-D)."""
 
     encoder: Literal["vggish", "yamnet", "small"] = "vggish"
-    encoder_weights: Path | None = Field(None, description="name or safetensors file of weights; none: from scratch")
+    encoder_weights: Path | None = Field(None, description="name of weights, or a safetensors file; none: from scratch")
     weights_seed: int | None = Field(None, description="of random weights in their place (--random-weights)")
     n_frames: int = Field(96, ge=16, description="length of an example, in steps of 10 ms")
     hop_frames: int = Field(96, ge=1, description="from the start of one example to the next, in steps of 10 ms")
     width: float = Field(1.0, gt=0, description="scales the layers of VGGish")
     relu: bool = Field(True, description="ReLU on VGGish's embedding")
     postprocess: bool = Field(False, description="VGGish's embedding as AudioSet's 8-bit codes, whitened; frozen only")
-    postprocess_weights: Path | None = Field(None, description="name or safetensors file of its PCA: vggish_pca")
+    postprocess_weights: Path | None = Field(None, description="name of its PCA (vggish_pca), or a safetensors file")
     rounded: bool = Field(False, description="codes are rounded as in torchvggish; TensorFlow truncates")
     widths: tuple[int, ...] = Field((16, 32, 64, 64), description="channels of the 'small' encoder's blocks")
     embedding_dim: int | None = Field(64, description="of the 'small' encoder; none: mean over time and bands")
