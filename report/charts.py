@@ -16,6 +16,7 @@ class Line:
     Attributes:
         stream: whose colour it has; "" is ink.
         dashed: for what is not the main thing.
+        weights: how much each point stands for, 0 … 1; where given, points are drawn in that size, and no line.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Line:
     y: Float64[np.ndarray, " n"]
     stream: str = ""
     dashed: bool = False
+    weights: Float64[np.ndarray, " n"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +33,9 @@ class Curves:
 
     Attributes:
         name: of its file, without ending.
-        y_range: None: what the lines need, from 0 where they are not negative.
+        y_range, x_range: None: what the lines need.
         mark: an x worth a vertical line, and what it is called.
+        diagonal: a dashed line from corner to corner, where x = y.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Curves:
     y_label: str
     lines: Sequence[Line]
     y_range: tuple[float, float] | None = None
+    x_range: tuple[float, float] | None = None
     mark: tuple[float, str] | None = None
     diagonal: bool = False
 

@@ -135,18 +135,26 @@ def _extent(chart: Curves) -> tuple[Scale, Scale]:
     if chart.y_range is not None:
         low, high = chart.y_range
     else:
-        top = float(ys.max()) if len(ys) else 1.0
-        bottom = float(ys.min()) if len(ys) else 0.0
-        low, high = min(0.0, bottom), top + 0.05 * (top - min(0.0, bottom)) or 1.0
-    left, right = (float(xs.min()), float(xs.max())) if len(xs) else (0.0, 1.0)
+        bottom, top = (float(ys.min()), float(ys.max())) if len(ys) else (0.0, 1.0)
+        margin = 0.06 * (top - bottom) or 0.5
+        low, high = bottom - margin, top + margin
+    left, right = chart.x_range or ((float(xs.min()), float(xs.max())) if len(xs) else (0.0, 1.0))
     return Scale(left, right if right > left else left + 1), Scale(low, high)
 
 
 def _line(line: Line, x: Scale, y: Scale, place: Callable[[str], int]) -> str:
-    kind = f"line {colour_class(line.stream, place)}{' dashed' if line.dashed else ''}"
+    colour = colour_class(line.stream, place)
+    if line.weights is not None:
+        sizes = 5 + 17 * np.sqrt(line.weights)  # px: the area says how many
+        spots = zip(line.x, line.y, sizes, strict=True)
+        return "".join(
+            f'<path class="dot {colour}" style="stroke-width:{size:.1f}" d="M{x(a):.1f} {UNITS - y(b):.1f}h0"/>'
+            for a, b, size in spots
+        )
+    kind = f"line {colour}{' dashed' if line.dashed else ''}"
     points = path((x(value) for value in line.x), (UNITS - y(value) for value in line.y))
     if len(line.x) == 1 and points:
-        return f'<path class="dot {colour_class(line.stream, place)}" d="{points}h0"/>'
+        return f'<path class="dot {colour}" d="{points}h0"/>'
     return f'<path class="{kind}" d="{points}"/>'
 
 

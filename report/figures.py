@@ -82,12 +82,17 @@ def _curves(chart: Curves, figure: Any, colour: Callable[[str], str]) -> None:
     if chart.diagonal and chart.y_range:
         axes.plot(chart.y_range, chart.y_range, "--", color=MUTED, linewidth=0.8)
     for line in chart.lines:
+        if line.weights is not None:
+            axes.scatter(line.x, line.y, s=8 + 120 * line.weights, color=colour(line.stream), label=line.name)
+            continue
         style = {"linestyle": "--" if line.dashed else "-", "marker": "o" if len(line.x) < 12 else "", "markersize": 3}
         axes.plot(line.x, line.y, color=colour(line.stream), label=line.name, **style)
     if chart.mark is not None:
         axes.axvline(chart.mark[0], color=MUTED, linewidth=0.8, linestyle=":")
     if chart.y_range is not None:
         axes.set_ylim(*chart.y_range)
+    if chart.x_range is not None:
+        axes.set_xlim(*chart.x_range)
     axes.set(xlabel=chart.x_label, ylabel=chart.y_label, title=chart.title)
     axes.legend()
 

@@ -72,9 +72,7 @@ def _facts(run: Run, name: str, stored: Mapping[str, Any]) -> dict[str, str]:
     """What one stream is, in words."""
     config, about = stored.get("config") or {}, stored.get("lineage") or {}
     rnn = config.get("aggregator") or {}
-    facts = {}
-    if "encoder" in config:
-        facts["encoder"] = str(config["encoder"])
+    facts = {"encoder": str(config.get("encoder", "the stream's own network"))}
     if "estimator" in config:
         facts["optical flow"] = str(config["estimator"])
     facts["weights of the encoder"] = str(config.get("encoder_weights") or "trained here, from scratch")

@@ -168,7 +168,9 @@ def _accuracy(run: Run, beside: Beside) -> dict[str, Any]:
         "presence": (found.get("presence") or {}).get("words"),
         "views": views,
         "rivals": rivals,
-    }
+        "warnings": [f"{word[0].upper()}{word[1:].removesuffix('.')}" for word in
+                     dict.fromkeys([*(found.get("words") or ()), *(found.get("warnings") or ())]) if word],
+    }  # fmt: skip
 
 
 def _mistakes(run: Run, pictures: Pictures, place: Any) -> dict[str, Any]:
@@ -190,7 +192,7 @@ def _mistakes(run: Run, pictures: Pictures, place: Any) -> dict[str, Any]:
         "hardest": hardest,
         "reliability": drawing.curves(reliability, place) if reliability else None,
         "calibration_words": words.calibration(found.get("calibration") or {}),
-        "rejection": [words.rejection(rule) for rule in found.get("rejection") or ()],
+        "rejection": found.get("rejection") or [],
     }
 
 
@@ -247,4 +249,3 @@ def _training(run: Run, place: Any) -> list[dict[str, Any]]:
         }
         for stream, phases in plots.training(run).items()
     ]  # fmt: skip
-

@@ -178,5 +178,8 @@ def reliability(run: Run, n_bins: int = 10) -> Curves | None:
     used = np.unique(bins)
     x = np.array([100 * confidence[bins == b].mean() for b in used])
     y = np.array([100 * hits[bins == b].mean() for b in used])
-    line = Line("test videos", x, y)
-    return Curves("reliability", "Reliability", "how sure, %", "right, %", [line], (0, 100), diagonal=True)
+    line = Line("test videos", x, y, weights=np.array([(bins == b).mean() for b in used]))
+    return Curves(
+        "reliability", "Reliability", "how sure, %", "right, %", [line], y_range=(0, 100), x_range=(0, 100),
+        diagonal=True,
+    )  # fmt: skip

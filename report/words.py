@@ -84,9 +84,9 @@ def _streams(gains: Sequence[Gain], subsets: Sequence[Subset]) -> list[Markup]:
     unclear = [gain for gain in gains if gain not in helps and gain not in hurts]
     found = []
     if len(helps) == len(gains):
-        found.append(html("Every stream helps: without {}.", _losses(helps)))
+        found.append(html("Every stream helps: {}.", _losses(helps)))
     elif helps:
-        found.append(html("What helps: without {}.", _losses(helps)))
+        found.append(html("What helps: {}.", _losses(helps)))
     for gain in hurts:
         found.append(
             html(
@@ -110,10 +110,9 @@ def _streams(gains: Sequence[Gain], subsets: Sequence[Subset]) -> list[Markup]:
 
 
 def _losses(gains: Sequence[Gain]) -> str:
-    ranked = sorted(gains, key=lambda gain: -gain.retrained.value)
-    first, *rest = [f"{gain.stream} {100 * gain.retrained.value:.1f}" for gain in ranked]
-    name, value = first.rsplit(" ", 1)
-    return listed([f"{name} {value} points are lost", *rest])
+    first, *rest = sorted(gains, key=lambda gain: -gain.retrained.value)
+    words = [f"without {first.stream} {100 * first.retrained.value:.1f} points are lost"]
+    return listed([*words, *(f"without {gain.stream} {100 * gain.retrained.value:.1f}" for gain in rest)])
 
 
 def _value_low_high(found: Estimate, *, flip: bool) -> tuple[float, float, float]:
@@ -215,16 +214,4 @@ def calibration(found: Mapping[str, Any]) -> str:
     return (
         f"Calibrated by {found.get('method', 'an unnamed method')} on {found.get('n_val', '–')} validation videos: the "
         f"calibration error went from {100 * found['ece_before']:.1f} to {100 * found['ece_after']:.1f} %."
-    )
-
-
-def rejection(rule: Mapping[str, Any]) -> str:
-    """What the reject option does at one stated error."""
-    wanted = f"{100 * float(rule.get('max_error') or 0):g} %"
-    if rule.get("confidence") is None:
-        return f"Naming with at most {wanted} mistakes is not possible: {rule.get('words', 'no threshold does it')}."
-    wrong = "none" if rule.get("test_error") is None else f"{100 * rule['test_error']:.1f} %"
-    return (
-        f"If at most {wanted} of what it names may be wrong, it names only what it is {rule['confidence']:.2f} sure "
-        f"of: {100 * rule['test_kept']:.0f} % of the test videos, {wrong} of them wrongly."
     )

@@ -90,7 +90,10 @@ DECISIONS = {
             for i in range(6)
         ],
         "calibration": {"method": "temperature", "n_val": 18, "ece_before": 0.111, "ece_after": 0.042},
-        "rejection": [{"max_error": 0.05, "confidence": 0.6, "test_error": 0.02, "test_kept": 0.7}],
+        "rejection": [
+            {"max_error": 0.05, "confidence": 0.61, "test_error": 0.023, "test_kept": 0.712},
+            {"max_error": 0.01, "confidence": None, "words": "nothing is that sure"},
+        ],
     },
     "detection": {"auroc": 0.934, "average_precision": 0.8, "prevalence": 0.25, "equal_error_rate": 0.11, "hits": 0.75,
                   "false_alarms": 0.04, "threshold": 12.5, "bottleneck": 8},
@@ -220,7 +223,8 @@ def test_every_figure_of_the_decisions_stands_on_the_page(made_page):
         assert f"{100 * found['train_top1']:.1f}" in cells
     assert "95.0" in rows["audio + spatial"]
     text = Text(made_page).text
-    for figure in ("0.934", "75 %", "4 %", "12.5", "-1.23", "5" * 16, "11.1 to 4.2 %"):
+    sure = ("11.1 to 4.2 %", "0.61", "71.2 %", "2.3 %", "nothing is that sure")
+    for figure in ("0.934", "75 %", "4 %", "12.5", "-1.23", "5" * 16, *sure):
         assert figure in text, figure
 
 
