@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from commands import embed, fit_detector, fuse, index, options, screen, settings, train_stream, workshop
+from commands import embed, fit_detector, fuse, index, options, report, screen, settings, train_stream, workshop
 from commands.workspace import Workspace, write_json
 
 if TYPE_CHECKING:
@@ -60,11 +60,16 @@ def run(
     classified = _ceilings(actions)
     detected = _kinds(anomalies, out / "scenes", seed)
     write_json(out / "demo.json", {"accuracy": classified, "auroc": detected})
+    write_json(anomalies / "fusion" / "kinds.json", detected)
+    for run, title in ((actions, "Which action? The built-in data set"), (anomalies, "What is abnormal? Its scenes")):
+        _call(report.run, run=run, cache=common["cache"], workers=workers, title=title)
     written = {
         "videos": out / "videos",
         "embeddings": actions / "embeddings",
         "SVM and report": actions / "fusion",
         "anomaly detector": anomalies / "fusion",
+        "reports to open": actions / "report.html",
+        "": anomalies / "report.html",
         "these tables": out / "demo.json",
     }
     for what, path in written.items():

@@ -75,7 +75,7 @@ def _facts(run: Run, name: str, stored: Mapping[str, Any]) -> dict[str, str]:
     facts = {"encoder": str(config.get("encoder", "the stream's own network"))}
     if "estimator" in config:
         facts["optical flow"] = str(config["estimator"])
-    facts["weights of the encoder"] = str(config.get("encoder_weights") or "trained here, from scratch")
+    facts["pretrained weights"] = _weights(config, about)
     if rnn:
         direction = "bidirectional " if rnn.get("bidirectional") else ""
         layers = f"{rnn.get('n_layers')} × {rnn.get('hidden_dim')}" if "gru" in str(rnn.get("kind")) else ""
@@ -94,6 +94,27 @@ def _facts(run: Run, name: str, stored: Mapping[str, Any]) -> dict[str, str]:
     facts["sha256 of the encoder"] = str(stored.get("encoder_sha256", "–"))[:16] + "…"
     facts["sha256 of all weights"] = str(stored.get("model_sha256", "–"))[:16] + "…"
     return facts
+
+
+def _weights(config: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    """Names and licences of the weights a stream began with."""
+    if about.get("random_weights") is not None:
+        return f"random in place of pretrained ones, seed {about['random_weights']}"
+    known = about.get("weights") or {}
+    if known:
+        return "; ".join(
+            f"{w.get('name', what)} (licence: {w.get('licence') or 'not known'})" for what, w in known.items()
+        )
+    return str(config.get("encoder_weights") or "none: trained here, from scratch")
+
+
+def rehearsed(run: Run) -> list[str]:
+    """Streams whose figures mean nothing: their encoders have random weights in place of pretrained ones."""
+    return [
+        name
+        for name, stored in sorted(run.configs.items())
+        if (stored.get("lineage") or {}).get("random_weights") is not None
+    ]
 
 
 def _settings(run: Run) -> list[tuple[str, str]]:

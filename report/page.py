@@ -99,7 +99,14 @@ def render(
         "stream_colours": STREAM_COLOURS,
         "facts": words.facts(run),
         "verdict": words.verdict(run, beside.accuracy),
-        "leaks": [*(run.decisions.get("leaks") or ()), *notes],
+        "leaks": [
+            *(
+                f"The encoder of {name} has random weights: this is a rehearsal, no result"
+                for name in made_of.rehearsed(run)
+            ),
+            *(run.decisions.get("leaks") or ()),
+            *notes,
+        ],
         "percent": percent,
         "colour": partial(drawing.colour_class, place=place),
         "colour_known": lambda name: name in run.streams,
