@@ -1,6 +1,7 @@
 """Optical flow estimators: pictures in, displacements in px out. One file per method; this folder is the list.
 
-A file of this folder offers `NAMES`, the estimators in it, and `build(name)`. Asking for the names imports no heavy
+A file of this folder offers `NAMES`, the estimators in it, and either `build(name)`, which returns one, or
+`network(name)` for a learned one, which returns its network (see `flow.network`). Asking for the names imports no heavy
 library; those are imported when they are used.
 """
 
@@ -8,11 +9,17 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from pathlib import Path
 from types import ModuleType
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, UInt8
+
+if TYPE_CHECKING:
+    from flow.network import Compile
+
+PTLFLOW = "ptlflow:"  # before the name of one of its networks that is not listed here, or that another library has too
 
 
 @runtime_checkable
@@ -26,30 +33,70 @@ class FlowEstimator(Protocol):
 
     @property
     def name(self) -> str:
-        """Identifies the method and all its settings: part of cache keys."""
+        """The method and all its settings."""
+
+    @property
+    def identity(self) -> str:
+        """Name and weights (their sha256): what decides the numbers; part of cache keys."""
 
     @property
     def tolerance_px(self) -> float:
-        """How far the mean flow of a planted translation of textured pictures may be off, per axis."""
+        """How far the mean flow of a planted translation of textured pictures may be off, per axis.
+
+        Of a learned estimator: with trained weights.
+        """
 
     def __call__(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float32[np.ndarray, "steps 2 H W"]: ...
 
 
 def names() -> list[str]:
-    """Every estimator there is, sorted."""
+    """Every estimator there is, sorted; "ptlflow:NAME" is any other network of ptlflow."""
     return sorted(name for module in _modules() for name in module.NAMES)
 
 
-def load(name: str) -> FlowEstimator:
-    """The estimator of this name.
+def is_learned(name: str) -> bool:
+    """Whether `load` needs weights for this estimator.
 
     Raises:
         ValueError: an unknown name.
     """
+    return hasattr(_module(name), "network")
+
+
+def load(name: str, *, weights: Path | int | None = None, compile: Compile | None = None) -> FlowEstimator:
+    """The estimator of this name.
+
+    Args:
+        name: one of `names()`, or "ptlflow:" and a name of ptlflow.
+        weights: of a learned one: a safetensors file in its library's own layout, or the seed of random ones.
+        compile: (network, example pair) → what runs it, another engine than torch; of a learned one.
+
+    Raises:
+        ValueError: an unknown name, no weights where they are needed, weights where there can be none, or weights that
+            do not fit.
+    """
+    module = _module(name)
+    if hasattr(module, "network"):
+        from flow import network
+
+        canonical = getattr(module, "ALIASES", {}).get(name, name)
+        build = canonical.removeprefix(PTLFLOW)
+        return network.load(canonical, lambda: module.network(build), weights=weights, compile=compile)
+    if weights is not None:
+        raise ValueError(f"flow estimator '{name}' learned nothing; it takes no weights, and {weights} were given")
+    return module.build(name)
+
+
+def _module(name: str) -> ModuleType:
+    if name.startswith(PTLFLOW):
+        return importlib.import_module(f"{__name__}.flownet")
     for module in _modules():
         if name in module.NAMES:
-            return module.build(name)
-    raise ValueError(f"unknown flow estimator {name!r}; available: {', '.join(names())}")
+            return module
+    raise ValueError(
+        f"unknown flow estimator {name!r}; available: {', '.join(names())}, and with the extra 'flow' "
+        f"any network of ptlflow as '{PTLFLOW}NAME'"
+    )
 
 
 def _modules() -> list[ModuleType]:

@@ -36,6 +36,10 @@ class Farneback:
     name: str
     tolerance_px: float = 0.3
 
+    @property
+    def identity(self) -> str:
+        return self.name
+
     def __call__(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float32[np.ndarray, "steps 2 H W"]:
         import cv2
 

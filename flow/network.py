@@ -1,0 +1,120 @@
+"""A learned estimator: a network that maps two pictures to a field, its weights, and what runs it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+if TYPE_CHECKING:
+    import torch
+
+    # (network, example of its input) → what runs it on arrays of the example's shape.
+    Compile = Callable[[torch.nn.Module, np.ndarray], Callable[[np.ndarray], np.ndarray]]
+
+TOLERANCE_PX = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkFlow:
+    """Flow of a network, one pair of pictures at a time: larger batches gain nothing on a CPU.
+
+    Attributes:
+        name: of the architecture and its settings.
+        identity: the name and the weights' sha256; the seed where they are random.
+        network: pairs (B, 2, H, W, 3) uint8 RGB → (B, 2, H, W) float32 px; its `core` is the library's own network,
+            which the weights are of.
+        compile: another engine for the network, asked once for each size of pictures; None: torch, as it is.
+    """
+
+    name: str
+    identity: str
+    network: torch.nn.Module = dataclasses.field(repr=False)
+    compile: Compile | None = None
+    tolerance_px: float = TOLERANCE_PX
+    _compiled: dict[tuple[int, ...], Callable[[np.ndarray], np.ndarray]] = dataclasses.field(
+        default_factory=dict, repr=False
+    )
+    _lock: Any = dataclasses.field(default_factory=threading.Lock, repr=False)
+
+    def __call__(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float32[np.ndarray, "steps 2 H W"]:
+        n_frames, height, width = frames.shape[:3]
+        flow = np.empty((max(0, n_frames - 1), 2, height, width), np.float32)
+        for t in range(n_frames - 1):
+            pair = np.array(frames[None, t : t + 2])  # (1, 2, H, W, 3)
+            flow[t] = self._engine(pair)(pair)[0]
+        return flow
+
+    def _engine(self, pair: UInt8[np.ndarray, "1 2 H W 3"]) -> Callable[[np.ndarray], np.ndarray]:
+        if self.compile is None:
+            return self._run
+        with self._lock:
+            if pair.shape not in self._compiled:
+                self._compiled[pair.shape] = self.compile(self.network, pair)
+            return self._compiled[pair.shape]
+
+    def _run(self, pair: UInt8[np.ndarray, "1 2 H W 3"]) -> Float32[np.ndarray, "1 2 H W"]:
+        import torch
+
+        with torch.inference_mode():
+            return self.network(torch.from_numpy(pair)).numpy()
+
+
+def load(
+    name: str, build: Callable[[], torch.nn.Module], *, weights: Path | int | None, compile: Compile | None = None
+) -> NetworkFlow:
+    """The estimator of an architecture and its weights.
+
+    Args:
+        name: of the architecture.
+        build: makes the network with random weights.
+        weights: a safetensors file in the network's own layout, or the seed of random weights.
+        compile: see `NetworkFlow`.
+
+    Raises:
+        ValueError: no weights, or a file that does not fit the network.
+    """
+    import torch
+
+    if weights is None:
+        raise ValueError(
+            f"flow estimator '{name}' has no weights; it needs a safetensors file of them, or a seed for random ones"
+        )
+    if isinstance(weights, int):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(weights)
+            network = build()
+        identity = f"{name} random weights {weights}"
+    else:
+        network = build()
+        identity = f"{name} {_load_weights(name, network, weights)}"
+    network.eval().requires_grad_(False)
+    return NetworkFlow(name, identity, network, compile)
+
+
+def _load_weights(name: str, network: torch.nn.Module, path: Path) -> str:
+    """Fills the core; returns the file's sha256."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    data = path.read_bytes()
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file ({error})") from error
+    core: torch.nn.Module = network.core  # type: ignore[assignment]
+    wanted = core.state_dict()
+    missing, unknown = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    misfits = sorted(key for key in wanted.keys() & tensors.keys() if wanted[key].shape != tensors[key].shape)
+    problems = {"lacks": missing, "has, unknown to the network,": unknown, "has in another shape": misfits}
+    for what, keys in problems.items():
+        if keys:
+            raise ValueError(f"{path} does not fit '{name}': it {what} {len(keys)} tensors (first: {keys[0]})")
+    core.load_state_dict(tensors)
+    return hashlib.sha256(data).hexdigest()
