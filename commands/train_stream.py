@@ -142,7 +142,7 @@ class _Training:
                 screen.note(f"videos or settings of {self.stream.name} have changed: training anew")
         _say_light(self.chosen.source)
         weights = self.chosen.weights.get(self.stream.name, {})
-        self._check_weights(weights)
+        self._check_encoder(weights)
         train_examples, val_examples, n_rejected = self._examples(content)
         if not train_examples or not val_examples:
             return self._nothing_to_learn(bool(train_examples))
@@ -181,16 +181,15 @@ class _Training:
                     as_json=self.as_json)  # fmt: skip
         return screen.SOME_REJECTED if n_rejected else screen.OK
 
-    def _check_weights(self, weights: Mapping[str, Any]) -> None:
-        """Finds out before any video is read whether the weights fit the network, and says which they are.
+    def _check_encoder(self, weights: Mapping[str, Any]) -> None:
+        """Finds out before any video is read whether the encoder can be built, and says whose weights it has.
 
         Raises:
-            ValueError: they do not.
+            ValueError: an unknown network, weights that do not fit it, blocks it does not have.
         """
+        self.stream.build_encoder(self.config, len(self.classes))
         if (seed := getattr(self.config, "weights_seed", None)) is not None:
             screen.warn(f"{self.stream.name}: {pretrained.random_sentence(seed)}")
-        if weights:
-            self.stream.build_encoder(self.config, len(self.classes))
         for field, about in weights.items():
             name = about.get("name") or getattr(self.config, field)
             screen.note(f"{self.stream.name}: weights {name}, licence {about.get('licence', 'not known')}")

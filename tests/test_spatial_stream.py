@@ -171,7 +171,7 @@ def test_weights_that_cannot_be_read_are_refused_by_name(tmp_path, content):
 
 
 def test_an_unknown_network_is_refused():
-    sentence = r"unknown spatial encoder 'resnet1'; available: small, or a name of timm \(.*resnet1"
+    sentence = r"unknown spatial encoder 'resnet1'; available: small, mobilenet_v2, or a name of timm \(.*resnet1"
     with pytest.raises(ValueError, match=sentence):
         build_encoder("resnet1", 3)
     with pytest.raises(ValueError, match=r"unknown spatial encoder 'zzz'; .*list_models"):

@@ -12,9 +12,16 @@ from torch import nn
 
 from streams.small_cnn import SegmentClassifier, SmallCNN
 
+TORCHVISION = ("mobilenet_v2",)
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
 
 class Normalised(nn.Module):
-    """Takes uint8 pictures and gives the network what it was trained on: (x / 255 − mean) / std, channels first."""
+    """Takes uint8 pictures and gives the network what it was trained on: (x / 255 − mean) / std, channels first.
+
+    What of the network does not learn (`freeze_below`) stays in eval mode in training too: its batch norm keeps the
+    statistics it came with.
+    """
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -29,6 +36,20 @@ class Normalised(nn.Module):
         scaled = pictures.permute(0, 3, 1, 2).float() / 255
         return self.network((scaled - self.mean) / self.std)
 
+    def train(self, mode: bool = True) -> Normalised:
+        super().train(mode)
+        if mode:
+            _train_what_learns(self.network, True)
+        return self
+
+
+def _train_what_learns(module: nn.Module, parent_learns: bool) -> None:
+    """Training mode where a parameter learns; a part without parameters (dropout) follows the part it is in."""
+    parameters = list(module.parameters())
+    module.training = any(p.requires_grad for p in parameters) if parameters else parent_learns
+    for child in module.children():
+        _train_what_learns(child, module.training)
+
 
 def build_encoder(
     name: str,
@@ -39,47 +60,91 @@ def build_encoder(
     embedding_dim: int | None = None,
     input_size: tuple[int, int] = (96, 96),
     dropout: float = 0.0,
+    trainable_blocks: int | None = None,
 ) -> SegmentClassifier:
     """The CNN called `name` with a softmax layer for training.
 
     Args:
-        name: "small", or a name of timm.
+        name: "small", "mobilenet_v2" (torchvision's), or a name of timm.
         n_classes: of the softmax layer.
-        weights: safetensors file in timm's layout; None: random weights.
+        weights: safetensors file in the layout of timm or torchvision; None: random weights.
         widths: channels of the blocks of "small".
         embedding_dim: of "small"; None: mean over space.
         input_size: height and width of the pictures.
         dropout: before the softmax layer.
+        trainable_blocks: only so many of the last blocks learn; None: all do.
 
     Raises:
-        ValueError: timm has no such CNN, or the file does not fit it.
+        ValueError: timm has no such CNN, the file does not fit it, or it has fewer blocks.
     """
     if name == "small":
         if weights is not None:
             raise ValueError(f"encoder 'small' is trained from scratch and takes no weights, not {weights}")
+        if trainable_blocks is not None:
+            raise ValueError(f"encoder 'small' is trained from scratch, whole, not its last {trainable_blocks} blocks")
         small = SmallCNN(3, widths, input_size=input_size, embedding_dim=embedding_dim, dropout=dropout)
         return SegmentClassifier(
             Normalised(small, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), small.embedding_dim, n_classes, dropout=dropout
         )
+    network, width, usual = _of_torchvision() if name in TORCHVISION else _of_timm(name)
+    if weights is not None:
+        load_weights(network, weights, name)
+    if trainable_blocks is not None:
+        freeze_below(network, trainable_blocks, name)
+    return SegmentClassifier(Normalised(network, usual["mean"], usual["std"]), width, n_classes, dropout=dropout)
+
+
+def _of_timm(name: str) -> tuple[nn.Module, int, Any]:
     import timm
 
-    if name not in timm.list_models():
+    if not timm.is_model(name):
         close = ", ".join(timm.list_models(f"*{name}*")[:5]) or "see timm.list_models()"
-        raise ValueError(f"unknown spatial encoder '{name}'; available: small, or a name of timm ({close})")
+        raise ValueError(
+            f"unknown spatial encoder '{name}'; available: small, {', '.join(TORCHVISION)}, or a name of timm ({close})"
+        )
     network = timm.create_model(name, pretrained=False, num_classes=0)
-    if weights is not None:
-        load_timm_weights(network, weights, name)
-    usual: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
-    return SegmentClassifier(
-        Normalised(network, usual["mean"], usual["std"]),
-        int(network.num_features),  # type: ignore[arg-type]
-        n_classes,
-        dropout=dropout,
-    )
+    return network, int(network.num_features), network.pretrained_cfg  # type: ignore[arg-type, return-value]
 
 
-def load_timm_weights(network: nn.Module, path: Path, name: str) -> None:
-    """Loads a safetensors file in timm's layout; the classifier in it, if any, is left out.
+def _of_torchvision() -> tuple[nn.Module, int, Any]:
+    from torchvision.models import mobilenet_v2
+
+    network = mobilenet_v2(weights=None)
+    network.classifier = nn.Identity()
+    return network, network.last_channel, _IMAGENET
+
+
+def freeze_below(network: nn.Module, n_blocks: int, name: str) -> None:
+    """Lets only the last `n_blocks` blocks learn: of timm its own coarse groups of layers, of torchvision `features`.
+
+    Raises:
+        ValueError: the network has fewer blocks.
+    """
+    blocks = _blocks(network)
+    if not 1 <= n_blocks < len(blocks):
+        raise ValueError(
+            f"trainable_blocks = {n_blocks}: '{name}' has {len(blocks)} blocks; 1 … {len(blocks) - 1} can learn alone, "
+            'none lets all, and mode = "frozen" lets no block learn'
+        )
+    learning = {parameter for block in blocks[-n_blocks:] for parameter in block}
+    for key, parameter in network.named_parameters():
+        parameter.requires_grad_(key in learning)
+
+
+def _blocks(network: nn.Module) -> list[list[str]]:
+    """Names of the parameters of each block, from the input up."""
+    matcher = getattr(network, "group_matcher", None)
+    if matcher is None:
+        n = len(network.features)  # type: ignore[arg-type]
+        return [[f"features.{i}.{key}" for key, _ in network.features[i].named_parameters()] for i in range(n)]  # type: ignore[index, union-attr]
+    from timm.models import group_parameters
+
+    groups = group_parameters(network, matcher(coarse=True))
+    return [groups[key] for key in sorted(groups)]
+
+
+def load_weights(network: nn.Module, path: Path, name: str) -> None:
+    """Loads a safetensors file in the network's own layout; the classifier in it, if any, is left out.
 
     Raises:
         ValueError: no such file, or its tensors are not those of the network; the first that differ are named.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,20 +19,29 @@ from streams.stream import Encoder
 from streams.video import Video, squash
 
 
+class SpatialPhase(EncoderPhase, extra="forbid", frozen=True):
+    """How the CNN is trained."""
+
+    trainable_blocks: int | None = Field(None, ge=1, description="only so many of its last blocks learn; none: all do")
+
+
 class SpatialConfig(BaseModel, extra="forbid", frozen=True):
     """Pictures and their CNN."""
 
-    encoder: str = Field("small", description="'small', or the name of any 2-D CNN of timm")
+    encoder: str = Field("small", description="'small', 'mobilenet_v2', or the name of any 2-D CNN of timm")
     encoder_weights: Path | None = Field(None, description="name of weights, or a safetensors file; none: from scratch")
     weights_seed: int | None = Field(None, description="of random weights in their place (--random-weights)")
     widths: tuple[int, ...] = Field((16, 32, 64, 64), description="channels of the 'small' encoder's blocks")
     embedding_dim: int | None = Field(None, description="of the 'small' encoder; none: mean over space")
-    input_size: tuple[int, int] = Field((96, 96), description="height and width pictures are squashed to, px")
+    input_size: tuple[int, int] = Field((96, 96), description="height and width of pictures for the CNN, px")
+    preprocess: Literal["squash", "own"] = Field(
+        "squash", description="the whole picture squashed to input_size, or the network's own resize and centre crop"
+    )
     encoder_dropout: float = Field(0.0, ge=0, lt=1)
     brightness: float = Field(0.0, ge=0, description="training: brightness off by up to this part")
     augment: AugmentConfig = AugmentConfig()
     encode_batch_size: int = Field(32, ge=8, multiple_of=8, description=ENCODE_BATCH_SIZE)
-    encoder_training: EncoderPhase = EncoderPhase()
+    encoder_training: SpatialPhase = SpatialPhase()
     aggregator: AggregatorConfig = AggregatorConfig()
     aggregator_training: AggregatorPhase = AggregatorPhase()
 
@@ -54,7 +64,7 @@ class SpatialStream:
             indices = uniform_indices(len(frames), sampler.n_samples)
         decoded = video.decoded
         return Footage(
-            array=squash(frames[indices], *config.input_size),
+            array=_prepared(frames[indices], config),
             start_seconds=decoded.start_seconds[indices],
             stop_seconds=decoded.stop_seconds[indices],
             plan=np.arange(len(indices)),
@@ -84,7 +94,16 @@ class SpatialStream:
             embedding_dim=config.embedding_dim,
             input_size=config.input_size,
             dropout=config.encoder_dropout,
+            trainable_blocks=config.encoder_training.trainable_blocks,
         )
+
+
+def _prepared(frames: np.ndarray, config: SpatialConfig) -> np.ndarray:
+    if config.preprocess == "squash":
+        return squash(frames, *config.input_size)
+    from streams.spatial.preprocessing import own_preprocessing
+
+    return own_preprocessing(config.encoder, frames, config.input_size)
 
 
 def _augment(

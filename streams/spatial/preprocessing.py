@@ -1,0 +1,57 @@
+"""A network's own way to its input size: resize until the shorter side is a little larger, then crop the middle.
+
+The pictures stay uint8: they go through the very transforms of timm or torchvision, up to the step that scales and
+normalises, which is part of the encoder.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from streams.spatial.encoder import TORCHVISION
+
+
+def own_preprocessing(
+    encoder: str, frames: UInt8[np.ndarray, "T H W 3"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "T H2 W2 3"]:
+    """Pictures as the encoder's publisher prepares them for evaluation.
+
+    Args:
+        encoder: a name of timm, or one of torchvision's that `build_encoder` knows.
+        frames: of any size.
+        size: height and width of the result; timm's share of the picture that is cropped (crop_pct) is kept.
+
+    Raises:
+        ValueError: an encoder that has none.
+    """
+    from PIL import Image
+
+    transform = _transform(encoder, size)
+    return np.stack([transform(Image.fromarray(frame)) for frame in frames])
+
+
+@functools.cache
+def _transform(encoder: str, size: tuple[int, int]) -> Callable[[object], UInt8[np.ndarray, "H2 W2 3"]]:
+    if encoder in TORCHVISION:
+        return _of_torchvision(size)
+    import timm
+    from timm.data import create_transform, resolve_data_config
+
+    usual = timm.get_pretrained_cfg(encoder) if timm.is_model(encoder) else None
+    if usual is None:
+        raise ValueError(f"encoder '{encoder}' has no preprocessing of its own; set preprocess = \"squash\"")
+    chosen = resolve_data_config({"input_size": (3, *size)}, pretrained_cfg=usual.to_dict())
+    until_scaling = create_transform(**chosen, is_training=False, use_prefetcher=True)  # (3, H, W) uint8
+    return lambda picture: np.ascontiguousarray(np.asarray(until_scaling(picture)).transpose(1, 2, 0))
+
+
+def _of_torchvision(size: tuple[int, int]) -> Callable[[object], UInt8[np.ndarray, "H2 W2 3"]]:
+    """Bilinear until the shorter side is 256 / 224 of the crop's, as its ImageNet presets do."""
+    from torchvision.transforms import v2
+
+    steps = v2.Compose([v2.Resize(round(min(size) * 256 / 224), antialias=True), v2.CenterCrop(size)])
+    return lambda picture: np.asarray(steps(picture))
