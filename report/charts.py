@@ -97,6 +97,7 @@ class Map:
         places: {view: (n, 2)}; the first view is the one that is printed.
         axes: {view: what its axes are}.
         rows: of the n videos in `Fused.rows`.
+        abnormal: videos that are said to be so.
     """
 
     name: str
@@ -107,12 +108,13 @@ class Map:
     video_ids: Sequence[str]
     labels: Sequence[str]
     splits: Sequence[str]
+    abnormal: Sequence[bool]
     n_left_out: int = 0
 
 
 @dataclass(frozen=True)
 class Event:
-    """An abnormal stretch of a video; seconds on the video's clock."""
+    """An abnormal stretch of a video; seconds on the video's clock. region: "" = the whole picture."""
 
     start_seconds: float
     stop_seconds: float
@@ -120,6 +122,7 @@ class Event:
     peak_score: float
     shares: dict[str, float]
     nearest: tuple[str, ...] = ()
+    region: str = ""
 
 
 @dataclass(frozen=True, eq=False)

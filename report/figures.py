@@ -141,7 +141,9 @@ def _map(chart: Map, figure: Any, colour: Callable[[str], str]) -> None:
         for split in dict.fromkeys(chart.splits):
             chosen = np.array([other == split for other in chart.splits])
             ink = [colours[label] for label, take in zip(chart.labels, chosen, strict=True) if take]
-            axes.scatter(*places[chosen].T, c=ink, marker=MARKERS.get(split, "D"), s=7, linewidths=0, alpha=0.8)
+            rim = [INK if odd else "none" for odd, take in zip(chart.abnormal, chosen, strict=True) if take]
+            marker = MARKERS.get(split, "D")
+            axes.scatter(*places[chosen].T, c=ink, marker=marker, s=7, linewidths=0.5, edgecolors=rim, alpha=0.8)
         axes.set(title=view, xticks=[], yticks=[])
         axes.set_xlabel(chart.axes[view], fontsize=6)
     for axes in grid[n_views:]:

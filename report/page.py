@@ -210,7 +210,7 @@ def _map(chart: Map | None) -> dict[str, Any] | None:
     views = list(chart.places)
     splits = [split for split in scenes.SPLITS if split in chart.splits]
     return {"drawn": drawn, "legend": legend, "views": views, "axes": chart.axes[views[0]],
-            "n_left_out": chart.n_left_out, "splits": splits}  # fmt: skip
+            "n_left_out": chart.n_left_out, "n_abnormal": sum(chart.abnormal), "splits": splits}  # fmt: skip
 
 
 def _anomalies(
@@ -228,6 +228,7 @@ def _anomalies(
                 "peak": clock(event.peak_seconds),
                 "score": f"{event.peak_score:.3g}",
                 "shares": sorted(event.shares.items()),
+                "region": event.region,
                 "nearest": listed(event.nearest[:2]),
             }
             for number, event in enumerate(line.events)
@@ -236,11 +237,28 @@ def _anomalies(
     window, hop = run.timelines.get("window_seconds"), run.timelines.get("hop_seconds")
     return {
         "detection": words.detection_figures(run.detection),
+        "detectors": _detectors(run.detection),
         "kinds": {"columns": columns, "rows": rows} if rows else None,
         "timelines": shown,
         "timeline_streams": sorted({name for line in timelines for name in line.shares}),
         "window_words": f"{window:g} s, one every {hop:g} s," if window and hop else "a video",
         "any_truth": any(line.truth for line in timelines),
+    }
+
+
+def _detectors(found: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The detector beside simpler ones: figures of videos, and of moments where labels say when."""
+    whole, frames = found.get("rivals") or {}, found.get("frames") or {}
+    columns = {"auroc": "AUROC", "average_precision": "average precision", "equal_error_rate": "equal error rate",
+               "fpr_at_95_tpr": "false alarms at 95 % found", "micro": "AUROC of moments",
+               "macro": "the same, mean of videos"}  # fmt: skip
+    rows = {name: {**(whole.get(name) or {}), **(frames.get(name) or {})} for name in [*whole, *frames]}
+    used = [key for key in columns if any(isinstance(row.get(key), float) for row in rows.values())]
+    if not used:
+        return None
+    return {
+        "columns": [columns[key] for key in used],
+        "rows": [(name, [row.get(key) for key in used], name == found.get("kind")) for name, row in rows.items()],
     }
 
 

@@ -134,6 +134,7 @@ def _timeline(index: int, video: Mapping[str, Any], streams: Sequence[str], thre
             float(event["peak_score"]),
             {str(name): float(share) for name, share in (event.get("shares") or {}).items()},
             tuple(str(near) for near in event.get("nearest") or ()),
+            "" if event.get("region") in (None, "", "whole") else str(event["region"]),
         )
         for event in video.get("events") or ()
     ]

@@ -56,6 +56,7 @@ def project(fused: Fused, *, how: str = "pca", seed: int = 0) -> Map:
         video_ids=[video.video_id for video in videos],
         labels=[video.label for video in videos],
         splits=[video.split for video in videos],
+        abnormal=[video.anomaly == 1 for video in videos],
         n_left_out=len(fused.rows) - len(rows),
     )
 

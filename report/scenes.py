@@ -42,8 +42,9 @@ def scatter(chart: Map) -> tuple[Markup, list[tuple[str, str, int]]]:
     first = next(iter(map_places(chart).values()))
     points = [
         html(
-            '<use href="#m-{}" class="pt" data-i="{}" data-k="{}" style="color:{};transform:translate({}px,{}px)"/>',
+            '<use href="#m-{}" class="pt{}" data-i="{}" data-k="{}" style="color:{};transform:translate({}px,{}px)"/>',
             split if split in SPLITS else "unlabelled",
+            " abnormal" if chart.abnormal[i] else "",
             i,
             labels.index(label),
             colours[label],
@@ -67,7 +68,9 @@ def map_data(chart: Map, thumbnails: Mapping[str, str], named: Mapping[str, str]
         "axes": chart.axes,
         "ids": [visible(name) for name in chart.video_ids],
         "labels": [visible(label) for label in chart.labels],
-        "splits": list(chart.splits),
+        "splits": [
+            f"{split}, abnormal" if odd else split for split, odd in zip(chart.splits, chart.abnormal, strict=True)
+        ],
         "named": [visible(named.get(name, "")) for name in chart.video_ids],
         "thumbnails": {i: thumbnails[name] for i, name in enumerate(chart.video_ids) if name in thumbnails},
     }

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from fusion.intervals import Estimate
 from report.charts import Curves
 from report.collect import Gain, Run, Subset
-from report.markup import html, listed
+from report.markup import clock, html, listed
 
 
 def verdict(run: Run, best_possible: Mapping[str, float] | None = None) -> list[Markup]:
@@ -96,16 +96,8 @@ def _streams(gains: Sequence[Gain], subsets: Sequence[Subset]) -> list[Markup]:
             )
         )
     if unclear:
-        names = listed([gain.stream for gain in unclear])
-        ranges = listed([_points(gain.retrained) for gain in unclear])
-        found.append(
-            html(
-                "What {} {} cannot be told from nothing on these videos ({}).",
-                names,
-                "add" if len(unclear) > 1 else "adds",
-                ranges,
-            )
-        )
+        parts = [f"{gain.stream} {_points(gain.retrained)}" for gain in unclear]
+        found.append(html("No effect can be told from chance for {}.", listed(parts)))
     return found
 
 
@@ -120,24 +112,38 @@ def _value_low_high(found: Estimate, *, flip: bool) -> tuple[float, float, float
 
 
 def _points(found: Estimate) -> str:
-    return f"{100 * found.value:+.1f} points, {100 * found.low:+.1f} to {100 * found.high:+.1f}"
+    value, low, high = (f"{100 * part:+.1f}" for part in (found.value, found.low, found.high))
+    return f"({value} points, {low} to {high})"
 
 
 def _detection(found: Mapping[str, Any]) -> list[Markup]:
-    if found.get("auroc") is None:
-        return []
-    sentence = html(
-        "Shown one abnormal and one normal test video, the detector knows which is which in "
-        "<strong>{} %</strong> of cases",
-        f"{100 * found['auroc']:.0f}",
-    )
-    if found.get("hits") is not None and found.get("false_alarms") is not None:
-        sentence += html(
-            "; at its threshold it finds {} % of the abnormal ones and raises a false alarm on {} % of the normal",
-            f"{100 * found['hits']:.0f}",
-            f"{100 * found['false_alarms']:.0f}",
+    """How well the detector ranks videos, what it finds at its threshold, and which events."""
+    sentences = []
+    if found.get("auroc") is not None:
+        sentence = html(
+            "Shown one abnormal and one normal test video, the detector knows which is which in "
+            "<strong>{} %</strong> of cases",
+            f"{100 * found['auroc']:.0f}",
         )
-    return [sentence + "."]
+        if found.get("hits") is not None and found.get("false_alarms") is not None:
+            sentence += html(
+                "; at its threshold it finds {} % of the abnormal ones and raises a false alarm on {} % of the normal",
+                f"{100 * found['hits']:.0f}",
+                f"{100 * found['false_alarms']:.0f}",
+            )
+        sentences.append(sentence + ".")
+    events = found.get("events") or {}
+    if events.get("n_true") and events.get("watched_seconds"):
+        sentences.append(
+            html(
+                "Of {} labelled events it finds <strong>{}</strong>, with {} false alarms in {} of video.",
+                events["n_true"],
+                events["n_hits"],
+                events["n_false"],
+                clock(events["watched_seconds"]),
+            )
+        )
+    return sentences
 
 
 def _left_out(run: Run) -> list[Markup]:
@@ -204,6 +210,16 @@ def detection_figures(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             if key == "average_precision" and found.get("prevalence") is not None:
                 note = f"a random score has {found['prevalence']:.3f}"
             figures.append((name, format(value, form).replace("%", " %"), note))
+    events = found.get("events") or {}
+    if events.get("n_true"):
+        figures.append(("events found", f"{events['n_hits']} of {events['n_true']}", "labelled abnormal stretches"))
+    if isinstance(events.get("false_per_hour"), int | float):
+        watched = clock(events.get("watched_seconds") or 0.0)
+        figures.append(("false alarms an hour", f"{events['false_per_hour']:.3g}", f"over {watched} of video"))
+    if isinstance(events.get("median_seconds_to_alarm"), int | float):
+        figures.append(
+            ("alarm after", f"{events['median_seconds_to_alarm']:.1f} s", "from the start of an event, median")
+        )
     return figures
 
 

@@ -96,7 +96,11 @@ DECISIONS = {
         ],
     },
     "detection": {"auroc": 0.934, "average_precision": 0.8, "prevalence": 0.25, "equal_error_rate": 0.11, "hits": 0.75,
-                  "false_alarms": 0.04, "threshold": 12.5, "bottleneck": 8},
+                  "false_alarms": 0.04, "threshold": 12.5, "bottleneck": 8, "kind": "autoencoder",
+                  "rivals": {"autoencoder": {"auroc": 0.934}, "knn": {"auroc": 0.717}},
+                  "frames": {"autoencoder": {"micro": 0.881, "macro": None}},
+                  "events": {"n_true": 12, "n_hits": 9, "n_false": 3, "watched_seconds": 600.0, "false_per_hour": 18.0,
+                             "median_seconds_to_alarm": 1.25}},
 }  # fmt: skip
 TIMELINES = {
     "window_seconds": 2.0,
@@ -113,7 +117,7 @@ TIMELINES = {
             "labels": [[1.2, 2.8]],
             "events": [
                 {"start_seconds": 1.0, "stop_seconds": 3.0, "peak_seconds": 1.5, "peak_score": 9.0,
-                 "shares": {"audio": 0.85, "spatial": 0.15}, "nearest": ["0/train_0.mp4", HOSTILE]}
+                 "shares": {"audio": 0.85, "spatial": 0.15}, "region": "r1c2", "nearest": ["0/train_0.mp4", HOSTILE]}
             ],
         },
         {"video_id": HOSTILE, "path": "", "times": [1.0], "scores": [0.5], "shares": {}, "labels": None, "events": []},
@@ -224,7 +228,8 @@ def test_every_figure_of_the_decisions_stands_on_the_page(made_page):
     assert "95.0" in rows["audio + spatial"]
     text = Text(made_page).text
     sure = ("11.1 to 4.2 %", "0.61", "71.2 %", "2.3 %", "nothing is that sure")
-    for figure in ("0.934", "75 %", "4 %", "12.5", "-1.23", "5" * 16, *sure):
+    events = ("9 of 12", "Of 12 labelled events it finds 9 , with 3 false alarms in 10:00 of video", "0.717", "0.881")
+    for figure in ("0.934", "75 %", "4 %", "12.5", "-1.23", "5" * 16, *sure, *events):
         assert figure in text, figure
 
 
@@ -244,7 +249,7 @@ def test_a_gain_whose_interval_crosses_zero_is_not_called_help():
         "subsets": {name: {"test_top1": _estimate(0.5)} for name in ("a", "b", "a+b")},
         "gains": {name: {"retrained": _estimate(0.01)} for name in ("a", "b")}}})  # fmt: skip
     said = " ".join(map(str, words.verdict(run)))
-    assert "cannot be told from nothing" in said
+    assert "No effect can be told from chance for a (+1.0 points, -4.0 to +6.0) and b" in said
     assert "help" not in said
 
 
