@@ -52,6 +52,7 @@ def run(
         str | None, typer.Option("--retry", metavar="failed", help="Only the videos that were rejected the last time.")
     ] = None,
     device: options.Device = "auto",
+    backend: options.Backend = "auto",
     workers: options.Workers = options.WORKERS,
     deterministic: options.Deterministic = False,
     as_json: options.Json = False,
@@ -77,8 +78,8 @@ def run(
     started = time.monotonic()
     results = list(
         results_of(
-            rows, trained, workspace, manifest.root, device=device, workers=workers, deterministic=deterministic,
-            force=force, flow_from=flow_from, limits=limits, follow_links=follow_links,
+            rows, trained, workspace, manifest.root, device=device, backend=backend, workers=workers,
+            deterministic=deterministic, force=force, flow_from=flow_from, limits=limits, follow_links=follow_links,
         )
     )  # fmt: skip
     tables = tables_of(trained, results)
@@ -101,6 +102,7 @@ def results_of(
     *,
     device: str,
     workers: int,
+    backend: str = "auto",
     deterministic: bool = False,
     force: bool = False,
     flow_from: Path | None = None,
@@ -108,6 +110,7 @@ def results_of(
     follow_links: bool = False,
 ) -> Iterator[VideoResult]:
     """Embeddings of each row, in order, with a progress bar."""
+    from streams import backends
     from streams.extraction import extract
 
     cache, names = workspace.cache(), [stream.name for stream in trained]
@@ -122,8 +125,8 @@ def results_of(
                        sampler=trained[0].sampler, stream_names=names, flow_from=flow_from)
             for row in rows
         )  # fmt: skip
-        chosen = choose_device(device, deterministic=deterministic)
-        for result in extract(videos, trained, cache=cache, device=chosen, n_threads=workers + 1, force=force):
+        engine = backends.choose(backend, device=choose_device(device, deterministic=deterministic), cache=cache)
+        for result in extract(videos, trained, cache=cache, backend=engine, n_threads=workers + 1, force=force):
             move()
             if result.rejected:
                 screen.warn(f"rejected: {result.rejected}")

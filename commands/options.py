@@ -47,6 +47,10 @@ Streams = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.")]
 Device = Annotated[str, typer.Option("--device", help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.")]
+Backend = Annotated[
+    str,
+    typer.Option("--backend", help="What runs the networks: auto (OpenVINO on a CPU that has it), torch, openvino."),
+]
 Workers = Annotated[
     int, typer.Option("--workers", min=1, help="Videos decoded at the same time, each in a process of its own.")
 ]

@@ -48,6 +48,7 @@ def run(
     assignments: options.Set = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
+    backend: options.Backend = "auto",
     workers: options.Workers = options.WORKERS,
     weights_dir: options.WeightsDir = None,
     random_weights: options.RandomWeights = None,
@@ -74,9 +75,9 @@ def run(
     chosen = settings.load(
         preset, config, assignments or (), stream_names=[name], where=where, random_weights=random_weights
     )
-    return _Training(name, workspace, manifest, rows, classes, chosen, seed=seed, device=device, workers=workers,
-                     deterministic=deterministic, as_json=as_json, force=force, flow_from=flow_from,
-                     follow_links=follow_links).run()  # fmt: skip
+    return _Training(name, workspace, manifest, rows, classes, chosen, seed=seed, device=device, backend=backend,
+                     workers=workers, deterministic=deterministic, as_json=as_json, force=force,
+                     flow_from=flow_from, follow_links=follow_links).run()  # fmt: skip
 
 
 def _classes(name: str, rows: Sequence[VideoRow]) -> list[str]:
@@ -107,14 +108,17 @@ class _Training:
 
     def __init__(
         self, name: str, workspace: Workspace, manifest: Manifest, rows: Sequence[VideoRow], classes: list[str],
-        chosen: settings.Settings, *, seed: int, device: str, workers: int, deterministic: bool, as_json: bool,
-        force: bool, flow_from: Path | None, follow_links: bool,
+        chosen: settings.Settings, *, seed: int, device: str, backend: str, workers: int, deterministic: bool,
+        as_json: bool, force: bool, flow_from: Path | None, follow_links: bool,
     ) -> None:  # fmt: skip
+        from streams import backends
+
         self.stream: Stream = streams.load(name)
         self.config: Any = chosen.streams[name]
         self.workspace, self.manifest, self.rows, self.classes, self.chosen = workspace, manifest, rows, classes, chosen
         self.seed, self.workers, self.as_json, self.force = seed, workers, as_json, force
         self.device = choose_device(device, deterministic=deterministic)
+        self.backend = backends.choose(backend, device=self.device, cache=workspace.cache())
         self.folder = workspace.stream_dir(name)
         self.flow_from, self.follow_links = flow_from, follow_links
 
@@ -275,6 +279,7 @@ class _Training:
                 len(self.classes),
                 seed=self.seed,
                 device=self.device,
+                backend=self.backend,
                 state_folder=self.folder,
                 signature=trained_on,
                 on_epoch=on_epoch,

@@ -17,7 +17,7 @@ from store import entry
 from store.atomic import TEMPORARY, write_bytes
 from store.lineage import digest
 
-KINDS = ("plan", "motion", "flow", "segments")
+KINDS = ("plan", "motion", "flow", "segments", "compiled")
 MAP_BYTES = 4 << 20  # larger entries are mapped, not read; smaller ones are many, and a process may map only 65,530
 USE_SECONDS = 60.0  # how exactly the time of the last use is kept
 LEFT_BEHIND_SECONDS = 3600.0  # a temporary file that nobody has written to for so long belongs to no process any more

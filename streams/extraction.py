@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,9 +16,11 @@ from jaxtyping import Float
 from media.reasons import Rejected
 from store.cache import Cache
 from store.lineage import versions
+from streams.backends import Backend
 from streams.encoding import BatchFiller
 from streams.model import TrainedStream, pad
 from streams.segments import Absent, Footage, Segments
+from streams.stages import Stages
 from streams.stream import Stream
 from streams.video import Video
 
@@ -126,51 +128,81 @@ def extract(
     trained: Sequence[TrainedStream],
     *,
     cache: Cache,
-    device: torch.device,
+    backend: Backend,
     n_threads: int,
     force: bool = False,
+    stages: Stages | None = None,
 ) -> Iterator[VideoResult]:
     """Video embeddings of every video by every stream, in order.
 
-    A video is decoded at most once, and not at all when every stream finds its segment embeddings in the cache.
+    A video is decoded at most once, and not at all when every stream finds its segment embeddings in the cache. While
+    the networks run on one video, the next ones are decoded and cut; batches are filled across videos.
 
     Args:
         videos: drawn one by one.
         trained: the streams.
         cache: of segment embeddings.
-        device: where the networks run.
+        backend: what the networks run on.
         n_threads: videos that are decoded and cut while the networks run.
         force: compute even what is in the cache.
+        stages: where the time went is added here.
     """
-    keys = {stream.name: key_parts(stream, device) for stream in trained}
+    stages = stages or Stages()
+    keys = {stream.name: key_parts(stream, backend) for stream in trained}
+    fillers: dict[str, BatchFiller[_Job]] = make_fillers(trained, backend)
+    passing: deque[_Job] = deque()  # in order; those with work wait in here until it is done
 
-    def prepare(video: Video) -> _Job:
-        job = _Job(video)
+    def settle(stream: TrainedStream, finished: Iterable[tuple[_Job, np.ndarray]]) -> None:
+        for job, embedding in finished:
+            key, segments, reasons = job.todo.pop(stream.name)
+            result = SegmentEmbeddings(embedding, segments.start_seconds, segments.stop_seconds, reasons=reasons)
+            with stages.spent("write"):
+                cache.put("segments", key, result.to_entry())
+            job.done[stream.name] = result
+
+    def finished() -> Iterator[VideoResult]:
+        while passing and not passing[0].todo:
+            yield _finish(passing.popleft(), trained, backend.device, stages)
+        stages.seconds["encode"] = sum(filler.busy_seconds for filler in fillers.values())
+
+    for job in in_order(lambda video: _prepare(video, trained, keys, cache, force), videos, n_threads=n_threads):
+        passing.append(job)
         for stream in trained:
-            key = cache.key(content_id=video.content_id, flow=video.flow_source(), **keys[stream.name])
-            entry = None if force else cache.get("segments", key)
-            if entry is not None:
-                job.done[stream.name] = SegmentEmbeddings.from_entry(entry)
-                continue
-            try:
-                footage = stream.stream.footage(video, stream.config, stream.sampler)
-                job.todo[stream.name] = (key, stream.stream.cut(footage, stream.config), video.reasons(footage.reasons))
-            except Absent as absent:
-                job.done[stream.name] = _nothing(absent.reason, video.reasons())
-                cache.put("segments", key, job.done[stream.name].to_entry())
-            except Rejected as rejected:
-                job.rejected = rejected
-                break
-        video.forget()
-        return job
+            filler = fillers[stream.name]
+            settle(stream, filler.add(job, job.todo[stream.name][1]) if stream.name in job.todo else filler.finished())
+        yield from finished()
+    for stream in trained:
+        settle(stream, fillers[stream.name].finish())
+    yield from finished()
 
+
+def _prepare(
+    video: Video,
+    trained: Sequence[TrainedStream],
+    keys: Mapping[str, Mapping[str, object]],
+    cache: Cache,
+    force: bool,
+) -> _Job:
+    """What the cache has of a video, and the segments of the rest."""
+    job = _Job(video)
     for stream in trained:
-        stream.model.to(device).eval()
-    jobs = in_order(prepare, videos, n_threads=n_threads)
-    for stream in trained:
-        jobs = _encoded(jobs, stream, cache, device)
-    for job in jobs:
-        yield _finish(job, trained, device)
+        key = cache.key(content_id=video.content_id, flow=video.flow_source(), **keys[stream.name])
+        entry = None if force else cache.get("segments", key)
+        if entry is not None:
+            job.done[stream.name] = SegmentEmbeddings.from_entry(entry)
+            continue
+        try:
+            footage = stream.stream.footage(video, stream.config, stream.sampler)
+            job.todo[stream.name] = (key, stream.stream.cut(footage, stream.config), video.reasons(footage.reasons))
+        except Absent as absent:
+            job.done[stream.name] = _nothing(absent.reason, video.reasons())
+            cache.put("segments", key, job.done[stream.name].to_entry())
+        except Rejected as rejected:
+            job.rejected = rejected
+            job.todo.clear()
+            break
+    video.forget()
+    return job
 
 
 @dataclass
@@ -186,36 +218,14 @@ class _Job:
         self.video, self.done, self.todo = video, {}, {}
 
 
-def _encoded(jobs: Iterable[_Job], stream: TrainedStream, cache: Cache, device: torch.device) -> Iterator[_Job]:
-    """The same jobs in the same order, with one stream's segments encoded; batches are filled across videos."""
-    passing: deque[_Job] = deque()  # in order; those with work wait in here until it is done
-    filler: BatchFiller[_Job] = BatchFiller(stream.model.encoder, stream.config.encode_batch_size, device)
-
-    def settle(finished: Iterable[tuple[_Job, np.ndarray]]) -> None:
-        for job, embedding in finished:
-            key, segments, reasons = job.todo.pop(stream.name)
-            result = SegmentEmbeddings(embedding, segments.start_seconds, segments.stop_seconds, reasons=reasons)
-            cache.put("segments", key, result.to_entry())
-            job.done[stream.name] = result
-
-    for job in jobs:
-        passing.append(job)
-        if stream.name in job.todo:
-            settle(filler.add(job, job.todo[stream.name][1]))
-        while passing and stream.name not in passing[0].todo:
-            yield passing.popleft()
-    settle(filler.finish())
-    yield from passing
-
-
-def _finish(job: _Job, trained: Sequence[TrainedStream], device: torch.device) -> VideoResult:
+def _finish(job: _Job, trained: Sequence[TrainedStream], device: torch.device, stages: Stages) -> VideoResult:
     """Aggregates, one video at a time: a video's embedding does not depend on its mates."""
     embeddings = {}
     for stream in trained:
         segments = job.done.get(stream.name)
         if job.rejected is None and segments is not None and not segments.absent:
             sequence, length = pad([segments.embedding])
-            with torch.inference_mode():
+            with torch.inference_mode(), stages.spent("aggregate"):
                 embeddings[stream.name] = stream.model.aggregate(sequence.to(device), length)[0].float().cpu().numpy()
     absent = {name: segments.absent for name, segments in job.done.items() if segments.absent}
     reasons = {reason for segments in job.done.values() for reason in segments.reasons} | set(absent.values())
@@ -233,12 +243,22 @@ def _nothing(reason: str, reasons: tuple[str, ...]) -> SegmentEmbeddings:
     return SegmentEmbeddings(np.zeros((0, 0), np.float32), none, none, reason, reasons)
 
 
-def key_parts(stream: TrainedStream, device: torch.device) -> dict[str, object]:
+def make_fillers(trained: Sequence[TrainedStream], backend: Backend) -> dict[str, BatchFiller[Any]]:
+    """What runs each stream's encoder; the models are moved to the backend's device."""
+    fillers: dict[str, BatchFiller[Any]] = {}
+    for stream in trained:
+        stream.model.to(backend.device).eval()
+        fillers[stream.name] = BatchFiller(
+            stream.model.encoder, stream.config.encode_batch_size, backend, precision=stream.precision
+        )
+    return fillers
+
+
+def key_parts(stream: TrainedStream, backend: Backend) -> dict[str, object]:
     """What, beside the video, decides the bits of a segment embedding."""
     return {
         "segments": stream.segment_identity(),
-        "batch_size": stream.config.encode_batch_size,
-        "backend": f"torch-{device.type}",
-        "n_threads": torch.get_num_threads(),
+        "batch_size": backend.batch_size(stream.config.encode_batch_size),
+        **backend.identity(),
         "versions": versions(),
     }

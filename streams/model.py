@@ -18,6 +18,7 @@ import streams
 from store.checkpoint import ArtifactError, load_artifact, save_artifact
 from store.lineage import space_id, versions
 from streams import aggregator
+from streams.backends import Precision
 from streams.config import DataConfig, SamplerConfig
 from streams.stream import Encoder, Stream
 
@@ -80,6 +81,7 @@ class TrainedStream:
         encoder_sha256: of the encoder's weights.
         model_sha256: of all weights.
         lineage: what it was trained on and with; free of secrets, for people.
+        precision: of the arithmetic that turns segments into their embeddings.
     """
 
     stream: Stream
@@ -91,6 +93,7 @@ class TrainedStream:
     encoder_sha256: str
     model_sha256: str
     lineage: Mapping[str, Any]
+    precision: Precision = "float32"
 
     @property
     def name(self) -> str:
@@ -113,7 +116,7 @@ class TrainedStream:
             "sampler": self.sampler.model_dump(mode="json"),
             "data": self.data.model_dump(mode="json", exclude_none=True),  # a crop that is not there names no new space
             "encoder_sha256": self.encoder_sha256,
-            "precision": "float32",
+            "precision": self.precision,
         }
 
 
@@ -164,6 +167,7 @@ def save(folder: Path, trained: TrainedStream) -> None:
         "encoder_sha256": trained.encoder_sha256,
         "model_sha256": trained.model_sha256,
         "space_id": trained.space_id,
+        "precision": trained.precision,
         "lineage": dict(trained.lineage),
         "versions": versions(),
     }
@@ -203,6 +207,7 @@ def load(folder: Path) -> TrainedStream:
         encoder_sha256=stored["encoder_sha256"],
         model_sha256=stored["model_sha256"],
         lineage=stored["lineage"],
+        precision=stored.get("precision", "float32"),
     )
 
 

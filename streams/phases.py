@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 
 from store.lineage import digest
-from streams.encoding import encode
+from streams.backends import Backend, TorchBackend
+from streams.encoding import BatchFiller
 from streams.model import StreamModel, build_model, pad
 from streams.segments import Footage
 from streams.stream import Stream
@@ -39,6 +40,7 @@ def train(
     *,
     seed: int,
     device: torch.device,
+    backend: Backend | None = None,
     state_folder: Path | None = None,
     signature: str = "",
     on_epoch: Callable[[str, dict[str, float]], None] = lambda phase, metrics: None,
@@ -53,6 +55,7 @@ def train(
         n_classes: of the softmax layers.
         seed: everything drawn follows from it.
         device: where to train.
+        backend: what runs the finished encoder; None: torch on `device`.
         state_folder: where resumable states are kept until the end; None: nowhere.
         signature: what else a state must have been made with to be taken up (files, settings, seed).
         on_epoch: (name of the phase, metrics of an epoch).
@@ -86,7 +89,8 @@ def train(
     elif mode == "end_to_end":
         run(end_to_end_phase(stream, config, model, train_examples, val_examples))
         return model.cpu().eval()
-    run(aggregator_phase(stream, config, model, train_examples, val_examples, seed=seed, device=device))
+    backend = backend or TorchBackend(device)
+    run(aggregator_phase(stream, config, model, train_examples, val_examples, seed=seed, backend=backend))
     return model.cpu().eval()
 
 
@@ -163,7 +167,7 @@ def aggregator_phase(
     val_examples: Sequence[Example],
     *,
     seed: int,
-    device: torch.device,
+    backend: Backend,
 ) -> Phase:
     """Sequences of segment embeddings from the finished encoder; it is not changed any more."""
     settings = config.aggregator_training
@@ -171,12 +175,22 @@ def aggregator_phase(
     module = torch.nn.ModuleDict({"aggregator": model.aggregator, "classifier": model.classifier})
     generator = np.random.default_rng(int(digest([seed, stream.name, "views"])[:8], 16))
 
-    def embed(example: Example, view: int) -> Float[np.ndarray, "S D"]:
-        segments = stream.cut(example.footage, config, generator if view > 0 else None)
-        return encode(model.encoder, segments, batch_size=config.encode_batch_size, device=device)
+    filler: BatchFiller[list[np.ndarray]] = BatchFiller(model.encoder, config.encode_batch_size, backend)
 
-    views = [[embed(example, view) for view in range(settings.n_views)] for example in train_examples]
-    held_out = [embed(example, 0) for example in val_examples]
+    def embed(examples: Sequence[Example], n_views: int) -> list[list[Float[np.ndarray, "S D"]]]:
+        """All views of every example; batches are filled across them."""
+        found: list[list[np.ndarray]] = [[] for _ in examples]
+        for example, views in zip(examples, found, strict=True):
+            for view in range(n_views):
+                segments = stream.cut(example.footage, config, generator if view > 0 else None)
+                for owner, embedding in filler.add(views, segments):
+                    owner.append(embedding)
+        for owner, embedding in filler.finish():
+            owner.append(embedding)
+        return found
+
+    views = embed(train_examples, settings.n_views)
+    held_out = [embedding for [embedding] in embed(val_examples, 1)]
 
     def train_batches(generator: np.random.Generator) -> Iterator[Batch]:
         for rows in batches_of(len(views), settings.batch_size, generator):

@@ -19,6 +19,7 @@ from flow.sampling import motion_lengths
 from media.reasons import Rejected
 from streams.config import Crop, DataConfig, SamplerConfig
 from streams.segments import Absent
+from streams.stages import Stages
 
 if TYPE_CHECKING:
     from media.decode import DecodedVideo
@@ -65,6 +66,7 @@ class Video:
         sound: whether any needs sound.
         flow_from: folder of precomputed flow, which then stands in for what `flow` would estimate.
         estimate: (estimator, height, width) → full flow, where somebody has it already: the windows of a longer video.
+        stages: time spent decoding and on flow is added here.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Video:
         sound: bool = True,
         flow_from: Path | None = None,
         estimate: Callable[[str, int, int], Float[np.ndarray, "steps 2 H W"]] | None = None,
+        stages: Stages | None = None,
     ) -> None:
         self.video_id = video_id
         self.path = path
@@ -92,6 +95,7 @@ class Video:
         self._wants = {"pictures": pictures, "sound": sound}
         self._flow_from = flow_from
         self._given_estimate = estimate
+        self._stages = stages or Stages()
         self._flow_sha256: str | None = None
         self._noted: tuple[str, ...] = ()  # what was degraded about the file when its flow was cached
         self._estimated: tuple[tuple[str, int, int], Float[np.ndarray, "steps 2 H W"]] | None = None
@@ -105,9 +109,10 @@ class Video:
             Rejected: the file cannot be used at all.
         """
         try:
-            decoded = self._decode(
-                self.path, **self._wants, max_side=self._data.max_side_px, stop_seconds=self._sampler.max_seconds
-            )
+            with self._stages.spent("decode"):
+                decoded = self._decode(
+                    self.path, **self._wants, max_side=self._data.max_side_px, stop_seconds=self._sampler.max_seconds
+                )
         except Rejected as rejected:
             if rejected.reason in ("no_audio", "no_video"):
                 raise Absent(rejected.reason) from rejected
@@ -246,7 +251,8 @@ class Video:
         if self._given_estimate is not None:
             return self._given_estimate(*wanted)
         if self._estimated is None or self._estimated[0] != wanted:
-            self._estimated = (wanted, estimators.load(estimator)(self.frames_at(height, width)))
+            with self._stages.spent("flow"):
+                self._estimated = (wanted, estimators.load(estimator)(self.frames_at(height, width)))
         return self._estimated[1]
 
 

@@ -18,8 +18,9 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from media.decode import DecodedVideo
 from media.reasons import Rejected
 from store.cache import Cache
+from streams.backends import Backend
 from streams.encoding import BatchFiller
-from streams.extraction import key_parts
+from streams.extraction import key_parts, make_fillers
 from streams.model import TrainedStream
 from streams.window_rows import BLOCK, Row, aggregate, cut, load_block, store_block
 from streams.windows import Ring, WindowPlan
@@ -81,7 +82,7 @@ def extract_windows(
     plan: WindowPlan,
     *,
     cache: Cache,
-    device: torch.device,
+    backend: Backend,
     n_threads: int,
     force: bool = False,
 ) -> Iterator[WindowRows]:
@@ -92,16 +93,13 @@ def extract_windows(
         trained: the streams.
         plan: how they are cut.
         cache: of segment embeddings.
-        device: where the networks run.
+        backend: what the networks run on.
         n_threads: videos that are read while the networks run.
         force: compute even what is in the cache.
     """
-    for stream in trained:
-        stream.model.to(device).eval()
-    keys = {stream.name: {**key_parts(stream, device), "plan": plan.identity()} for stream in trained}
-    fillers: dict[str, BatchFiller[tuple[_Job, Row]]] = {
-        stream.name: BatchFiller(stream.model.encoder, stream.config.encode_batch_size, device) for stream in trained
-    }
+    device = backend.device
+    keys = {stream.name: {**key_parts(stream, backend), "plan": plan.identity()} for stream in trained}
+    fillers: dict[str, BatchFiller[tuple[_Job, Row]]] = make_fillers(trained, backend)
     passing: deque[_Job] = deque()
 
     def settle(name: str, finished: Iterable[tuple[tuple[_Job, Row], np.ndarray]]) -> None:

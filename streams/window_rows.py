@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float32
 
 from store.cache import Cache
-from streams.encoding import encode
+from streams.encoding import BatchFiller
 from streams.model import TrainedStream, pad
 from streams.segments import Absent, Segments
 from streams.windows import Region, Window, WindowPlan
@@ -74,14 +74,17 @@ def _peak(window: Window, region: Region, stream: TrainedStream, plan: WindowPla
         return float("nan")
 
 
-def embed_now(rows: Sequence[Row], trained: Sequence[TrainedStream], device: torch.device) -> None:
-    """Encodes rows at once, for a source that does not wait; the same numbers as in full batches."""
+def embed_now(rows: Sequence[Row], fillers: Mapping[str, BatchFiller[Any]]) -> None:
+    """Encodes rows at once, for a source that does not wait; the same numbers as in full batches.
+
+    Args:
+        rows: with segments to be encoded.
+        fillers: stream → what runs its encoder (`streams.extraction.make_fillers`), kept between calls.
+    """
     for row in rows:
-        for stream in trained:
-            if (segments := row.segments.pop(stream.name, None)) is not None:
-                row.embedding[stream.name] = encode(
-                    stream.model.encoder, segments, batch_size=stream.config.encode_batch_size, device=device
-                )
+        for name, filler in fillers.items():
+            if (segments := row.segments.pop(name, None)) is not None:
+                [(_, row.embedding[name])] = [*filler.add(row, segments), *filler.finish()]
 
 
 def aggregate(rows: Sequence[Row], stream: TrainedStream, device: torch.device) -> Float32[np.ndarray, "n E"]:

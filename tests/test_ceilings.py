@@ -26,6 +26,7 @@ from fusion.scores import mean_scores
 from fusion.svm import fit_svm
 from streams import model as models
 from streams import phases
+from streams.backends import TorchBackend
 from streams.encoding import encode
 from streams.extraction import gather_footage
 from streams.training import run_phase
@@ -36,6 +37,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
+TORCH = TorchBackend(CPU)
 needs = pytest.mark.skipif(
     streams.names() != ["audio", "spatial", "temporal"], reason="ceilings are known for audio, spatial and temporal"
 )
@@ -267,14 +269,15 @@ def aggregated(
     fitting = {name: tensor for name, tensor in known.items() if tensor.shape == wanted[name].shape}
     fresh.encoder.load_state_dict(fitting, strict=False)  # its softmax layer may know other classes; it is not used
     run_phase(
-        phases.aggregator_phase(trained.stream, config, fresh, kept["train"], kept["val"], seed=0, device=CPU),
+        phases.aggregator_phase(trained.stream, config, fresh, kept["train"], kept["val"], seed=0, backend=TORCH),
         seed=0, device=CPU,
     )  # fmt: skip
     hits = []
     for example in kept["test"]:
         embedding = encode(
-            fresh.encoder, trained.stream.cut(example.footage, config), batch_size=config.encode_batch_size, device=CPU
-        )
+            fresh.encoder, trained.stream.cut(example.footage, config), batch_size=config.encode_batch_size,
+            backend=TORCH,
+        )  # fmt: skip
         sequence, length = models.pad([embedding])
         with torch.inference_mode():
             hits.append(int(fresh.classify(sequence, length).argmax()) == example.label)

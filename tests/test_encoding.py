@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from concurrent.futures import Future
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from streams.backends import TorchBackend
 from streams.encoding import BatchFiller, encode
 from streams.segments import Segments
 
 CPU = torch.device("cpu")
+TORCH = TorchBackend(CPU)
 BATCH = 8
 
 
@@ -43,7 +47,7 @@ def encoder():
 
 
 def through_filler(encoder, videos):
-    filler, found = BatchFiller(encoder, BATCH, CPU), []
+    filler, found = BatchFiller(encoder, BATCH, TORCH), []
     for key, segments in enumerate(videos):
         found += list(filler.add(key, segments))
     return found + list(filler.finish())
@@ -56,7 +60,7 @@ def test_batches_across_videos_give_the_bits_of_one_video_at_a_time(encoder, len
     assert [key for key, _ in found] == list(range(len(videos)))
     for key, embedding in found:
         assert embedding.dtype == np.float32
-        assert np.array_equal(embedding, encode(encoder, videos[key], batch_size=BATCH, device=CPU)), key
+        assert np.array_equal(embedding, encode(encoder, videos[key], batch_size=BATCH, backend=TORCH)), key
 
 
 def test_every_batch_has_the_fixed_size_and_only_the_last_is_padded(encoder):
@@ -70,12 +74,48 @@ def test_every_batch_has_the_fixed_size_and_only_the_last_is_padded(encoder):
     assert (seen[len(everything) :] == everything[-1]).all()
 
 
-def test_a_video_comes_out_as_soon_as_its_last_row_is_done(encoder):
-    filler = BatchFiller(encoder, BATCH, CPU)
-    assert list(filler.add("a", video_of(5, 0))) == []
-    assert [key for key, _ in filler.add("b", video_of(4, 1))] == ["a"]
-    assert [key for key, _ in filler.add("c", video_of(15, 2))] == ["b", "c"]
-    assert list(filler.finish()) == []
+class Held:
+    """An engine that finishes a batch when the test says so; it doubles its input."""
+
+    name, device = "held", CPU
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[Future, np.ndarray]] = []
+        self.busy_seconds = 0.0
+
+    def identity(self):
+        return {"backend": "held"}
+
+    def batch_size(self, configured):
+        return configured
+
+    def compile(self, module, *example, precision="float32"):
+        return self
+
+    def submit(self, batch):
+        self.begun.append((Future(), batch.reshape(len(batch), -1) * 2))
+        return self.begun[-1][0]
+
+    def finish(self, which):
+        future, rows = self.begun[which]
+        future.set_result(rows)
+
+
+def test_a_video_comes_out_in_order_as_soon_as_its_last_row_is_there():
+    engine, videos = Held(), {name: video_of(n, n) for name, n in (("a", 5), ("b", 4), ("c", 15))}
+    filler = BatchFiller(WatchedEncoder(), BATCH, engine)
+    for name, segments in videos.items():
+        assert list(filler.add(name, segments)) == []
+    assert len(engine.begun) == 3
+    engine.finish(1)
+    assert list(filler.finished()) == [], "a batch that overtook another waits for it"
+    engine.finish(0)
+    assert [key for key, _ in filler.finished()] == ["a", "b"]
+    assert list(filler.finished()) == []
+    engine.finish(2)
+    [(key, rows)] = filler.finish()
+    assert key == "c"
+    assert np.array_equal(rows, 2 * videos["c"].array.reshape(15, -1))
 
 
 def test_a_long_video_is_read_in_pieces_no_larger_than_a_batch(encoder):
@@ -86,7 +126,7 @@ def test_a_long_video_is_read_in_pieces_no_larger_than_a_batch(encoder):
         segments.stop_seconds,
         lambda first, last: read.append(last - first) or segments.read(first, last),
     )
-    encode(encoder, watched, batch_size=BATCH, device=CPU)
+    encode(encoder, watched, batch_size=BATCH, backend=TORCH)
     assert max(read) == BATCH
     assert sum(read) == 100
 
@@ -94,7 +134,7 @@ def test_a_long_video_is_read_in_pieces_no_larger_than_a_batch(encoder):
 def test_encoding_switches_training_off_and_keeps_no_gradient(encoder):
     encoder.train()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    first, again = (encode(encoder, video_of(9, 0), batch_size=BATCH, device=CPU) for _ in range(2))
+    first, again = (encode(encoder, video_of(9, 0), batch_size=BATCH, backend=TORCH) for _ in range(2))
     assert np.array_equal(first, again)
     assert not encoder.training
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())

@@ -11,12 +11,14 @@ import torch
 import streams
 from media.reasons import Rejected
 from store.cache import Cache
+from streams.backends import TorchBackend
 from streams.encoding import encode
 from streams.extraction import SegmentEmbeddings, extract, gather_footage, in_order
 from streams.model import pad
 from streams.segments import Absent, Footage
 
 CPU = torch.device("cpu")
+TORCH = TorchBackend(CPU)
 LENGTHS = {"a.mp4": 40, "b/c.mp4": 60, "d.mp4": 31, "e.mp4": 75, "f.mp4": 45}
 
 
@@ -52,7 +54,7 @@ def assert_same_results(first, second):
 def run(make_videos, files, trained, folder, *, n_threads=1, force=False, **options):
     cache = Cache(folder)
     videos, decoded = make_videos(files, cache, **options)
-    results = list(extract(videos, trained, cache=cache, device=CPU, n_threads=n_threads, force=force))
+    results = list(extract(videos, trained, cache=cache, backend=TORCH, n_threads=n_threads, force=force))
     assert [result.video.video_id for result in results] == list(files)
     return by_name(results), decoded
 
@@ -72,7 +74,7 @@ def alone(files, trained, tmp_path_factory, workshop_settings):
         for stream in trained:
             footage = stream.stream.footage(video, stream.config, stream.sampler)
             segments = stream.stream.cut(footage, stream.config)
-            rows = encode(stream.model.encoder, segments, batch_size=stream.config.encode_batch_size, device=CPU)
+            rows = encode(stream.model.encoder, segments, batch_size=stream.config.encode_batch_size, backend=TORCH)
             with torch.inference_mode():
                 found[name, stream.name] = stream.model.aggregate(*pad([rows]))[0].numpy()
     return found
@@ -228,7 +230,7 @@ def test_another_aggregator_uses_the_segment_embeddings_of_the_cache(make_videos
 
 
 def test_no_videos_give_no_results(trained, tmp_path):
-    assert list(extract([], trained, cache=Cache(tmp_path), device=CPU, n_threads=2)) == []
+    assert list(extract([], trained, cache=Cache(tmp_path), backend=TORCH, n_threads=2)) == []
 
 
 def test_segment_embeddings_survive_their_entry():

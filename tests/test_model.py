@@ -171,12 +171,13 @@ def test_what_cannot_reach_an_embedding_does_not_change_its_space(name, untraine
 
 @EVERY_STREAM
 def test_versions_threads_and_batch_size_are_in_the_key_of_cached_segments(name, untrained, monkeypatch):
+    from streams.backends import TorchBackend
     from streams.extraction import key_parts
 
-    trained, cpu = untrained(name), torch.device("cpu")
+    trained, cpu = untrained(name), TorchBackend(torch.device("cpu"))
     before = key_parts(trained, cpu)
     assert before == key_parts(trained, cpu)
-    assert before != key_parts(trained, torch.device("cuda"))
+    assert before != key_parts(trained, TorchBackend(torch.device("cuda")))
     config = trained.config.model_copy(update={"encode_batch_size": 64})
     assert before != key_parts(dataclasses.replace(trained, config=config), cpu)
     assert before == key_parts(dataclasses.replace(trained, lineage={"other": 1}), cpu)

@@ -16,9 +16,11 @@ import torch
 import streams
 from store.cache import Cache
 from streams import model, phases
+from streams.backends import TorchBackend
 from streams.training import run_phase
 
 CPU = torch.device("cpu")
+TORCH = TorchBackend(CPU)
 HOME = Path(__file__).parents[1]
 EVERY_STREAM = pytest.mark.parametrize("name", streams.names())
 N_CLASSES = 2
@@ -106,7 +108,7 @@ def test_the_aggregator_phase_leaves_the_encoder_alone(name, examples_of, worksh
     torch.manual_seed(3)
     network = model.build_model(streams.load(name), config, N_CLASSES)
     before, aggregator = model.weights_sha256(network.encoder), model.weights_sha256(network.aggregator)
-    run_phase(phases.aggregator_phase(streams.load(name), config, network, *examples, seed=0, device=CPU),
+    run_phase(phases.aggregator_phase(streams.load(name), config, network, *examples, seed=0, backend=TORCH),
               seed=0, device=CPU)  # fmt: skip
     assert model.weights_sha256(network.encoder) == before
     assert model.weights_sha256(network.aggregator) != aggregator

@@ -12,8 +12,10 @@ from flow import estimators
 from media.decode import DecodedVideo
 from media.reasons import Rejected
 from store.cache import Cache
+from streams.backends import TorchBackend
 from streams.config import DataConfig, SamplerConfig
 from streams.encoding import encode
+from streams.extraction import make_fillers
 from streams.model import pad
 from streams.video import Video, squash
 from streams.window_embeddings import extract_windows
@@ -21,6 +23,7 @@ from streams.window_rows import BLOCK, aggregate, cut, embed_now
 from streams.windows import Region, Ring, WindowPlan
 
 CPU = torch.device("cpu")
+TORCH = TorchBackend(CPU)
 PLAN = WindowPlan(seconds=1.2, hop_seconds=0.5)
 
 
@@ -198,7 +201,7 @@ def by_hand(video: DecodedVideo, trained, settings, plan: WindowPlan):
             single = Video("w", Path("w"), "w", decode=never, cache=None, data=settings.data, sampler=sampler)
             single.decoded = window.decoded
             segments = stream.stream.cut(stream.stream.footage(single, stream.config, sampler), stream.config)
-            rows = encode(stream.model.encoder, segments, batch_size=8, device=CPU)
+            rows = encode(stream.model.encoder, segments, batch_size=8, backend=TORCH)
             with torch.inference_mode():
                 found[stream.name].append(stream.model.aggregate(*pad([rows]))[0].numpy())
     return {name: np.stack(rows) for name, rows in found.items()}
@@ -215,7 +218,7 @@ def test_embeddings_of_windows_are_those_of_small_videos_whatever_the_pieces(
         sources = [Source(name, video, piece_seconds) for name, video in videos.items()]
         cache = Cache(tmp_path / str(piece_seconds))
         results[piece_seconds] = list(
-            extract_windows(sources, trained, plan, cache=cache, device=CPU, n_threads=n_threads)
+            extract_windows(sources, trained, plan, cache=cache, backend=TORCH, n_threads=n_threads)
         )
         assert [rows.source.video_id for rows in results[piece_seconds]] == list(videos)
     for rows, other in zip(*results.values(), strict=True):
@@ -230,10 +233,10 @@ def test_embeddings_of_windows_are_those_of_small_videos_whatever_the_pieces(
 def test_a_second_time_everything_comes_from_the_cache(toy_video, trained, tmp_path: Path) -> None:
     plan, cache = WindowPlan(0.4, 0.04), Cache(tmp_path)  # more rows than one entry holds
     source = Source("a.mp4", toy_video(BLOCK + 40, reasons=("decode_errors",)))
-    [first] = extract_windows([source], trained, plan, cache=cache, device=CPU, n_threads=1)
+    [first] = extract_windows([source], trained, plan, cache=cache, backend=TORCH, n_threads=1)
     assert len(first.region) > BLOCK
     again = Source("a.mp4", AssertionError("it was decoded"))
-    [second] = extract_windows([again], trained, plan, cache=cache, device=CPU, n_threads=1)
+    [second] = extract_windows([again], trained, plan, cache=cache, backend=TORCH, n_threads=1)
     assert again.read == []
     assert second.reasons == first.reasons == ("decode_errors",)
     assert second.absent == first.absent
@@ -243,18 +246,18 @@ def test_a_second_time_everything_comes_from_the_cache(toy_video, trained, tmp_p
     # A part that is lost is computed again, and joins what is there without a seam.
     entries = [path for _, path in cache.entries()]
     entries[0].unlink()
-    [third] = extract_windows([source], trained, plan, cache=cache, device=CPU, n_threads=1)
+    [third] = extract_windows([source], trained, plan, cache=cache, backend=TORCH, n_threads=1)
     for name in first.embeddings:
         assert np.array_equal(first.embeddings[name], third.embeddings[name], equal_nan=True)
 
 
 def test_rows_encoded_at_once_are_those_of_full_batches(toy_video, trained, tmp_path: Path) -> None:
-    plan, video = WindowPlan(1.2, 0.6), toy_video(75)
-    [rows] = extract_windows([Source("a", video)], trained, plan, cache=Cache(tmp_path), device=CPU, n_threads=1)
+    plan, video, fillers = WindowPlan(1.2, 0.6), toy_video(75), make_fillers(trained, TORCH)
+    [rows] = extract_windows([Source("a", video)], trained, plan, cache=Cache(tmp_path), backend=TORCH, n_threads=1)
     live = []
     for window in windows_of(video, 0.2, plan):
         live += cut(window, "a", Path("a"), plan, trained)
-        embed_now(live[-1:], trained, CPU)
+        embed_now(live[-1:], fillers)
     for stream in trained:
         assert np.array_equal(aggregate(live, stream, CPU), rows.embeddings[stream.name])
 
@@ -267,7 +270,7 @@ def test_a_stream_that_a_window_lacks_is_absent_there_and_a_bad_video_is_rejecte
         Source("bad.mp4", Rejected("not_a_video", Path("bad.mp4"), "is no video")),
         Source("good.mp4", toy_video(40)),
     ]
-    silent, bad, good = extract_windows(sources, trained, PLAN, cache=Cache(tmp_path), device=CPU, n_threads=2)
+    silent, bad, good = extract_windows(sources, trained, PLAN, cache=Cache(tmp_path), backend=TORCH, n_threads=2)
     for stream in trained:
         if stream.stream.needs_sound:
             assert set(silent.absent[stream.name]) == {"no_audio"}

@@ -1,0 +1,197 @@
+"""Engines that run a network whose weights are fixed: torch on any device, OpenVINO on CPUs.
+
+torch in float32 is the reference. Every engine gives a row that depends neither on its mates in the batch nor on what
+else is in flight, and the same bits at every call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from store.cache import Cache
+
+Precision = Literal["float32", "bf16"]
+BACKENDS = ("auto", "torch", "torch-compiled", "openvino")
+PRECISIONS: tuple[Precision, ...] = ("float32", "bf16")
+
+
+@runtime_checkable
+class Network(Protocol):
+    """A network that is ready to run on batches of the size it was made for.
+
+    Attributes:
+        busy_seconds: spent computing so far, over all batches.
+    """
+
+    busy_seconds: float
+
+    def submit(self, *inputs: np.ndarray) -> Future[np.ndarray]:
+        """Starts a batch; waits only while as many are under way as the engine can use.
+
+        The inputs must not be changed before the result is there.
+        """
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """An engine on a device.
+
+    Attributes:
+        name: as in `--backend`.
+        device: where tensors that do not go through the engine belong.
+    """
+
+    name: str
+    device: torch.device
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the bits of a result beside the weights: part of cache keys."""
+
+    def batch_size(self, configured: int) -> int:
+        """The one number of rows of every batch, where the configuration says `configured`."""
+
+    def compile(self, module: nn.Module, *example: np.ndarray, precision: Precision = "float32") -> Network:
+        """A network that computes `module`'s forward of inputs shaped and typed as the example.
+
+        Args:
+            module: in eval mode; its weights must not change any more.
+            example: real input: what an engine converts is compared with torch on it.
+            precision: of the arithmetic inside; what comes out is float32.
+
+        Raises:
+            ValueError: this machine has no such precision.
+        """
+
+
+class Embedding(nn.Module):
+    """An encoder as a network: segments in, segment embeddings out."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, segments: torch.Tensor) -> torch.Tensor:
+        embed: Callable[[torch.Tensor], torch.Tensor] = self.encoder.embed  # type: ignore[assignment]
+        return embed(segments)
+
+
+def choose(name: str = "auto", *, device: torch.device, cache: Cache | None = None) -> Backend:
+    """The engine called `name`; "auto" is OpenVINO on a CPU where it is installed, else torch.
+
+    Args:
+        device: where to run.
+        cache: of converted networks; None: they are converted anew in every process.
+
+    Raises:
+        ValueError: an unknown engine, OpenVINO that is not installed, or on another device than a CPU.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"unknown backend '{name}'; available: {', '.join(BACKENDS)}")
+    is_installed = importlib.util.find_spec("openvino") is not None
+    if name == "auto":
+        name = "openvino" if device.type == "cpu" and is_installed else "torch"
+    if name != "openvino":
+        return TorchBackend(device, is_compiled=name == "torch-compiled")
+    if not is_installed:
+        raise ValueError("--backend openvino needs OpenVINO: pip install 'tristream[fast]', or take --backend torch")
+    if device.type != "cpu":
+        raise ValueError(f"--backend openvino runs on the CPU, not on {device}; take --backend torch or --device cpu")
+    from streams.openvino_engine import OpenVinoBackend
+
+    return OpenVinoBackend(cache=cache)
+
+
+class TorchBackend:
+    """torch itself, eager or compiled (never frozen: inductor's freezing is wrong on InceptionResNetV2 by 13 %).
+
+    bf16 is torch's autocast: convolutions and products in bf16, the rest in float32.
+
+    Args:
+        device: where to run.
+        is_compiled: through torch.compile; takes a minute and a C++ compiler for each network.
+    """
+
+    def __init__(self, device: torch.device, *, is_compiled: bool = False) -> None:
+        self.name = "torch-compiled" if is_compiled else "torch"
+        self.device = device
+        self._is_compiled = is_compiled
+        # One thread for all networks: they run one after the other, while the caller makes the next batch.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="torch")
+
+    def identity(self) -> dict[str, Any]:
+        # On a CPU the bits follow from how the rows are shared among threads; on a GPU threads of the CPU say nothing.
+        threads = torch.get_num_threads() if self.device.type == "cpu" else 0
+        return {"backend": f"{self.name}-{self.device.type}", "n_threads": threads}
+
+    def batch_size(self, configured: int) -> int:
+        return configured
+
+    def compile(self, module: nn.Module, *example: np.ndarray, precision: Precision = "float32") -> Network:
+        network = module.to(self.device).eval().to(memory_format=torch.channels_last)  # half the time on a CPU
+        forward: Callable[..., torch.Tensor] = network
+        if self._is_compiled:
+            forward = torch.compile(network, dynamic=False)  # type: ignore[assignment]
+        return TorchNetwork(forward, self.device, precision, self._thread)
+
+
+class TorchNetwork:
+    """Runs batches one after the other in `thread`, while the caller makes the next one."""
+
+    def __init__(
+        self,
+        forward: Callable[..., torch.Tensor],
+        device: torch.device,
+        precision: Precision,
+        thread: ThreadPoolExecutor,
+    ) -> None:
+        self._forward = forward
+        self._device = device
+        self._precision = precision
+        self._thread = thread
+        self._room = threading.BoundedSemaphore(2)  # one that runs, one that waits
+        self.busy_seconds = 0.0
+
+    def submit(self, *inputs: np.ndarray) -> Future[np.ndarray]:
+        self._room.acquire()
+        future = self._thread.submit(self._run, *inputs)
+        future.add_done_callback(lambda _: self._room.release())
+        return future
+
+    def _run(self, *inputs: np.ndarray) -> np.ndarray:
+        begun = time.perf_counter()
+        half = torch.autocast(self._device.type, torch.bfloat16) if self._precision == "bf16" else None
+        with torch.inference_mode(), half or contextlib.nullcontext():
+            rows = self._forward(*(torch.from_numpy(array).to(self._device) for array in inputs))
+            found = rows.float().cpu().numpy()
+        self.busy_seconds += time.perf_counter() - begun
+        return found
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def as_function(backend: Backend) -> Callable[[nn.Module, torch.Tensor], Callable[[torch.Tensor], np.ndarray]]:
+    """What `flow.estimators.load` takes as `compile`: flow networks on this engine, one pair at a time.
+
+    What it makes may be called from several threads at once; each waits for its own result.
+    """
+
+    def compile_flow(module: nn.Module, example: torch.Tensor) -> Callable[[torch.Tensor], np.ndarray]:
+        network = backend.compile(module, example.numpy())
+        return lambda pair: network.submit(pair.numpy()).result()
+
+    return compile_flow

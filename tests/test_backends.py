@@ -1,0 +1,204 @@
+"""Engines: equal to torch to their stated error, rows independent of their mates and of what else is in flight."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from store.cache import Cache
+from streams.backends import BACKENDS, Embedding, TorchBackend, as_function, choose
+
+CPU = torch.device("cpu")
+
+
+def small_encoder(seed: int = 0, relu: bool = True) -> nn.Module:
+    from streams.small_cnn import SegmentClassifier, SmallCNN
+
+    torch.manual_seed(seed)
+    network = SmallCNN(3, (8, 16), input_size=(24, 32), embedding_dim=12)
+    if not relu:
+        network.full[2] = nn.Identity()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as after training: a fresh one does nothing
+            nn.init.uniform_(module.running_mean, -1, 1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    return SegmentClassifier(network, 12, 3).eval()
+
+
+def pictures(n: int = 8, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, 3, 24, 32)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return Cache(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(params=["torch", "openvino"])
+def backend(request, cache):
+    if request.param == "openvino":
+        pytest.importorskip("openvino")
+    return choose(request.param, device=CPU, cache=cache)
+
+
+def reference(module: nn.Module, rows: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        return module.embed(torch.from_numpy(rows)).numpy()
+
+
+def test_every_backend_computes_what_torch_does_to_1e_5(backend):
+    encoder, rows = small_encoder(), pictures()
+    found = backend.compile(Embedding(encoder), rows).submit(rows).result()
+    expected = reference(encoder, rows)
+    assert found.dtype == np.float32
+    assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+def test_a_row_depends_neither_on_its_mates_nor_on_its_place(backend):
+    network = backend.compile(Embedding(small_encoder()), pictures())
+    rows = pictures(seed=1)
+    found = network.submit(rows).result()
+    assert np.array_equal(network.submit(rows[::-1].copy()).result()[::-1], found)
+    for place in range(8):
+        mates = pictures(seed=2)
+        mates[place] = rows[place]
+        assert np.array_equal(network.submit(mates).result()[place], found[place]), place
+
+
+def test_batches_in_flight_do_not_change_one_another(backend):
+    network = backend.compile(Embedding(small_encoder()), pictures())
+    batches = [pictures(seed=seed) for seed in range(12)]
+    alone = [network.submit(batch).result() for batch in batches]
+    together = [network.submit(batch) for batch in batches]
+    assert all(np.array_equal(future.result(), rows) for future, rows in zip(together, alone, strict=True))
+    assert network.busy_seconds > 0
+
+
+def test_several_threads_may_use_one_network(backend):
+    network = backend.compile(Embedding(small_encoder()), pictures())
+    batches = [pictures(seed=seed) for seed in range(4)]
+    alone = [network.submit(batch).result() for batch in batches]
+    wrong = []
+
+    def work(which: int) -> None:
+        for _ in range(10):
+            if not np.array_equal(network.submit(batches[which]).result(), alone[which]):
+                wrong.append(which)
+
+    threads = [threading.Thread(target=work, args=(which,)) for which in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_bf16_is_near_float32_and_not_equal_to_it(backend):
+    encoder, rows = small_encoder(), pictures()
+    try:
+        found = backend.compile(Embedding(encoder), rows, precision="bf16").submit(rows).result()
+    except ValueError as error:
+        pytest.skip(str(error))
+    expected = reference(encoder, rows)
+    assert 0 < np.linalg.norm(found - expected) <= 0.05 * np.linalg.norm(expected)
+
+
+def test_a_converted_network_comes_from_the_cache_and_computes_the_same(cache, tmp_path):
+    pytest.importorskip("openvino")
+    backend = choose("openvino", device=CPU, cache=Cache(tmp_path))
+    rows = pictures()
+    first = backend.compile(Embedding(small_encoder()), rows).submit(rows).result()
+    [(kind, path)] = list(Cache(tmp_path).entries())
+    assert kind == "compiled"
+    written = path.stat().st_mtime_ns
+    again = backend.compile(Embedding(small_encoder()), rows).submit(rows).result()
+    assert np.array_equal(first, again)
+    assert path.stat().st_mtime_ns == written
+    path.unlink()  # at any time
+    assert np.array_equal(backend.compile(Embedding(small_encoder()), rows).submit(rows).result(), first)
+
+
+@pytest.mark.parametrize("change", ["weights", "a layer without weights", "size", "a constant that is not saved"])
+def test_another_network_is_not_served_from_the_cache(change, tmp_path):
+    pytest.importorskip("openvino")
+    from streams.openvino_engine import network_digest
+    from streams.spatial.encoder import Normalised
+
+    rows = pictures()
+    cache = Cache(tmp_path)
+    backend = choose("openvino", device=CPU, cache=cache)
+    encoder, other = small_encoder(), small_encoder()
+    backend.compile(Embedding(encoder), rows)
+    if change == "weights":
+        other = small_encoder(seed=1)
+    elif change == "a layer without weights":
+        other = small_encoder(relu=False)
+    elif change == "size":
+        rows = pictures(4)
+    else:
+        one, another = (Normalised(nn.Identity(), (0.5,) * 3, std) for std in ((0.5,) * 3, (0.25,) * 3))
+        assert one.state_dict().keys() == another.state_dict().keys()
+        assert network_digest(one) != network_digest(another)
+        return
+    found = backend.compile(Embedding(other), rows).submit(rows).result()
+    np.testing.assert_allclose(found, reference(other, rows), rtol=1e-4, atol=1e-5)
+    assert len(list(cache.entries())) == 2
+
+
+def test_a_conversion_that_computes_something_else_is_refused(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    from streams import openvino_engine
+
+    def wrong(module: nn.Module, *example: np.ndarray) -> dict[str, np.ndarray]:
+        return right(Embedding(small_encoder(seed=5)), *example)
+
+    right = openvino_engine.convert
+    monkeypatch.setattr(openvino_engine, "convert", wrong)
+    cache = Cache(tmp_path)
+    with pytest.raises(openvino_engine.ConversionError, match=r"Embedding with a relative error of \S+ against torch"):
+        choose("openvino", device=CPU, cache=cache).compile(Embedding(small_encoder()), pictures())
+    assert list(cache.entries()) == []
+
+
+def test_a_flow_network_runs_one_pair_at_a_time(backend):
+    module = nn.Conv2d(3, 2, 3).eval()
+    pair = torch.from_numpy(pictures(1))
+    found = as_function(backend)(module, pair)(pair)
+    with torch.inference_mode():
+        np.testing.assert_allclose(np.asarray(found), module(pair).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_size_of_batches_is_part_of_what_an_engine_says(backend):
+    assert backend.batch_size(8) == 8
+    assert backend.batch_size(32) == (32 if backend.name == "torch" else 8)
+    assert backend.identity()["backend"].startswith(backend.name)
+
+
+def test_auto_is_openvino_on_a_cpu_that_has_it(monkeypatch):
+    pytest.importorskip("openvino")
+    assert choose("auto", device=CPU).name == "openvino"
+    assert choose("auto", device=torch.device("cuda")).name == "torch"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert choose("auto", device=CPU).name == "torch"
+    with pytest.raises(ValueError, match=r"pip install 'tristream\[fast\]'"):
+        choose("openvino", device=CPU)
+
+
+def test_an_unknown_backend_and_a_wrong_device_are_named():
+    with pytest.raises(ValueError, match=rf"unknown backend 'onnx'; available: {', '.join(BACKENDS)}"):
+        choose("onnx", device=CPU)
+    pytest.importorskip("openvino")
+    with pytest.raises(ValueError, match="runs on the CPU, not on cuda"):
+        choose("openvino", device=torch.device("cuda"))
+
+
+@pytest.mark.slow
+def test_torch_compiled_computes_what_torch_does():
+    encoder, rows = small_encoder(), pictures()
+    found = TorchBackend(CPU, is_compiled=True).compile(Embedding(encoder), rows).submit(rows).result()
+    expected = reference(encoder, rows)
+    assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
