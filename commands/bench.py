@@ -12,7 +12,7 @@ from commands import options, screen
 from commands.workspace import write_json
 
 # Each is bench/<name>.py with run(subject) → list of tables.
-BENCHES = ("startup",)
+BENCHES = ("networks", "decode", "end-to-end", "cache", "startup", "scale")
 
 
 @screen.command

@@ -28,7 +28,7 @@ SCHEMA = 1  # raised by hand when the same module is converted to something else
 
 
 class ConversionError(RuntimeError):
-    """What OpenVINO computes is not what torch computes."""
+    """OpenVINO cannot compute what torch computes."""
 
 
 class OpenVinoBackend:
@@ -151,7 +151,13 @@ def convert(module: nn.Module, *example: np.ndarray) -> dict[str, np.ndarray]:
         warnings.simplefilter("ignore")  # tracing is deprecated; what should replace it imports torch's compiler: 10 s
         tensors = tuple(torch.from_numpy(array) for array in example)
         traced = torch.jit.trace(module, tensors, check_trace=False)
-        model = openvino.convert_model(traced, example_input=tensors, input=[array.shape for array in example])
+        try:
+            model = openvino.convert_model(traced, example_input=tensors, input=[array.shape for array in example])
+        except Exception as error:  # of many kinds, by what it stumbles over
+            raise ConversionError(
+                f"OpenVINO cannot convert this {type(module).__name__} ({str(error).splitlines()[0]}); take "
+                "--backend torch"
+            ) from error
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.xml"
         openvino.save_model(model, path, compress_to_fp16=False)

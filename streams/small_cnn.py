@@ -9,6 +9,22 @@ from jaxtyping import Float
 from torch import nn
 
 
+class CeilMaxPool(nn.MaxPool2d):
+    """Max pooling, stride 2, that keeps a last row or column alone; of maps after a ReLU.
+
+    Maps smaller than the kernel get zeros beside them, which changes nothing (they are not negative): torch pools them
+    as they are, OpenVINO refuses.
+    """
+
+    def __init__(self, kernel_size: int) -> None:
+        super().__init__(kernel_size, stride=2, ceil_mode=True)
+        self._side = kernel_size
+
+    def forward(self, maps: Float[torch.Tensor, "B C H W"]) -> Float[torch.Tensor, "B C H2 W2"]:
+        below, right = (max(0, self._side - side) for side in maps.shape[2:])
+        return super().forward(nn.functional.pad(maps, (0, right, 0, below)) if below or right else maps)
+
+
 class SmallCNN(nn.Module):
     """Blocks of 3 × 3 convolution, batch norm, ReLU and 2 × 2 max pool; then one embedding.
 
@@ -36,7 +52,7 @@ class SmallCNN(nn.Module):
                 nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
                 nn.BatchNorm2d(width),
                 nn.ReLU(inplace=True),
-                nn.MaxPool2d(2, ceil_mode=True),
+                CeilMaxPool(2),
             ]
             in_channels = width
         self.blocks = nn.Sequential(*layers)

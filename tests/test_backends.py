@@ -164,6 +164,25 @@ def test_a_conversion_that_computes_something_else_is_refused(tmp_path, monkeypa
     assert list(cache.entries()) == []
 
 
+def test_what_openvino_cannot_convert_is_said(monkeypatch):
+    pytest.importorskip("openvino")
+    pool = nn.MaxPool2d(3, stride=2, ceil_mode=True).eval()  # a map of 2 x 2: torch takes what there is
+    rows = pictures()[..., :2, :2].copy()
+    with pytest.raises(Exception, match=r"OpenVINO cannot convert this MaxPool2d .*; take --backend torch"):
+        choose("openvino", device=CPU).compile(pool, rows)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "size"), [(2, (1, 1)), (2, (1, 5)), (2, (6, 9)), (3, (2, 2)), (3, (2, 7)), (3, (6, 9))]
+)
+def test_pooling_of_maps_smaller_than_the_kernel_is_torchs_own(backend, kernel, size):
+    from streams.small_cnn import CeilMaxPool
+
+    maps = torch.relu(torch.from_numpy(np.random.default_rng(0).normal(size=(8, 3, *size)).astype(np.float32)))
+    found = backend.compile(CeilMaxPool(kernel).eval(), maps.numpy()).submit(maps.numpy()).result()
+    assert np.array_equal(found, nn.functional.max_pool2d(maps, kernel, stride=2, ceil_mode=True).numpy())
+
+
 def test_a_flow_network_runs_one_pair_at_a_time(backend):
     module = nn.Conv2d(3, 2, 3).eval()
     pair = torch.from_numpy(pictures(1))

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from streams.small_cnn import CeilMaxPool
+
 _POOL = 3  # px, with stride 2, rounded up
 
 
@@ -73,7 +75,7 @@ class MotionCNN(nn.Module):
                 layers.append(nn.BatchNorm2d(convolution.out_channels))
             layers.append(nn.ReLU(inplace=True))
             if pool:
-                layers.append(nn.MaxPool2d(_POOL, stride=2, ceil_mode=True))
+                layers.append(CeilMaxPool(_POOL))
             return nn.Sequential(*layers)
 
         self.conv1 = block("conv1", nn.Conv2d(2 * stack_length, c1, 7, stride=2), pool=True)

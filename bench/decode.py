@@ -1,0 +1,82 @@
+"""What decoding costs: alone, in processes of its own, and what it hands over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench import prepared
+from bench.subject import CLIP_FRAMES, Subject, render_clips
+from bench.table import Table
+from bench.timing import in_turns
+
+SIZES = ((240, 320), (720, 1280))
+
+
+def run(subject: Subject) -> list[Table]:
+    """Frames per second of one core, in this process and through a decode process; and one pass against three."""
+    return [_speed(subject), _passes(subject)]
+
+
+def _speed(subject: Subject) -> Table:
+    from media.decode import decode_video
+
+    files = {"the videos": list(subject.videos[:4])}
+    for height, width in SIZES:
+        files[f"rendered {width}x{height}"] = render_clips(
+            subject.scratch / f"{width}", 1, n_frames=CLIP_FRAMES, size=(height, width)
+        )
+    rows = []
+    with prepared.decoding() as pool:
+        for name, paths in files.items():
+            frames = sum(len(decode_video(path, max_side=320).start_seconds) for path in paths)
+
+            def here(paths: list[Path] = paths) -> None:
+                for path in paths:
+                    decode_video(path, max_side=320)
+
+            def there(paths: list[Path] = paths) -> None:
+                for path in paths:
+                    pool.submit(path, max_side=320).result()
+
+            seconds = in_turns({"here": here, "there": there}, subject.repeats)
+            extra = 1000 * (seconds["there"] - seconds["here"]) / frames
+            rows.append((name, frames, frames / seconds["here"], frames / seconds["there"], extra))
+    return Table(
+        "decoding, pictures of at most 320 px and sound, one after the other",
+        ["files", "frames", "frames/s in this process", "frames/s through a decode process", "the way, ms a frame"],
+        rows,
+        [f"{subject.repeats} turns; the way: what isolation and handing over cost"],
+    )
+
+
+def _passes(subject: Subject) -> Table:
+    """Seconds spent decoding in a pass over one stream, and in one over all of them."""
+    import torch
+
+    import streams
+    from store.cache import Cache
+    from streams.backends import choose
+    from streams.extraction import extract
+    from streams.stages import Stages
+
+    made = {name: prepared.stream(name, subject, n_samples=8) for name in streams.names()}
+    pictures = [one for one in made.values() if one.stream.needs_pictures]
+    groups = {"one stream": pictures[:1], "all streams": list(made.values())}
+    spent: dict[str, list[float]] = {name: [] for name in groups}
+    backend = prepared.Kept(choose("auto", device=torch.device("cpu"), cache=Cache(subject.scratch / "networks")))
+    with prepared.decoding() as pool:
+        for turn in range(subject.repeats + 1):
+            for name, group in groups.items():
+                cache, stages = Cache(subject.scratch / f"passes-{turn}-{name}"), Stages()
+                found = prepared.videos(subject.videos[:4], group, pool, cache, stages=stages)
+                list(extract(found, group, cache=cache, backend=backend, n_threads=2, force=True))
+                if turn:
+                    spent[name].append(stages.seconds["decode"])
+    rows = [(name, sorted(found)[len(found) // 2]) for name, found in spent.items()]
+    rows.append(("all / one", rows[1][1] / rows[0][1]))
+    return Table(
+        "decoding in a pass over the videos",
+        ["pass", "seconds in decoding"],
+        rows,
+        [f"{len(subject.videos[:4])} videos; {subject.repeats} turns; target: at most 1.1"],
+    )

@@ -1,0 +1,140 @@
+"""From files to embeddings, against the network alone on the same segments: how much of the time is not the network."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench import prepared
+from bench.subject import Subject
+from bench.table import Table
+
+if TYPE_CHECKING:
+    from media.sandbox import DecodePool
+    from store.cache import Cache
+    from streams.model import TrainedStream
+
+N_VIDEOS = 2  # of 7 s: 350 pictures through InceptionResNetV2
+
+
+def run(subject: Subject) -> list[Table]:
+    """Wall and processor seconds of whole extractions, and of forward passes and decoding alone, in turns."""
+    import streams
+
+    rows: list[tuple[str | float | int | None, ...]] = []
+    shares: list[tuple[str | float | int | None, ...]] = []
+    made = [prepared.stream(name, subject) for name in streams.names()]
+    for one in made:
+        figures, spent, seconds = _measure(one, subject)
+        rows.append(figures)
+        shares.append((one.name, seconds, *spent.values()))
+    from streams.stages import STAGES
+
+    return [
+        Table(
+            f"end to end, {min(N_VIDEOS, len(subject.videos))} videos, float32",
+            ["stream", "engine", "segments", "whole, s", "network alone, s", "network / whole",
+             "(network + decode) CPU / cores / whole"],
+            rows,
+            [f"{subject.repeats} turns, medians; {prepared.said(subject, *made)}; the network is prepared before",
+             "targets (spatial, InceptionResNetV2): network / whole at least 0.93, the last at least 0.95"],
+        ),
+        Table(
+            "where a video's time goes, seconds over all threads",
+            ["stream", "whole, s", *STAGES],
+            shares,
+            ["of one whole extraction of one video; parts overlap, so they may sum to more than the clock shows"],
+        ),
+    ]  # fmt: skip
+
+
+def _measure(
+    one: TrainedStream, subject: Subject
+) -> tuple[tuple[str | float | int | None, ...], dict[str, float], float]:
+    import torch
+
+    from store.cache import Cache
+    from streams.backends import Embedding, choose, n_cores
+    from streams.extraction import extract
+    from streams.stages import Stages
+
+    paths = subject.videos[:N_VIDEOS]
+    backend = prepared.Kept(choose("auto", device=torch.device("cpu"), cache=Cache(subject.scratch / "networks")))
+    size = backend.batch_size(one.config.encode_batch_size)
+    seconds: dict[str, list[float]] = {"whole": [], "network": [], "network CPU": [], "decode CPU": []}
+    with prepared.decoding() as pool:
+        rows = segments(one, subject, pool, Cache(subject.scratch / "segments"))
+        n_batches = -(-len(rows) // size)
+        batches = [rows[np.arange(index * size, (index + 1) * size) % len(rows)] for index in range(n_batches)]
+        network = backend.compile(Embedding(one.model.encoder), batches[0])  # type: ignore[arg-type]
+
+        def whole(turn: int) -> None:
+            found = prepared.videos(paths, [one], pool, Cache(subject.scratch / f"{one.name}-{turn}"))
+            list(extract(found, [one], cache=Cache(subject.scratch / f"{one.name}-{turn}"), backend=backend,
+                         n_threads=n_cores() + 1))  # fmt: skip
+
+        def forward(turn: int) -> None:
+            for future in [network.submit(batch) for batch in batches]:
+                future.result()
+
+        def decode(turn: int) -> None:
+            for path in paths:
+                pool.submit(
+                    path, max_side=one.data.max_side_px, pictures=one.stream.needs_pictures,
+                    sound=one.stream.needs_sound,
+                ).result()  # fmt: skip
+
+        for turn in range(subject.repeats + 1):
+            spent = {"whole": _clock(whole, turn)[0]}
+            spent["network"], spent["network CPU"] = _clock(forward, turn)
+            spent["decode CPU"] = _children_cpu(pool, decode, turn)
+            for name, value in spent.items():
+                seconds[name] += [value] if turn else []
+        stages = Stages()
+        cache = Cache(subject.scratch / f"{one.name}-shares")
+        begun = time.perf_counter()
+        list(extract(prepared.videos(paths[:1], [one], pool, cache, stages=stages), [one], cache=cache,
+                     backend=backend, n_threads=n_cores() + 1, stages=stages))  # fmt: skip
+        lasted = time.perf_counter() - begun
+    median = {name: statistics.median(found) for name, found in seconds.items()}
+    busy = (median["network CPU"] + median["decode CPU"]) / n_cores() / median["whole"]
+    figures = (one.name, backend.name, len(rows), median["whole"], median["network"],
+               median["network"] / median["whole"], busy)  # fmt: skip
+    return figures, stages.seconds, lasted
+
+
+def segments(one: TrainedStream, subject: Subject, pool: DecodePool, cache: Cache) -> np.ndarray:
+    """All segments of the measured videos, as the encoder gets them."""
+    pieces = []
+    for video in prepared.videos(subject.videos[:N_VIDEOS], [one], pool, cache):
+        footage = one.stream.footage(video, one.config, one.sampler)
+        pieces.append(one.stream.cut(footage, one.config).array)
+    return np.concatenate(pieces)
+
+
+def _clock(work: Callable[[int], None], turn: int) -> tuple[float, float]:
+    """Wall and processor seconds of this process."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work(turn)
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def _children_cpu(pool: DecodePool, work: Callable[[int], None], turn: int) -> float:
+    """Processor seconds of the decode processes and of handing over to this one."""
+    before, own = _ticks(pool), time.process_time()
+    work(turn)
+    return _ticks(pool) - before + time.process_time() - own
+
+
+def _ticks(pool: DecodePool) -> float:
+    total = 0
+    for pid in pool.pids():
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")

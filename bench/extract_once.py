@@ -1,0 +1,47 @@
+"""One extraction in a process of its own, for benches that watch a whole process: python -m bench.extract_once JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+
+def main(text: str) -> None:
+    """Prints one JSON line: seconds until the first result, until the last, and inside the extraction.
+
+    The argument: `videos`, `cache`, `streams` (names), `n_samples`, `seed`, `light` (small networks).
+    """
+    begun = time.perf_counter()
+    import torch
+
+    from bench import prepared
+    from bench.subject import Subject
+    from store.cache import Cache
+    from streams.backends import choose, n_cores
+    from streams.extraction import extract
+
+    wanted = json.loads(text)
+    paths = [Path(path) for path in wanted["videos"]]
+    subject = Subject(paths, "", Path(wanted["cache"]), seed=wanted["seed"])
+    light = {"encoder": "small", "input_size": (96, 128)}
+    made = [
+        prepared.stream(name, subject, n_samples=wanted["n_samples"], **(light if wanted.get("light") else {}))
+        for name in wanted["streams"]
+    ]
+    cache = Cache(Path(wanted["cache"]))
+    backend = choose("auto", device=torch.device("cpu"), cache=cache)
+    first, started = 0.0, time.perf_counter()
+    with prepared.decoding() as pool:
+        found = prepared.videos(paths, made, pool, cache)
+        for result in extract(found, made, cache=cache, backend=backend, n_threads=n_cores() + 1):
+            first = first or time.perf_counter() - begun
+            if result.rejected:
+                raise RuntimeError(result.rejected)
+    over = time.perf_counter()
+    print(json.dumps({"first": first, "all": over - begun, "extraction": over - started}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

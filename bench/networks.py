@@ -1,0 +1,121 @@
+"""Every network on every engine: time of an item, and error against torch in float32."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench import prepared
+from bench.subject import Subject
+from bench.table import Table
+from bench.timing import in_turns
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from streams.backends import Network
+
+ROWS = 8
+OTHER_NETWORKS = ("resnet50", "mobilenetv2_100")  # of timm, beside the paper's, at 224 x 224
+
+
+def run(subject: Subject) -> list[Table]:
+    """Milliseconds of the machine per item, medians of turns; errors on real pictures or on noise of the same size."""
+    import importlib.util
+
+    import torch
+
+    from store.cache import Cache
+    from streams.backends import TorchBackend, choose, n_cores
+
+    cpu = torch.device("cpu")
+    engines: dict[str, Any] = {"torch": TorchBackend(cpu)}
+    if importlib.util.find_spec("openvino"):
+        engines["openvino"] = choose("openvino", device=cpu, cache=Cache(subject.scratch / "networks"))
+    rows = []
+    for name, module, example in networks(subject):
+        running: dict[str, Network] = {}
+        for engine, backend in engines.items():
+            for precision in ("float32", "bf16"):
+                running[f"{engine} {precision}"] = backend.compile(module, example, precision=precision)
+        n_batches = 2 * n_cores()
+        work = {key: functools.partial(_all, network, example, n_batches) for key, network in running.items()}
+        seconds = in_turns(work, subject.repeats)
+        outputs = {key: network.submit(example).result() for key, network in running.items()}
+        rows.append(_row(name, {key: 1000 * s / n_batches / ROWS for key, s in seconds.items()}, outputs))
+    header = ["network", "torch, ms", "torch bf16, ms", "openvino, ms", "openvino bf16, ms", "openvino / torch",
+              "error of openvino", "error of its bf16", "cosine of its bf16", "error of torch bf16"]  # fmt: skip
+    notes = [
+        f"milliseconds of {n_cores()} cores for one item, batches of {ROWS}; {subject.repeats} turns",
+        "openvino / torch: how many times as fast, float32; errors: relative to the size of torch's float32 output",
+        f"random weights (seed {subject.seed}) where a network's own are not there",
+        "targets: InceptionResNetV2 at least 1.9 times as fast, error at most 1e-5",
+    ]
+    return [Table("networks, one item", header, rows, notes)]
+
+
+def networks(subject: Subject) -> list[tuple[str, nn.Module, np.ndarray]]:
+    """(name, encoder, a batch) of the streams' networks as the paper has them, and of two of timm's."""
+    import torch
+
+    import streams
+    from media.decode import decode_video
+    from streams.backends import Embedding
+    from streams.video import squash
+
+    generator = np.random.default_rng(subject.seed)
+    frames = decode_video(subject.videos[0], max_side=320).frames
+    found: list[tuple[str, nn.Module, np.ndarray]] = []
+    for name in streams.names():
+        made = prepared.stream(name, subject)
+        pictures = _pictures(frames, getattr(made.config, "input_size", None), squash)
+        encoder = made.model.encoder
+        if getattr(made.config, "encoder", None) == prepared.PICTURE_NETWORK:
+            found.append((prepared.PICTURE_NETWORK, Embedding(encoder), pictures))  # type: ignore[arg-type]
+            for other in OTHER_NETWORKS:
+                small = prepared.stream(name, subject, encoder=other, encoder_weights=None, input_size=(224, 224))
+                found.append(
+                    (other, Embedding(small.model.encoder), _pictures(frames, (224, 224), squash))  # type: ignore[arg-type]
+                )
+        elif hasattr(made.config, "stack_length"):
+            shape = (ROWS, 2 * made.config.stack_length, *made.config.input_size)
+            found.append(("motion CNN", Embedding(encoder), generator.normal(size=shape).astype(np.float32)))  # type: ignore[arg-type]
+        elif hasattr(made.config, "n_frames"):
+            shape = (ROWS, made.config.n_frames, 64)
+            found.append((made.config.encoder, Embedding(encoder), generator.normal(size=shape).astype(np.float32)))  # type: ignore[arg-type]
+    for _, module, _ in found:
+        module.to(memory_format=torch.channels_last).eval()
+    return found
+
+
+def _pictures(frames: np.ndarray | None, size: tuple[int, int] | None, squash: Any) -> np.ndarray:
+    if frames is None or size is None:
+        return np.zeros((ROWS, 1, 1, 3), np.uint8)
+    return squash(frames[np.linspace(0, len(frames) - 1, ROWS).round().astype(int)], *size)
+
+
+def _all(network: Network, batch: np.ndarray, n_batches: int) -> None:
+    for future in [network.submit(batch) for _ in range(n_batches)]:
+        future.result()
+
+
+def _row(name: str, ms: dict[str, float], outputs: dict[str, np.ndarray]) -> list[str | float | int | None]:
+    expected = outputs["torch float32"]
+
+    def error(key: str) -> float | None:
+        if key not in outputs:
+            return None
+        return float(np.linalg.norm(outputs[key] - expected)) / max(float(np.linalg.norm(expected)), 1e-30)
+
+    half = outputs.get("openvino bf16")
+    cosine = None
+    if half is not None:
+        lengths = float(np.linalg.norm(half)) * float(np.linalg.norm(expected))
+        cosine = float((half * expected).sum()) / max(lengths, 1e-30)
+    speedup = ms["torch float32"] / ms["openvino float32"] if "openvino float32" in ms else None
+    return [
+        name, ms["torch float32"], ms["torch bf16"], ms.get("openvino float32"), ms.get("openvino bf16"), speedup,
+        error("openvino float32"), error("openvino bf16"), cosine, error("torch bf16"),
+    ]  # fmt: skip

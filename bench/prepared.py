@@ -1,0 +1,130 @@
+"""The paper's streams, ready to run without having been trained: what a bench measures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.subject import Subject
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from media.sandbox import DecodePool
+    from store.cache import Cache
+    from streams.backends import Backend, Network, Precision
+    from streams.model import TrainedStream
+    from streams.stages import Stages
+    from streams.video import Video
+
+N_CLASSES = 101
+PICTURE_NETWORK = "inception_resnet_v2"
+
+
+def stream(name: str, subject: Subject, *, n_samples: int = 180, **overrides: Any) -> TrainedStream:
+    """A stream with the paper's networks and sizes; the flow is DIS, which is what a CPU can do for every frame."""
+    import torch
+
+    import streams
+    from streams import model
+    from streams.config import DataConfig, SamplerConfig
+
+    part = streams.load(name)
+    settings: dict[str, Any] = {}
+    if "input_size" in part.Config.model_fields and "encoder_weights" in part.Config.model_fields:
+        settings = {"encoder": PICTURE_NETWORK, "input_size": (299, 299)}
+    own = own_weights(settings.get("encoder", ""), subject)
+    if own is not None:
+        settings["encoder_weights"] = own
+    config = part.Config.model_validate({**settings, **overrides})
+    torch.manual_seed(subject.seed)
+    network = model.build_model(part, config, N_CLASSES).eval()
+    return model.TrainedStream(
+        stream=part,
+        config=config,
+        sampler=SamplerConfig(n_samples=n_samples),
+        data=DataConfig(),
+        classes=tuple(str(index) for index in range(N_CLASSES)),
+        model=network,
+        encoder_sha256=model.weights_sha256(network.encoder),  # type: ignore[arg-type]
+        model_sha256="",
+        lineage={"random_weights": None if own else subject.seed},
+    )
+
+
+def own_weights(name: str, subject: Subject) -> Path | None:
+    """The file of a network's own weights, where it is on this machine; nothing is downloaded."""
+    from store import weights
+
+    try:
+        found, path = weights.state(name, where=weights.places(subject.weights_dir))
+    except ValueError:  # not a name that weights are known of
+        return None
+    return path if found == weights.READY else None
+
+
+def said(subject: Subject, *made: TrainedStream) -> str:
+    """Which of the networks have random weights, for a table's notes."""
+    random = [stream.name for stream in made if stream.lineage["random_weights"] is not None]
+    return f"random weights (seed {subject.seed}): {', '.join(random)}" if random else "the networks' own weights"
+
+
+class Kept:
+    """A backend that prepares a network once, however often it is asked: the work is measured, not the start."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._networks: dict[tuple[Any, ...], Network] = {}
+        self.name, self.device = backend.name, backend.device
+
+    def identity(self) -> dict[str, Any]:
+        return self._backend.identity()
+
+    def batch_size(self, configured: int) -> int:
+        return self._backend.batch_size(configured)
+
+    def compile(self, module: nn.Module, *example: np.ndarray, precision: Precision = "float32") -> Network:
+        key = (id(getattr(module, "encoder", module)), precision, *(array.shape for array in example))
+        if key not in self._networks:
+            self._networks[key] = self._backend.compile(module, *example, precision=precision)
+        return self._networks[key]
+
+
+def videos(
+    paths: Sequence[Path],
+    made: Sequence[TrainedStream],
+    pool: DecodePool,
+    cache: Cache,
+    *,
+    stages: Stages | None = None,
+) -> Iterator[Video]:
+    """The files as the streams see them."""
+    from media.manifest import content_id
+    from streams.video import Video
+
+    def decode(path: Path, *, pictures: bool, sound: bool, max_side: int, stop_seconds: float) -> Any:
+        return pool.submit(path, pictures=pictures, sound=sound, max_side=max_side, stop_seconds=stop_seconds).result()
+
+    for path in paths:
+        yield Video(
+            path.name, path, content_id(path), decode=decode, cache=cache, data=made[0].data, sampler=made[0].sampler,
+            pictures=any(one.stream.needs_pictures for one in made), sound=any(one.stream.needs_sound for one in made),
+            stages=stages,
+        )  # fmt: skip
+
+
+@contextmanager
+def decoding() -> Iterator[DecodePool]:
+    """Decode processes, one for each core, and OpenCV on one thread, as the commands have them."""
+    import cv2
+
+    from media.sandbox import DecodePool
+    from streams.backends import n_cores
+
+    cv2.setNumThreads(1)
+    with DecodePool(n_cores()) as pool:
+        yield pool

@@ -1,0 +1,70 @@
+"""How time and memory grow with the number of videos, their length and their size: each case a process of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.subject import CLIP_FRAMES, Subject, render_clips
+from bench.table import Table
+from bench.timing import Ran, run_child
+
+N_SAMPLES = 24  # pictures and stacks of each video: the networks' share of memory does not depend on it
+COUNTS = (1, 4, 16)
+LENGTHS = (1, 2, 4, 8)
+SIZES = ((240, 320), (480, 640), (720, 1280))
+
+
+def run(subject: Subject) -> list[Table]:
+    """Seconds and peak memory, decode processes included, of all streams."""
+    import streams
+
+    names = list(streams.names())
+    _extract(subject, subject.videos[:1], names, "warm")  # converts the networks
+    by_count = [
+        (n, *_figures(_extract(subject, subject.videos[:n], names, f"count-{n}")))
+        for n in COUNTS
+        if n <= len(subject.videos)
+    ]
+    by_length = []
+    for factor in LENGTHS:
+        paths = render_clips(subject.scratch / f"length-{factor}", 1, n_frames=factor * CLIP_FRAMES)
+        by_length.append((factor, *_figures(_extract(subject, paths, names, f"length-{factor}"))))
+    by_size = []
+    for height, width in SIZES:
+        paths = render_clips(subject.scratch / f"size-{width}", 1, size=(height, width))
+        by_size.append((f"{width}x{height}", *_figures(_extract(subject, paths, names, f"size-{width}"))))
+    header = ["extraction, s", "process, s", "peak memory, MB"]
+    note = (f"all streams, the paper's networks (random weights, seed {subject.seed}), {N_SAMPLES} segments a video; "
+            "memory: proportional set size of the process and its decode processes, read every 50 ms")  # fmt: skip
+    return [
+        _with_ratio(Table("videos of 7 s", ["videos", *header], by_count, [note]), "at most 1.1"),
+        _with_ratio(Table("length of one video, times 7 s", ["length", *header], by_length, [
+            note, "only the first 36 s of a video are looked at: 5.1 times 7 s"]), "at most 1.2"),
+        Table("size of one video of 7 s", ["size", *header], by_size, [note]),
+    ]  # fmt: skip
+
+
+def _with_ratio(table: Table, target: str) -> Table:
+    if len(table.rows) < 2:
+        return table
+    ratio = float(table.rows[-1][3]) / float(table.rows[0][3])  # type: ignore[arg-type]
+    said = f"memory, last / first: {ratio:.2f} (target: {target})"
+    return Table(table.title, table.header, table.rows, [*table.notes, said])
+
+
+def _extract(subject: Subject, videos: Sequence[Path], names: Sequence[str], case: str) -> Ran:
+    cache = subject.scratch / case
+    shared = subject.scratch / "compiled-networks"
+    shared.mkdir(exist_ok=True)
+    cache.mkdir()
+    (cache / "compiled").symlink_to(shared)
+    wanted = {"videos": [str(path) for path in videos], "cache": str(cache), "streams": list(names),
+              "n_samples": N_SAMPLES, "seed": subject.seed}  # fmt: skip
+    return run_child(["-m", "bench.extract_once", json.dumps(wanted)])
+
+
+def _figures(ran: Ran) -> tuple[float, float, float]:
+    said = json.loads(ran.stdout.splitlines()[-1])
+    return said["extraction"], ran.seconds, ran.peak_bytes / 1e6
