@@ -103,13 +103,13 @@ def test_entries_stand_where_the_design_says_and_are_all_there_is(cache):
     for kind in KINDS:
         cache.put(kind, "ab12", ENTRY)
     found = sorted(path.relative_to(cache.root).as_posix() for path in cache.root.rglob("*") if path.is_file())
-    assert found == sorted(f"{kind}/ab/ab12" for kind in ("plan", "motion", "flow", "segments"))
+    assert found == sorted(f"{kind}/ab/ab12" for kind in ("plan", "motion", "flow", "segments", "compiled"))
     assert sorted((kind, path.name) for kind, path in cache.entries()) == sorted((kind, "ab12") for kind in KINDS)
 
 
 @pytest.mark.parametrize("ask", ["get", "path"])
 def test_an_unknown_kind_is_refused_with_those_there_are(cache, ask):
-    with pytest.raises(ValueError, match="unknown cache kind 'stacks'; available: plan, motion, flow, segments"):
+    with pytest.raises(ValueError, match="unknown cache kind 'stacks'; available: plan, motion, flow, segments, compiled"):
         getattr(cache, ask)("stacks", "ab12")
 
 
