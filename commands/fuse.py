@@ -10,6 +10,7 @@ import numpy as np
 import typer
 
 from commands import fit_classifier, fit_detector, options, screen, settings
+from commands.tables import read_tables, side_by_side
 from commands.workspace import Workspace, chosen_streams, write_json
 
 if TYPE_CHECKING:
@@ -100,35 +101,16 @@ def fused_embeddings(workspace: Workspace, rows: Sequence[VideoRow], wanted: Seq
         Mistake: a stream was trained but not embedded since, or there are embeddings of none of the videos.
     """
     from fusion.concatenate import fuse_tables
-    from store import embeddings
 
-    tables: dict[str, EmbeddingTable] = {}
     streams = workspace.load_streams(wanted)
-    for trained in streams:
-        name, space = trained.name, trained.space_id
-        folder = workspace.embeddings_dir(name, space)
-        if not folder.exists():
-            other = sorted(path.name for path in folder.parent.glob("*"))
-            stale = f" (there are embeddings of {other[0]}, of an earlier training)" if other else ""
-            raise screen.Mistake(
-                f"'{name}' has no embeddings in its space {space}{stale}; run tristream embed --run {workspace.run}"
-            )
-        tables[name] = embeddings.read(folder)
+    tables = read_tables(workspace, {trained.name: trained.space_id for trained in streams})
     by_id = {row.video_id: row for row in rows}
     kept = [video for video in next(iter(tables.values())).video_id if video in by_id]
     if not kept:
         raise screen.Mistake(
             f"no video of {workspace.manifest_path} has embeddings; run tristream embed --run {workspace.run}"
         )
-    for name, table in tables.items():
-        place = {video: index for index, video in enumerate(table.video_id)}
-        lost = [video for video in kept if video not in place]
-        if lost:
-            raise screen.Mistake(
-                f"embeddings disagree on videos: {len(lost)} of {len(kept)} are not in '{name}' (first: {lost[0]}); "
-                f"embed every stream on the same videos.csv: tristream embed --run {workspace.run}"
-            )
-        tables[name] = table.take([place[video] for video in kept])
+    tables = side_by_side(tables, kept, workspace.run)
     X, masks, columns = fuse_tables(tables)
     spaces = {name: table.space_id for name, table in tables.items()}
     heads = {trained.name: _own_decision(trained, tables[trained.name]) for trained in streams}

@@ -134,14 +134,17 @@ def _signed(figure: dict[str, Any]) -> str:
 
 
 def _rejection(rule: dict[str, Any]) -> str:
-    error = f"{100 * rule['max_error']:g} %"
+    option = f"predict --max-error {rule['max_error']:g}"
     if rule["confidence"] is None:
-        return f"predict --max-error {rule['max_error']:g} cannot work: {rule['words']}"
-    wrong = "none of them" if rule["test_error"] is None else f"{100 * rule['test_error']:.1f} % of them wrong"
+        return f"{option} cannot work: {rule['words']}"
+    on_test = f"{100 * rule['test_kept']:.0f} % of test are named"
+    if rule["test_error"] is not None:
+        on_test += f", {100 * rule['test_error']:.1f} % of those wrongly"
+    if rule["val_kept"] == 1:
+        return f"{option} may name every video, as on val: {on_test}"
     return (
-        f"predict --max-error {rule['max_error']:g}: named from {rule['confidence']:.2f} on, which let through "
-        f"{100 * rule['val_kept']:.0f} % of val with at most {error} wrong; of test {100 * rule['test_kept']:.0f} %, "
-        f"{wrong}"
+        f"{option} says 'not sure' below {rule['confidence']:.2f}, chosen on val, where {100 * rule['val_kept']:.0f} % "
+        f"are named, {100 * rule['val_error']:.1f} % of those wrongly: {on_test}"
     )
 
 

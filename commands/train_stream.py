@@ -157,6 +157,7 @@ class _Training:
         learned = self._learn(train_examples, val_examples, trained_on)
         lineage = {
             "trained_on": trained_on,
+            "videos": digest(labelled),
             "seed": self.seed,
             "n_train": len(train_examples),
             "n_val": len(val_examples),

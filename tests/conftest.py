@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -155,3 +156,85 @@ def make_videos(workshop_settings):
         return videos, decoded
 
     return make
+
+
+class CommandLine:
+    """The command line in a folder, as a user types it there."""
+
+    def __init__(self, folder, monkeypatch, capsys):
+        self.folder, self._monkeypatch, self._capsys = folder, monkeypatch, capsys
+
+    def __call__(self, *arguments, code=0):
+        """Runs it, checks the exit code, and returns stdout; stderr is in `said`."""
+        self._capsys.readouterr()
+        found = _tristream(self.folder, self._monkeypatch, arguments)
+        out, self.said = self._capsys.readouterr()
+        assert found == code, self.said
+        return out
+
+    def json(self, *arguments, code=0):
+        """What it prints with --json."""
+        return json.loads(self(*arguments, "--json", code=code))
+
+
+def _tristream(folder, monkeypatch, arguments):
+    import orchestrate
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["tristream", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        orchestrate.main()
+    return end.value.code or 0
+
+
+@pytest.fixture
+def command_line(monkeypatch, capsys):
+    """(folder) → the command line in it."""
+    return lambda folder: CommandLine(folder, monkeypatch, capsys)
+
+
+@pytest.fixture(scope="session")
+def two_classes(tmp_path_factory):
+    """A folder of two classes of ten clips; the first of each is silent, and one file is broken."""
+    from media.encode import write_video
+    from workshop.clips import FPS, Recipe, make_clip
+
+    folder = tmp_path_factory.mktemp("data")
+    for label, motion, sound in (("bounce", "bounce", "impact"), ("spin", "spin", "hum")):
+        for index in range(10):
+            clip = make_clip(Recipe(motions=(motion,), sound=sound), f"{label}-{index}")
+            (folder / label).mkdir(exist_ok=True)
+            samples = clip.samples[: 16_000 * 30 // 25] if index else None
+            write_video(folder / label / f"{index}.mp4", clip.frames[:30], fps=FPS, samples=samples)
+    (folder / "spin" / "broken.mp4").write_bytes(b"<html>404</html>")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def quick():
+    """(name of a stream) → options of a training of one epoch a phase."""
+    phases = ("encoder_training", "aggregator_training")
+    options = ["--preset", "workshop", "--deterministic", "--device", "cpu", "--set", "sampler.n_samples=4"]
+    return lambda name: [
+        *options, *(word for phase in phases for word in ("--set", f"streams.{name}.{phase}.epochs=1"))
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trained_run(two_classes, quick, tmp_path_factory):
+    """A folder with runs/default: `two_classes` indexed, trained, embedded, fused. Copy it before changing it."""
+    import streams
+
+    folder = tmp_path_factory.mktemp("trained")
+    patch = pytest.MonkeyPatch()
+    try:
+        for arguments in (
+            ["index", "--data", two_classes],
+            *(["train-stream", name, *quick(name)] for name in streams.names()),
+            ["embed", "--device", "cpu"],
+            ["fuse"],
+        ):
+            assert _tristream(folder, patch, arguments) in (0, 3), arguments
+    finally:
+        patch.undo()
+    return folder

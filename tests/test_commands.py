@@ -2,104 +2,37 @@
 
 from __future__ import annotations
 
-import json
-import sys
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-import orchestrate
 import streams
 from media.encode import write_video
 from workshop.clips import FPS, Recipe, make_clip
 
-CLASSES = {
-    "bounce": Recipe(motions=("bounce",), sound="impact"),
-    "spin": Recipe(motions=("spin",), sound="hum"),
-}
-N_CLIPS = 10
-
-
-class Line:
-    """A command line in a folder of its own."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder, self._monkeypatch, self._capsys = folder, monkeypatch, capsys
-
-    def __call__(self, *arguments: object, code: int = 0) -> str:
-        """Runs it, checks the exit code, and returns stdout; stderr is in `said`."""
-        self._monkeypatch.chdir(self.folder)
-        self._monkeypatch.setattr(sys, "argv", ["tristream", *map(str, arguments)])
-        self._capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            orchestrate.main()
-        out, self.said = self._capsys.readouterr()
-        assert (end.value.code or 0) == code, self.said
-        return out
-
-    def json(self, *arguments: object, code: int = 0) -> dict:
-        return json.loads(self(*arguments, "--json", code=code))
-
-
-QUICK = [
-    *("--preset", "workshop", "--deterministic", "--device", "cpu"),
-    *("--set", "sampler.n_samples=4"),
-]
-
-
-def quick(name: str) -> list[str]:
-    """One epoch of each phase."""
-    phases = ("encoder_training", "aggregator_training")
-    return [*QUICK, *(word for phase in phases for word in ("--set", f"streams.{name}.{phase}.epochs=1"))]
+RECIPES = {"bounce": Recipe(motions=("bounce",)), "spin": Recipe(motions=("spin",))}
+N_CLIPS = 10  # a class in `two_classes`
 
 
 @pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of ten clips; the first of each is silent, and one file is broken."""
-    folder = tmp_path_factory.mktemp("data")
-    for label, recipe in CLASSES.items():
-        for index in range(N_CLIPS):
-            clip = make_clip(recipe, f"{label}-{index}")
-            (folder / label).mkdir(exist_ok=True)
-            samples = clip.samples[: 16_000 * 30 // 25] if index else None
-            write_video(folder / label / f"{index}.mp4", clip.frames[:30], fps=FPS, samples=samples)
-    (folder / "spin" / "broken.mp4").write_bytes(b"<html>404</html>")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with runs/default: indexed, every stream trained, embedded, fused."""
-    folder = tmp_path_factory.mktemp("work")
-    patch = pytest.MonkeyPatch()
-    try:
-        for arguments in (
-            ["index", "--data", videos],
-            *(["train-stream", name, *quick(name)] for name in streams.names()),
-            ["embed", "--device", "cpu"],
-            ["fuse"],
-        ):
-            patch.chdir(folder)
-            patch.setattr(sys, "argv", ["tristream", *map(str, arguments)])
-            with pytest.raises(SystemExit) as end:
-                orchestrate.main()
-            assert end.value.code in (0, None, 3), arguments
-    finally:
-        patch.undo()
-    return folder
+def trained(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs/default of its own: indexed, every stream trained, embedded, fused."""
+    return Path(shutil.copytree(trained_run, tmp_path_factory.mktemp("commands") / "work"))
 
 
 @pytest.fixture
-def line(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Line:
-    return Line(trained, monkeypatch, capsys)
+def line(trained: Path, command_line) -> Any:
+    return command_line(trained)
 
 
 @pytest.fixture
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Line:
-    return Line(tmp_path, monkeypatch, capsys)
+def empty(tmp_path: Path, command_line) -> Any:
+    return command_line(tmp_path)
 
 
-def test_every_video_ends_in_one_state_and_the_broken_one_is_named(line: Line) -> None:
+def test_every_video_ends_in_one_state_and_the_broken_one_is_named(line: Any) -> None:
     found = line.json("embed", "--device", "cpu", code=3)
     assert found["n_videos"] == 2 * N_CLIPS + 1
     assert found["rejected_videos"] == {"spin/broken.mp4": "not_a_video"}
@@ -108,7 +41,7 @@ def test_every_video_ends_in_one_state_and_the_broken_one_is_named(line: Line) -
     assert "spin/broken.mp4,not_a_video" in failures
 
 
-def test_a_silent_video_is_masked_and_not_zero(line: Line) -> None:
+def test_a_silent_video_is_masked_and_not_zero(line: Any) -> None:
     import pyarrow.parquet as pq
 
     for name in streams.names():
@@ -122,7 +55,7 @@ def test_a_silent_video_is_masked_and_not_zero(line: Line) -> None:
         assert any(sounding["embedding"])
 
 
-def test_fuse_reports_every_subset_of_streams(line: Line) -> None:
+def test_fuse_reports_every_subset_of_streams(line: Any) -> None:
     found = line.json("fuse")
     n = len(streams.names())
     assert len(found["classification"]["subsets"]) == 2**n - 1
@@ -130,38 +63,38 @@ def test_fuse_reports_every_subset_of_streams(line: Line) -> None:
     assert "accuracy of the linear svm" in line.said.lower()
 
 
-def n_train(line: Line) -> int:
+def n_train(line: Any) -> int:
     table = (line.folder / "runs/default/videos.csv").read_text().splitlines()
     header = table[0].split(",")
     rows = [dict(zip(header, row.split(","), strict=False)) for row in table[1:]]
     return sum(row["split"] == "train" and "broken" not in row["video_id"] for row in rows)
 
 
-def test_predict_names_an_action_and_says_which_streams_were_masked(line: Line, videos: Path) -> None:
-    found = line.json("predict", videos / "spin/0.mp4", videos / "spin/1.mp4", "--device", "cpu")
+def test_predict_names_an_action_and_says_which_streams_were_masked(line: Any, two_classes: Path) -> None:
+    found = line.json("predict", two_classes / "spin/0.mp4", two_classes / "spin/1.mp4", "--device", "cpu")
     silent, sounding = found["predictions"]
-    assert sounding["label"] in CLASSES
+    assert sounding["label"] in RECIPES
     assert [entry["score"] for entry in sounding["top"]] == sorted((e["score"] for e in sounding["top"]), reverse=True)
     assert silent["masked"] == [name for name in streams.names() if streams.load(name).needs_sound]
     assert sounding["masked"] == []
 
 
-def test_detect_scores_videos_and_shares_sum_to_one(line: Line, videos: Path) -> None:
-    line("detect", videos / "bounce/1.mp4", "--device", "cpu", "--out", "found.csv")
-    found = line.json("detect", videos / "bounce/1.mp4", "--device", "cpu")["detections"][0]
+def test_detect_scores_videos_and_shares_sum_to_one(line: Any, two_classes: Path) -> None:
+    line("detect", two_classes / "bounce/1.mp4", "--device", "cpu", "--out", "found.csv")
+    found = line.json("detect", two_classes / "bounce/1.mp4", "--device", "cpu")["detections"][0]
     assert found["anomaly_score"] > 0
     assert sum(found["shares"].values()) == pytest.approx(1, abs=1e-3)
     assert (line.folder / "found.csv").read_text().startswith("path,anomaly_score,threshold,abnormal,share_")
 
 
-def test_a_broken_new_file_is_named_and_the_exit_code_is_three(line: Line, videos: Path) -> None:
-    found = line.json("predict", videos / "spin/broken.mp4", videos / "spin/1.mp4", "--device", "cpu", code=3)
+def test_a_broken_new_file_is_named_and_the_exit_code_is_three(line: Any, two_classes: Path) -> None:
+    found = line.json("predict", two_classes / "spin/broken.mp4", two_classes / "spin/1.mp4", "--device", "cpu", code=3)
     assert list(found["rejected"].values()) == ["not_a_video"]
     assert len(found["predictions"]) == 1
 
 
-def test_plan_shows_increasing_moments_inside_the_video(line: Line, videos: Path) -> None:
-    [plan] = line.json("plan", videos / "bounce/1.mp4")["plans"]
+def test_plan_shows_increasing_moments_inside_the_video(line: Any, two_classes: Path) -> None:
+    [plan] = line.json("plan", two_classes / "bounce/1.mp4")["plans"]
     for found in plan["streams"].values():
         starts = [start for start, _ in found["segments"]]
         assert starts == sorted(set(starts))
@@ -169,13 +102,13 @@ def test_plan_shows_increasing_moments_inside_the_video(line: Line, videos: Path
         assert found["segments"][-1][1] <= 1.3
 
 
-def test_a_second_training_with_the_same_settings_does_nothing(line: Line) -> None:
+def test_a_second_training_with_the_same_settings_does_nothing(line: Any, quick) -> None:
     name = streams.names()[0]
     assert line.json("train-stream", name, *quick(name))["trained"] is False
     assert "trained already" in line.said
 
 
-def test_retraining_one_stream_makes_only_its_embeddings_stale(line: Line) -> None:
+def test_retraining_one_stream_makes_only_its_embeddings_stale(line: Any, quick) -> None:
     before = line.json("embed", "--device", "cpu", code=3)["spaces"]
     name = streams.names()[-1]
     line("train-stream", name, *quick(name), "--seed", "7", code=0)
@@ -188,16 +121,16 @@ def test_retraining_one_stream_makes_only_its_embeddings_stale(line: Line) -> No
     line("fuse")
 
 
-def test_a_stream_from_another_run_comes_with_its_space(line: Line, tmp_path: Path) -> None:
+def test_a_stream_from_another_run_comes_with_its_space(line: Any, tmp_path: Path) -> None:
     name = streams.names()[0]
     space = line.json("embed", "--device", "cpu", code=3)["spaces"][name]
     taken = line.json("train-stream", name, "--run", tmp_path / "other", "--from", "runs/default")
     assert taken["space_id"] == space
 
 
-def test_a_moved_file_and_a_new_one_join_without_training(line: Line, videos: Path, tmp_path: Path) -> None:
+def test_a_moved_file_and_a_new_one_join_without_training(line: Any, two_classes: Path, tmp_path: Path) -> None:
     extra = tmp_path / "moved.mp4"
-    extra.write_bytes((videos / "bounce/2.mp4").read_bytes())
+    extra.write_bytes((two_classes / "bounce/2.mp4").read_bytes())
     found = line.json("embed", extra, "--device", "cpu", code=3)
     assert found["n_videos"] == 2 * N_CLIPS + 2
 
@@ -217,7 +150,7 @@ def test_a_moved_file_and_a_new_one_join_without_training(line: Line, videos: Pa
         (["workshop", "out", "--size", "huge"], "huge"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_exit_code_two(empty: Line, arguments: list[str], sentence: str) -> None:
+def test_a_mistake_is_one_sentence_and_exit_code_two(empty: Any, arguments: list[str], sentence: str) -> None:
     if arguments[0] in ("embed",) and "--streams" in arguments:
         (empty.folder / "runs/default").mkdir(parents=True)
         (empty.folder / "runs/default/videos.csv").write_text("video_id,path,label,split\n")
@@ -226,9 +159,9 @@ def test_a_mistake_is_one_sentence_and_exit_code_two(empty: Line, arguments: lis
     assert "Traceback" not in empty.said
 
 
-def test_videos_without_the_sound_that_a_stream_needs_break_nothing(empty: Line, videos: Path) -> None:
+def test_videos_without_the_sound_that_a_stream_needs_break_nothing(empty: Any, quick) -> None:
     silent = empty.folder / "silent"
-    for label, recipe in CLASSES.items():
+    for label, recipe in RECIPES.items():
         (silent / label).mkdir(parents=True)
         for index in range(3):
             frames = make_clip(recipe, f"silent-{label}-{index}").frames[:12]
@@ -240,11 +173,11 @@ def test_videos_without_the_sound_that_a_stream_needs_break_nothing(empty: Line,
             assert "nothing to learn from" in empty.said
 
 
-def test_one_training_class_is_said_with_the_way_out(empty: Line, videos: Path) -> None:
+def test_one_training_class_is_said_with_the_way_out(empty: Any, two_classes: Path) -> None:
     only = empty.folder / "only" / "bounce"
     only.mkdir(parents=True)
     for index in range(4):
-        (only / f"{index}.mp4").write_bytes((videos / f"bounce/{index + 1}.mp4").read_bytes())
+        (only / f"{index}.mp4").write_bytes((two_classes / f"bounce/{index + 1}.mp4").read_bytes())
     empty("index", "--data", empty.folder / "only")
     empty("train-stream", streams.names()[0], code=2)
     assert "one class only ('bounce')" in empty.said
