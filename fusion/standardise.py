@@ -125,12 +125,16 @@ def fit_standardiser(
     *,
     columns: Mapping[str, slice] | None = None,
     masks: Bool[np.ndarray, "n streams"] | None = None,
+    least_share: float = 0.0,
 ) -> Standardiser:
     """Standardiser of the rows of X, each stream on the videos that have it.
 
     Args:
         columns: which columns are whose. None: one block, in which NaN is an error.
         masks: which blocks count; None: those that are not NaN.
+        least_share: no column of a stream is divided by less than this part of the root mean square of its stream's
+            deviations, so that a unit that is almost silent is not made as loud as the others. Not where columns is
+            None: those may be of different units.
 
     Raises:
         ValueError: columns that do not tile X; masks of another shape; values that are not finite.
@@ -140,10 +144,12 @@ def fit_standardiser(
     start = Standardiser(blocks, np.zeros(width), np.ones(width), np.ones(len(blocks), dtype=bool))
     masks = start.masks(X, masks)
     mean, sd = np.zeros(width), np.ones(width)
-    for s, block in enumerate(blocks.values()):
+    for s, (name, block) in enumerate(blocks.items()):
         rows = X[masks[:, s], block].astype(np.float64)
         if len(rows):
             mean[block], sd[block] = rows.mean(axis=0), rows.std(axis=0)
+            if name != WHOLE and least_share:
+                sd[block] = np.maximum(sd[block], least_share * np.sqrt(np.mean(sd[block] ** 2)))
     sd[sd <= 1e-7 * np.abs(mean)] = 1.0
     return Standardiser(blocks, mean, sd, np.any(masks, axis=0))
 
