@@ -51,6 +51,7 @@ def run(
     retry: Annotated[
         str | None, typer.Option("--retry", metavar="failed", help="Only the videos that were rejected the last time.")
     ] = None,
+    weights_dir: options.WeightsDir = None,
     device: options.Device = "auto",
     backend: options.Backend = "auto",
     workers: options.Workers = options.WORKERS,
@@ -65,7 +66,7 @@ def run(
     """
     if retry not in (None, "failed"):
         raise screen.Mistake(f"--retry {retry} is unknown; it can be: failed")
-    workspace = Workspace(run, cache, keeps_flow=not no_flow_cache)
+    workspace = Workspace(run, cache, keeps_flow=not no_flow_cache, weights_dir=weights_dir)
     workspace.check_writable()
     limits = settings.limits(config, assignments or ())
     manifest = workspace.manifest(data)
@@ -110,22 +111,26 @@ def results_of(
     follow_links: bool = False,
 ) -> Iterator[VideoResult]:
     """Embeddings of each row, in order, with a progress bar."""
-    from streams import backends
+    from streams import backends, estimators
     from streams.extraction import extract
 
     cache, names = workspace.cache(), [stream.name for stream in trained]
     _check_same_reading(trained)
     _say_precomputed(trained, flow_from)
     content = contents(rows, root, follow_links=follow_links)
+    chosen = choose_device(device, deterministic=deterministic)
+    flow = estimators.of(trained)
+    flow.device = chosen
+    flow.check(trained, precomputed_flow=flow_from is not None)
     with decode_pool(workers, limits) as pool, screen.progress(f"embedding ({', '.join(names)})", len(rows)) as move:
         pool.check_decoder()
         decode = decoder(pool, root, follow_links=follow_links)
         videos: Iterator[Video] = (
             make_video(row, content[row.video_id], decode=decode, cache=cache, data=trained[0].data,
-                       sampler=trained[0].sampler, stream_names=names, flow_from=flow_from)
+                       sampler=trained[0].sampler, stream_names=names, flow_from=flow_from, estimators=flow)
             for row in rows
         )  # fmt: skip
-        engine = backends.choose(backend, device=choose_device(device, deterministic=deterministic), cache=cache)
+        engine = backends.choose(backend, device=chosen, cache=cache)
         for result in extract(videos, trained, cache=cache, backend=engine, n_threads=workers + 1, force=force):
             move()
             if result.rejected:

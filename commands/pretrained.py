@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel
 
 from commands import options, screen
 from commands.screen import Mistake
@@ -13,7 +16,9 @@ from commands.screen import Mistake
 if TYPE_CHECKING:
     from store.weights import Places
 
-ENCODER, SEED = "encoder_weights", "weights_seed"
+ENCODER, ESTIMATOR, SEED = "encoder_weights", "estimator", "weights_seed"
+Known = dict[str, dict[str, Any]]
+C = TypeVar("C", bound=BaseModel)
 MEGABYTE = 1_000_000
 _FILES = (".safetensors", ".pth", ".pt", ".ckpt", ".tflite", ".npz")
 
@@ -25,35 +30,61 @@ def places(weights_dir: Path | None, cache: Path = options.CACHE) -> Places:
     return weights.places(weights_dir, None if cache == options.CACHE else cache / "weights")
 
 
-def resolve(
-    values: Mapping[str, Any], section: str, where: Places | None, random_weights: int | None
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """A stream's settings with files in place of the names of weights, and what is known about each file, by field.
+@dataclass(frozen=True)
+class Finder:
+    """Finds the weights that the settings of one stream name.
 
-    Args:
-        values: of the section, as merged; every key that ends in `_weights` names weights, or a file of them.
-        section: its name, for messages.
+    Attributes:
         where: places of weights; None: the usual ones.
-        random_weights: seed of random weights in place of the encoder's.
-
-    Raises:
-        Mistake: no such file, not safetensors, or weights that no place has.
+        random_weights: seed of random weights in place of pretrained ones; None: no.
+        looks_at_pictures: whether the stream's flow will be asked for at all.
     """
-    found, about = dict(values), {}
-    for field, given in values.items():
-        if not field.endswith("_weights") or given is None:
-            continue
-        if field == ENCODER and random_weights is not None:
-            found |= {field: None, SEED: random_weights}
-            continue
-        found[field] = _file(str(given), f"[{section}] {field}", where or places(None))
-        about[field] = _known(found[field])
-    return found, about
+
+    where: Places | None
+    random_weights: int | None
+    looks_at_pictures: bool
+
+    def encoder(self, values: Mapping[str, Any], section: str) -> tuple[dict[str, Any], Known]:
+        """The settings with files in place of the names of weights, and what is known about each file, by field.
+
+        Args:
+            values: of the section, as merged; a key that ends in `_weights` names weights, or a file of them.
+            section: its name, for messages.
+
+        Raises:
+            Mistake: no such file, not safetensors, or weights that no place has.
+        """
+        found, known = dict(values), Known()
+        for field, given in values.items():
+            if not field.endswith("_weights") or given is None:
+                continue
+            if field == ENCODER and self.random_weights is not None:
+                found |= {field: None, SEED: self.random_weights}
+                continue
+            found[field] = _file(str(given), f"[{section}] {field}", self.where or places(None))
+            known[field] = _known(found[field])
+        return found, known
+
+    def estimator(self, config: C, section: str) -> tuple[C, Known]:
+        """The configuration and what is known about the weights of the flow estimator it names, which has their name.
+
+        Raises:
+            Mistake: weights that no place has.
+            ValueError: an unknown estimator.
+        """
+        from flow.estimators import is_learned
+
+        name = getattr(config, ESTIMATOR, None)
+        if name is None or not is_learned(name):
+            return config, {}
+        if self.random_weights is not None:
+            return config.model_copy(update={SEED: self.random_weights}), {}
+        if not self.looks_at_pictures:
+            return config, {}
+        return config, {ESTIMATOR: _known(_named(name, f"[{section}] {ESTIMATOR}", self.where or places(None)))}
 
 
 def _file(given: str, what: str, where: Places) -> Path:
-    from store import weights
-
     if "/" in given or "\\" in given or given.endswith(_FILES):
         path = Path(given) if where.weights_dir is None else where.weights_dir / given
         if not path.is_file():
@@ -66,9 +97,15 @@ def _file(given: str, what: str, where: Places) -> Path:
                 f"tristream weights add {path} --as NAME, then name that"
             )
         return path
+    return _named(given, what, where)
+
+
+def _named(name: str, what: str, where: Places) -> Path:
+    from store import weights
+
     try:
-        with download_progress(given) as progress:
-            return weights.get(given, where=where, say=screen.note, progress=progress)
+        with download_progress(name) as progress:
+            return weights.get(name, where=where, say=screen.note, progress=progress)
     except weights.Missing as error:
         raise Mistake(f"{what}: {error}") from error
 

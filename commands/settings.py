@@ -108,6 +108,7 @@ def load(
     stream_names: Sequence[str] = (),
     where: Places | None = None,
     random_weights: int | None = None,
+    precomputed_flow: bool = False,
 ) -> Settings:
     """The settings in force.
 
@@ -118,6 +119,7 @@ def load(
         stream_names: streams whose configuration is wanted; loading one imports torch.
         where: places of pretrained weights, and of weights files with a relative path.
         random_weights: seed of random weights in place of pretrained ones.
+        precomputed_flow: the streams' own estimators will not be asked.
 
     Raises:
         Mistake: an unknown preset, key or value, with the valid ones named; weights that no place has.
@@ -141,9 +143,15 @@ def load(
     parts = {name: _validate(model, merged.get(name, {}), name) for name, model in SECTIONS.items()}
     configs, about = {}, {}
     for name in stream_names:
-        values = dict(merged["streams"].get(name, {}))
-        values, about[name] = pretrained.resolve(values, f"streams.{name}", where, random_weights)
-        configs[name] = _validate(streams.load(name).Config, values, f"streams.{name}")
+        stream = streams.load(name)
+        find = pretrained.Finder(where, random_weights, looks_at_pictures=stream.needs_pictures)
+        values, about[name] = find.encoder(merged["streams"].get(name, {}), f"streams.{name}")
+        configs[name] = _validate(stream.Config, values, f"streams.{name}")
+        if not precomputed_flow:
+            configs[name], known = find.estimator(configs[name], f"streams.{name}")
+            about[name] |= known
+        parts["sampler"], known = find.estimator(parts["sampler"], "sampler")
+        about[name] |= {f"sampler {key}": value for key, value in known.items()}
     return Settings(**parts, streams=configs, source=source, weights=about)
 
 
@@ -226,6 +234,8 @@ def _validate(model: type[Any], values: Mapping[str, Any], section: str) -> Any:
 
 def _sentence(model: type[Any], section: str, problem: Any) -> str:
     """One problem of pydantic in our words: which key, what it is, what it must be."""
+    if not problem["loc"]:  # of the section as a whole: two keys that do not go together
+        return f"[{section}] {problem['msg'].removeprefix('Value error, ')}"
     *parents, key = [str(part) for part in problem["loc"]]
     where = ".".join([section, *parents])
     if problem["type"] == "extra_forbidden":

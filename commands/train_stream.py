@@ -25,6 +25,7 @@ from commands.workspace import (
 
 if TYPE_CHECKING:
     from media.manifest import Manifest, VideoRow
+    from store.weights import Places
     from streams.phases import Example
     from streams.segments import Footage
     from streams.stream import Stream
@@ -73,11 +74,12 @@ def run(
     classes = _classes(name, rows)
     where = pretrained.places(weights_dir, cache)
     chosen = settings.load(
-        preset, config, assignments or (), stream_names=[name], where=where, random_weights=random_weights
-    )
+        preset, config, assignments or (), stream_names=[name], where=where, random_weights=random_weights,
+        precomputed_flow=flow_from is not None,
+    )  # fmt: skip
     return _Training(name, workspace, manifest, rows, classes, chosen, seed=seed, device=device, backend=backend,
                      workers=workers, deterministic=deterministic, as_json=as_json, force=force,
-                     flow_from=flow_from, follow_links=follow_links).run()  # fmt: skip
+                     flow_from=flow_from, follow_links=follow_links, where=where).run()  # fmt: skip
 
 
 def _classes(name: str, rows: Sequence[VideoRow]) -> list[str]:
@@ -109,7 +111,7 @@ class _Training:
     def __init__(
         self, name: str, workspace: Workspace, manifest: Manifest, rows: Sequence[VideoRow], classes: list[str],
         chosen: settings.Settings, *, seed: int, device: str, backend: str, workers: int, deterministic: bool,
-        as_json: bool, force: bool, flow_from: Path | None, follow_links: bool,
+        as_json: bool, force: bool, flow_from: Path | None, follow_links: bool, where: Places,
     ) -> None:  # fmt: skip
         from streams import backends
 
@@ -120,7 +122,7 @@ class _Training:
         self.device = choose_device(device, deterministic=deterministic)
         self.backend = backends.choose(backend, device=self.device, cache=workspace.cache())
         self.folder = workspace.stream_dir(name)
-        self.flow_from, self.follow_links = flow_from, follow_links
+        self.flow_from, self.follow_links, self.where = flow_from, follow_links, where
 
     def run(self) -> int:
         from store.lineage import digest
@@ -202,11 +204,13 @@ class _Training:
     def _examples(self, content: dict[str, str]) -> tuple[list[Example], list[Example], int]:
         """What the stream keeps of every training and validation video that has it."""
         from media.reasons import Rejected
+        from streams.estimators import Estimators, seeds_of
         from streams.extraction import gather_footage
         from streams.phases import Example
         from streams.segments import Absent
 
         cache = self.workspace.cache()
+        flow = Estimators(seeds_of(self.config, self.chosen.sampler), where=self.where, device=self.device)
         rows = {row.video_id: row for row in self.rows}
         train_examples: list[Example] = []
         val_examples: list[Example] = []
@@ -217,7 +221,8 @@ class _Training:
             decode = decoder(pool, self.manifest.root, follow_links=self.follow_links)
             videos: list[Video] = [
                 make_video(row, content[row.video_id], decode=decode, cache=cache, data=self.chosen.data,
-                           sampler=self.chosen.sampler, stream_names=[self.stream.name], flow_from=self.flow_from)
+                           sampler=self.chosen.sampler, stream_names=[self.stream.name], flow_from=self.flow_from,
+                           estimators=flow)
                 for row in self.rows
             ]  # fmt: skip
             found = gather_footage(videos, self.stream, self.config, self.chosen.sampler, n_threads=self.workers + 1)

@@ -7,11 +7,12 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streams
+from commands.pretrained import places
 from commands.screen import Mistake, note, readable, warn
 from media.limits import DEFAULT_LIMITS, Limits
 from media.manifest import Manifest, VideoRow, content_id, read_manifest
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from media.sandbox import DecodePool
     from streams.config import DataConfig, SamplerConfig
+    from streams.estimators import Estimators
     from streams.extraction import VideoResult
     from streams.model import TrainedStream
     from streams.video import Decoder, Video
@@ -36,6 +38,7 @@ class Workspace:
     run: Path
     cache_dir: Path
     keeps_flow: bool = True
+    weights_dir: Path | None = None
 
     @property
     def manifest_path(self) -> Path:
@@ -91,7 +94,7 @@ class Workspace:
         Raises:
             Mistake: none is trained, or one that is named is not.
         """
-        from streams import model
+        from streams import estimators, model
 
         trained = self.trained_names()
         missing = [name for name in wanted or () if name not in trained]
@@ -99,7 +102,9 @@ class Workspace:
             name = missing[0] if missing else "spatial"
             what = f"the stream '{name}' is not trained" if missing else "no stream is trained"
             raise Mistake(f"{what} in {self.run}; train it first: tristream train-stream {name} --run {self.run}")
-        return [model.load(self.stream_dir(name)) for name in wanted or trained]
+        loaded = [model.load(self.stream_dir(name)) for name in wanted or trained]
+        shared = estimators.of(loaded, where=places(self.weights_dir, self.cache_dir))
+        return [replace(stream, estimators=shared) for stream in loaded]
 
 
 def chosen_streams(text: str | None) -> list[str] | None:
@@ -187,6 +192,7 @@ def make_video(
     sampler: SamplerConfig,
     stream_names: Sequence[str],
     flow_from: Path | None = None,
+    estimators: Estimators | None = None,
 ) -> Video:
     """A video as the streams see it; what none of them needs is not decoded."""
     from streams.video import Video
@@ -203,6 +209,7 @@ def make_video(
         pictures=any(stream.needs_pictures for stream in wanted),
         sound=any(stream.needs_sound for stream in wanted),
         flow_from=flow_from,
+        estimators=estimators,
     )
 
 

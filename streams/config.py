@@ -35,6 +35,7 @@ class SamplerConfig(BaseModel, extra="forbid", frozen=True):
     n_segments: int = Field(16, ge=1, description="stretches the budget is shared among, by their motion")
     max_seconds: float = Field(36.0, gt=0, description="the rest of a longer video is not looked at")
     estimator: str = Field("dis_ultrafast", description="optical flow that measures the motion")
+    weights_seed: int | None = Field(None, description="of random weights, where it is learned (--random-weights)")
     max_side_px: int = Field(128, ge=16, description="pictures are scaled down to this before motion is measured")
     mean_removed: bool = Field(False, description="measure motion beside the camera's own (each field's mean)")
 

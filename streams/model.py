@@ -15,11 +15,13 @@ from pydantic import ValidationError
 from torch import nn
 
 import streams
+from flow.estimators import is_learned
 from store.checkpoint import ArtifactError, load_artifact, save_artifact
 from store.lineage import space_id, versions
 from streams import aggregator
 from streams.backends import Precision
 from streams.config import DataConfig, SamplerConfig
+from streams.estimators import Estimators, names_of, seeds_of
 from streams.stream import Encoder, Stream
 
 CONFIG_FILE = "config.json"
@@ -82,6 +84,7 @@ class TrainedStream:
         model_sha256: of all weights.
         lineage: what it was trained on and with; free of secrets, for people.
         precision: of the arithmetic that turns segments into their embeddings.
+        estimators: of the flow it looks at, shared with the streams it was loaded with; None: not asked for yet.
     """
 
     stream: Stream
@@ -94,6 +97,7 @@ class TrainedStream:
     model_sha256: str
     lineage: Mapping[str, Any]
     precision: Precision = "float32"
+    estimators: Estimators | None = None
 
     @property
     def name(self) -> str:
@@ -109,7 +113,11 @@ class TrainedStream:
         # The weights' own sum stands for where they came from: two machines keep the same file in different folders.
         training_only = {"encoder_training", "aggregator_training", "aggregator", "augment", "encode_batch_size",
                          *_weights_fields(self.config)}  # fmt: skip
+        own = Estimators(seeds_of(self.config, self.sampler))
+        learned = [name for name in names_of(self.config, self.sampler) if is_learned(name)]
+        flow = {"flow": [own.identity(name) for name in learned]} if learned and self.stream.needs_pictures else {}
         return {
+            **flow,
             "stream": self.name,
             "stream_schema": self.stream.schema,
             "config": self.config.model_dump(mode="json", exclude=training_only),

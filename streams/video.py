@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Float64, UInt8
 
-from flow import estimators, precomputed, storage
+from flow import precomputed, storage
 from flow.sampling import motion_lengths
 from media.reasons import Rejected
 from streams.config import Crop, DataConfig, SamplerConfig
+from streams.estimators import Estimators
 from streams.segments import Absent
 from streams.stages import Stages
 
@@ -65,6 +66,7 @@ class Video:
         pictures: whether any of the streams that will ask needs pictures.
         sound: whether any needs sound.
         flow_from: folder of precomputed flow, which then stands in for what `flow` would estimate.
+        estimators: what estimates flow; None: any that needs no weights.
         estimate: (estimator, height, width) → full flow, where somebody has it already: the windows of a longer video.
         stages: time spent decoding and on flow is added here.
     """
@@ -82,6 +84,7 @@ class Video:
         pictures: bool = True,
         sound: bool = True,
         flow_from: Path | None = None,
+        estimators: Estimators | None = None,
         estimate: Callable[[str, int, int], Float[np.ndarray, "steps 2 H W"]] | None = None,
         stages: Stages | None = None,
     ) -> None:
@@ -94,6 +97,7 @@ class Video:
         self._sampler = sampler
         self._wants = {"pictures": pictures, "sound": sound}
         self._flow_from = flow_from
+        self._estimators = estimators or Estimators()
         self._given_estimate = estimate
         self._stages = stages or Stages()
         self._flow_sha256: str | None = None
@@ -169,7 +173,7 @@ class Video:
         Raises:
             Absent: no pictures, or only one.
         """
-        source = self.flow_source() or estimator
+        source = self.flow_source() or self._estimators.key(estimator)
         key, entry = self._look_up("flow", **self._flow_identity(source), estimate_size=estimate_size, size=size)
         if entry is None:
             full = self._precomputed() if self.flow_source() else self._estimate(estimator, *estimate_size)
@@ -197,7 +201,7 @@ class Video:
     def _motion(self) -> Mapping[str, Float64[np.ndarray, " steps"]]:
         key, entry = self._look_up(
             "motion",
-            **self._flow_identity(self._sampler.estimator),
+            **self._flow_identity(self._estimators.key(self._sampler.estimator)),
             motion=[self._sampler.max_side_px, self._sampler.mean_removed, "peak"],
         )
         if entry is None:
@@ -225,7 +229,7 @@ class Video:
         return {
             **crop,
             "content_id": self.content_id,
-            "source": source,  # name of the estimator, or sha256 of what was precomputed
+            "source": source,  # the estimator and its weights, or sha256 of what was precomputed
             "max_side_px": self._data.max_side_px,
             "max_seconds": self._sampler.max_seconds,
             "schema": FLOW_SCHEMA,
@@ -252,7 +256,7 @@ class Video:
             return self._given_estimate(*wanted)
         if self._estimated is None or self._estimated[0] != wanted:
             with self._stages.spent("flow"):
-                self._estimated = (wanted, estimators.load(estimator)(self.frames_at(height, width)))
+                self._estimated = (wanted, self._estimators.load(estimator)(self.frames_at(height, width)))
         return self._estimated[1]
 
 

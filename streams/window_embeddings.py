@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from media.decode import DecodedVideo
 from media.reasons import Rejected
 from store.cache import Cache
+from streams import estimators
 from streams.backends import Backend
 from streams.encoding import BatchFiller
 from streams.extraction import key_parts, make_fillers
@@ -279,7 +280,7 @@ def _rows(
 
 
 def _cut(job: _Job, trained: Sequence[TrainedStream], plan: WindowPlan) -> Iterator[Row]:
-    source, ring, reasons = job.source, Ring(plan, trained[0].data.crop), set[str]()
+    source, ring, reasons = job.source, Ring(plan, trained[0].data.crop, estimators.of(trained)), set[str]()
     for piece in source.pieces():
         reasons |= set(piece.reasons)
         for window in ring.add(piece):

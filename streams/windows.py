@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from flow import estimators
 from media.decode import SAMPLE_RATE, DecodedVideo
 from streams.config import Crop, DataConfig, SamplerConfig
+from streams.estimators import Estimators
 from streams.video import Video, part, squash
 
 SEGMENTS_PER_SECOND = 5.0  # the paper's budget, 180 segments for 36 s (Tkachenko 2018, IV-F)
@@ -155,12 +155,14 @@ class Ring:
     Args:
         plan: how it is cut; with windows.
         crop: the part of every picture that is looked at, as in `[data]`; regions are parts of it.
+        estimators: what estimates flow; None: any that needs no weights.
     """
 
-    def __init__(self, plan: WindowPlan, crop: Crop | None = None) -> None:
+    def __init__(self, plan: WindowPlan, crop: Crop | None = None, estimators: Estimators | None = None) -> None:
         if not plan.seconds:
             raise ValueError("a ring needs windows; the plan says whole videos (0 s)")
         self._plan = plan
+        self._estimators = estimators or Estimators()
         self._crop = crop or (0.0, 0.0, 1.0, 1.0)
         self._frames: deque[UInt8[np.ndarray, "H W 3"]] = deque()
         self._times: deque[tuple[float, float, bool]] = deque()  # start, stop, suspect
@@ -211,7 +213,7 @@ class Ring:
         missing = [step for step in range(first, last) if step not in known]
         if missing:
             frames = [self._frames[n - self._first] for n in range(missing[0], missing[-1] + 2)]
-            found = estimators.load(estimator)(squash(np.stack(frames), *whole))
+            found = self._estimators.load(estimator)(squash(np.stack(frames), *whole))
             known.update(zip(range(missing[0], missing[-1] + 1), found, strict=True))
         rows, columns = region.of(whole)
         return _resize(np.stack([known[step][:, rows, columns] for step in range(first, last)]), height, width)

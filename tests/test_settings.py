@@ -236,3 +236,10 @@ def test_settings_without_streams_do_not_import_torch():
         [sys.executable, "-c", code], cwd=settings.PRESETS.parents[1], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+def test_keys_that_do_not_go_together_are_a_sentence_too():
+    if "audio" not in streams.names():
+        pytest.skip("needs a stream whose configuration has such a rule")
+    with pytest.raises(Mistake, match=r"^\[streams\.audio\] postprocess = true is VGGish's, and the "):
+        settings.load("light", None, ["streams.audio.postprocess=true"], stream_names=["audio"])

@@ -123,7 +123,12 @@ def test_whatever_changes_the_flow_is_in_its_key(toy_video, video_of, options, a
 
 def test_one_estimate_serves_the_sampler_and_the_stream_if_they_ask_for_the_same(toy_video, video_of, monkeypatch):
     calls, load = [], estimators.load
-    monkeypatch.setattr(estimators, "load", lambda name: calls.append(name) or load(name))
+
+    def counting(name, **kwargs):
+        estimate = load(name, **kwargs)
+        return lambda frames: calls.append(name) or estimate(frames)
+
+    monkeypatch.setattr(estimators, "load", counting)
     video, _ = video_of(toy_video(10), sampler=SamplerConfig(max_side_px=64))
     video.flow("dis_ultrafast", (64, 64), (32, 32))
     _ = video.motion

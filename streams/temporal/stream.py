@@ -23,6 +23,7 @@ class TemporalConfig(BaseModel, extra="forbid", frozen=True):
     """Optical flow, its stacks and the motion CNN (paper, sections III-B and IV-C)."""
 
     estimator: str = Field("dis", description="a name of flow.estimators; --flow-from replaces it")
+    weights_seed: int | None = Field(None, description="of random weights, where it is learned (--random-weights)")
     estimate_size: tuple[int, int] = Field((240, 320), description="height and width pictures are squashed to, px")
     input_size: tuple[int, int] = Field((240, 320), description="height and width flow is averaged down to, px")
     stack_length: int = Field(10, ge=1, description="L: fields in a stack")

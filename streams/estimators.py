@@ -1,0 +1,144 @@
+"""Flow estimators for the streams: each made once, the learned ones with their pretrained weights."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from flow import estimators
+from store import catalogue, weights
+from streams.config import SamplerConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flow.estimators import FlowEstimator
+    from flow.network import Compile
+    from store.weights import Places
+    from streams.model import TrainedStream
+
+
+class Estimators:
+    """Flow estimators by name.
+
+    Args:
+        seeds: name of a learned estimator → seed of random weights in place of its pretrained ones.
+        where: places of pretrained weights; None: the usual ones.
+        device: where the learned ones run.
+    """
+
+    def __init__(
+        self,
+        seeds: Mapping[str, int] | None = None,
+        *,
+        where: Places | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self._seeds = dict(seeds or {})
+        self._where = where
+        self.device = device or torch.device("cpu")
+        self._loaded: dict[str, FlowEstimator] = {}
+        self._lock = threading.Lock()
+
+    def load(self, name: str) -> FlowEstimator:
+        """The estimator of this name; several threads may ask.
+
+        Raises:
+            ValueError: an unknown name.
+            Missing: weights that no place has.
+        """
+        with self._lock:
+            if name not in self._loaded:
+                self._loaded[name] = estimators.load(name, weights=self._weights(name), compile=self._compile())
+            return self._loaded[name]
+
+    def check(self, trained: Iterable[TrainedStream], *, precomputed_flow: bool = False) -> None:
+        """Finds out before any work whether the weights that some streams need are there.
+
+        Raises:
+            Missing: weights that no place has.
+        """
+        looking = [stream for stream in trained if stream.stream.needs_pictures]
+        names = {stream.sampler.estimator for stream in looking}
+        if not precomputed_flow:
+            names |= {name for stream in looking for name in names_of(stream.config, stream.sampler)}
+        for name in sorted(names):
+            self._weights(name)
+
+    def identity(self, name: str) -> str:
+        """The name and what its weights are: the published file's sha256, or the seed of random ones.
+
+        Nothing is loaded for it: files of other bytes are refused when they are.
+        """
+        if not estimators.is_learned(name):
+            return name
+        if name in self._seeds:
+            return f"{name}, random weights {self._seeds[name]}"
+        return f"{name}, weights {published_sha256(name)}"
+
+    def key(self, name: str) -> str:
+        """What decides the bits of its flow: `identity`, and where it runs."""
+        learned = estimators.is_learned(name) and self.device.type != "cpu"
+        return f"{self.identity(name)}, {self.device.type}" if learned else self.identity(name)
+
+    def _weights(self, name: str) -> Path | int | None:
+        if not estimators.is_learned(name):
+            return None
+        return self._seeds[name] if name in self._seeds else weights.get(name, where=self._where)
+
+    def _compile(self) -> Compile | None:
+        if self.device.type == "cpu":
+            return None
+        device = self.device
+
+        def compile(network: torch.nn.Module, example: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+            network.to(device)
+            return lambda pair: network(torch.from_numpy(pair).to(device)).float().cpu().numpy()
+
+        return compile
+
+
+def published_sha256(name: str) -> str:
+    """What is known of the sha256 of a learned estimator's published weights: all digits, or the first eight."""
+    return catalogue.describe(name, quick=True).sha256 or catalogue.describe(name).sha256
+
+
+def seeds_of(config: Any, sampler: SamplerConfig) -> dict[str, int]:
+    """Learned estimators that a stream's configuration runs with random weights."""
+    found = {}
+    for part in (sampler, config):
+        name, seed = getattr(part, "estimator", None), getattr(part, "weights_seed", None)
+        if name is not None and seed is not None and estimators.is_learned(name):
+            found[name] = seed
+    return found
+
+
+def names_of(config: Any, sampler: SamplerConfig) -> list[str]:
+    """Estimators whose flow reaches a stream that looks at pictures."""
+    own = getattr(config, "estimator", None)
+    return sorted({sampler.estimator, *([own] if own is not None else [])})
+
+
+def of(trained: Iterable[TrainedStream], *, where: Places | None = None) -> Estimators:
+    """The estimators that some trained streams need: those they were loaded with, where they were.
+
+    Raises:
+        ValueError: two streams ran one estimator with different random weights.
+    """
+    trained = list(trained)
+    for stream in trained:
+        if stream.estimators is not None:
+            return stream.estimators
+    seeds: dict[str, int] = {}
+    for stream in trained:
+        for name, seed in seeds_of(stream.config, stream.sampler).items():
+            if seeds.setdefault(name, seed) != seed:
+                raise ValueError(
+                    f"the streams ran '{name}' with random weights of seed {seeds[name]} and of seed {seed}; train "
+                    "them with one --random-weights"
+                )
+    return Estimators(seeds, where=where)
