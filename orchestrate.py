@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": "Render the built-in data set, train the three streams, fuse, classify, find anomalies.",
     "workshop": "Render the built-in data set: videos whose best possible accuracy is known.",
     "check": "Say which files can be used, and why the others cannot; needs no run.",
+    "unpack": "Unpack an archive of videos into a new folder, safely.",
     "index": "Read a labelled folder, a CSV or official lists into RUN/videos.csv.",
     "train-stream": "Train one stream, and nothing else: spatial, temporal or audio.",
     "embed": "Turn every video into one embedding per trained stream.",

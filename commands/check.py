@@ -38,7 +38,8 @@ def run(
 ) -> int:
     """Decode every file as embed would and say what state it ends in: ok, degraded or rejected, and why.
 
-    One line for each file, on stdout. Nothing is written. Exit code 3 where a file is rejected, 4 where the decoder is
+    One line for each file, on stdout. Nothing is written. Named lists (.csv), archives and files of weights are judged
+    too, as index, unpack and weights add would take them. Exit code 3 where a file is rejected, 4 where the decoder is
     one that must not be given untrusted files.
     """
     from commands.workspace import decode_pool, say_links
@@ -83,13 +84,16 @@ def _judged(
     todo: Sequence[tuple[Path, Path | None]], pool: DecodePool, *, quick: bool, follow_links: bool
 ) -> Iterator[dict[str, Any]]:
     """What to say of each file, in their order."""
+    from commands.companions import judge_companion
     from media.probe import judge, judge_header
 
     def work(item: tuple[Path, Path | None]) -> dict[str, Any]:
         path, root = item
         begun = time.monotonic()
         where: dict[str, Any] = {"root": root, "follow_links": follow_links}
-        if quick:
+        if (verdict := judge_companion(path, root)) is not None:
+            pass
+        elif quick:
             verdict = judge_header(path, probe=lambda *a, **o: pool.probe(*a, **o).result(), **where)
         else:
             verdict = judge(path, decode=lambda *a, **o: pool.submit(*a, **o).result(), **where)

@@ -18,12 +18,12 @@ from media.limits import DEFAULT_LIMITS, Limits
 from media.manifest import Manifest, VideoRow, content_id, read_manifest
 from media.reasons import Rejected
 from store.atomic import write_bytes
-from store.cache import KINDS, Cache
 
 if TYPE_CHECKING:
     import torch
 
     from media.sandbox import DecodePool
+    from store.cache import Cache
     from streams.config import DataConfig, SamplerConfig
     from streams.estimators import Estimators
     from streams.extraction import VideoResult
@@ -70,6 +70,8 @@ class Workspace:
 
     def cache(self) -> Cache:
         """What need not be computed twice; a corrupt entry is named on stderr."""
+        from store.cache import KINDS, Cache
+
         written = [kind for kind in KINDS if self.keeps_flow or kind != "flow"]
         return Cache(self.cache_dir, report=warn, written=written)
 

@@ -29,6 +29,10 @@ REJECTED = {
     "out_of_memory": "decoding needs more memory than a decode process may have",
     "decoder_timeout": "decoding took longer than allowed",
     "decoder_crashed": "the decode process died",
+    "label_file_invalid": "a list of videos with mistakes in it",
+    "unsafe_archive": "an archive that could write where it must not, or that is a bomb, or damaged",
+    "unsafe_artifact": "a file that could run code when it is loaded, or no plain weights",
+    "artifact_corrupt": "weights whose bytes are not what their header or their checksum says",
 }
 
 DEGRADED = {

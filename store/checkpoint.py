@@ -21,15 +21,16 @@ def save_artifact(
 ) -> str:
     """Writes `path`.safetensors and `path`.json (or `config_file` beside it); returns the sha256 of the former.
 
-    The JSON is written last and holds the sha256, so that a crash between the two leaves an artifact that is refused.
+    The JSON is the manifest: it holds the sha256 of the arrays and, on its last line, that of its own bytes before.
+    It is written last, so that a crash between the two leaves an artifact that is refused.
     """
     from safetensors.numpy import save
 
     data = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
     sha256 = hashlib.sha256(data).hexdigest()
-    text = json.dumps({**config, "sha256": sha256}, indent=1, sort_keys=True, ensure_ascii=False)
+    text = json.dumps({**config, "sha256": sha256, "sealed": True}, indent=1, sort_keys=True, ensure_ascii=False)
     write_bytes(path.with_name(f"{path.name}.safetensors"), data)
-    write_bytes(_config_path(path, config_file), (text + "\n").encode())
+    write_bytes(_config_path(path, config_file), _sealed(text))
     return sha256
 
 
@@ -37,17 +38,25 @@ def load_config(path: Path, *, config_file: str | None = None) -> dict[str, Any]
     """The JSON half of the artifact `path`.
 
     Raises:
-        ArtifactError: there is none, or it is not JSON.
+        ArtifactError: there is none, its bytes are not those that were written, or it is not JSON.
     """
     file = _config_path(path, config_file)
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        data = file.read_bytes()
     except FileNotFoundError:
         raise ArtifactError(f"{file} does not exist") from None
+    is_sealed = _SEAL.encode() in data
+    if is_sealed and _sealed_again(data) != data:
+        raise ArtifactError(f"{file} is corrupt: its sha256 is not the one on its last line; make it again")
+    try:
+        config = json.loads(data.decode())
     except ValueError as error:
         raise ArtifactError(f"{file} is corrupt ({error}); delete it and make it again") from error
     if not isinstance(config, dict) or not isinstance(config.get("sha256"), str):
         raise ArtifactError(f"{file} is corrupt (no sha256 in it); delete it and make it again")
+    if config.pop("sealed", False) and not is_sealed:
+        raise ArtifactError(f"{file} is corrupt: the sha256 of its own bytes is not on its last line; make it again")
+    config.pop("file_sha256", None)
     return config
 
 
@@ -78,6 +87,21 @@ def load_artifact(
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ArtifactError(f"{file}: array '{name}' holds values that are not finite; make it again")
     return arrays, config
+
+
+_SEAL = ',\n "file_sha256": "'
+
+
+def _sealed(text: str) -> bytes:
+    """A JSON object with one key more, at its end: the sha256 of all bytes before that key."""
+    stem = text.removesuffix("\n}")
+    return f'{stem}{_SEAL}{hashlib.sha256(stem.encode()).hexdigest()}"\n}}\n'.encode()
+
+
+def _sealed_again(data: bytes) -> bytes:
+    """What `data` would be, were it what `_sealed` has made."""
+    stem = data.rpartition(_SEAL.encode())[0]
+    return stem + f'{_SEAL}{hashlib.sha256(stem).hexdigest()}"\n}}\n'.encode()
 
 
 def _config_path(path: Path, config_file: str | None) -> Path:

@@ -110,3 +110,59 @@ def test_a_configuration_that_cannot_be_saved_leaves_the_old_artifact(artifact):
         save_artifact(artifact, {"weight": np.zeros(2)}, {"object": object()})
     assert json.loads(artifact.with_name("model.json").read_text())["rate"] == 0.1
     load_artifact(artifact)
+
+
+def test_every_flipped_bit_of_the_configuration_is_refused(artifact):
+    file = artifact.with_name("model.json")
+    data = file.read_bytes()
+    for index in range(len(data)):
+        for bit in range(8):
+            damaged = bytearray(data)
+            damaged[index] ^= 1 << bit
+            file.write_bytes(damaged)
+            with pytest.raises(ArtifactError, match=r"model\.json is corrupt"):
+                load_config(artifact)
+
+
+def test_every_thousandth_byte_of_a_large_artifact_is_watched(tmp_path):
+    weight = np.random.default_rng(0).normal(size=50_000)
+    save_artifact(tmp_path / "large", {"weight": weight}, {"a": list(range(5000))})
+    n_refused = n_flipped = 0
+    for name in ("large.safetensors", "large.json"):
+        file = tmp_path / name
+        data = file.read_bytes()
+        for index in range(0, len(data), 1000):
+            damaged = bytearray(data)
+            damaged[index] ^= 0xFF
+            file.write_bytes(damaged)
+            n_flipped += 1
+            with pytest.raises(ArtifactError, match=f"{name} is corrupt"):
+                load_artifact(tmp_path / "large")
+            n_refused += 1
+        file.write_bytes(data)
+    assert n_refused == n_flipped > 400
+    load_artifact(tmp_path / "large")
+
+
+@pytest.mark.parametrize("n_bytes", [1, 10, 60, 100, 150])
+def test_a_configuration_cut_short_is_refused(artifact, n_bytes):
+    file = artifact.with_name("model.json")
+    file.write_bytes(file.read_bytes()[:-n_bytes])
+    with pytest.raises(ArtifactError, match=r"model\.json is corrupt"):
+        load_config(artifact)
+
+
+def test_a_damaged_configuration_is_not_parsed(artifact, monkeypatch):
+    file = artifact.with_name("model.json")
+    file.write_bytes(file.read_bytes().replace(b"0.1", b"0.2"))
+    monkeypatch.setattr("json.loads", lambda text: pytest.fail("parsed"))
+    with pytest.raises(ArtifactError, match="its sha256 is not the one on its last line"):
+        load_config(artifact)
+
+
+def test_an_artifact_of_the_first_release_is_still_read(artifact):
+    """Version 0.1.0 did not seal the JSON."""
+    file = artifact.with_name("model.json")
+    config = load_config(artifact)
+    file.write_text(json.dumps(config, indent=1, sort_keys=True))
+    assert load_artifact(artifact)[1] == config

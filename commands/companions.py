@@ -1,0 +1,61 @@
+"""What lies beside videos in a folder of data: lists, archives, weights. `check` judges them as it judges videos."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from media.probe import Verdict
+from media.reasons import Rejected
+
+LISTS = (".csv",)
+WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".tflite")
+
+
+def judge_companion(path: Path, root: Path | None) -> Verdict | None:
+    """Whether a list, an archive or a file of weights can be used; None for what is called like none of them.
+
+    Args:
+        path: the file; nothing it names is opened, and of what it holds nothing is run.
+        root: the folder that the paths of a list must lie in; by default the list's own.
+    """
+    from media import archive
+
+    name = path.name.lower()
+    try:
+        if name.endswith(LISTS):
+            _judge_list(path, root)
+        elif name.endswith(archive.SUFFIXES):
+            archive.inspect(path)
+        elif name.endswith(WEIGHTS):
+            _judge_weights(path)
+        else:
+            return None
+    except Rejected as error:
+        return Verdict(status="rejected", reasons=(error.reason,), message=str(error))
+    return Verdict(status="ok", reasons=())
+
+
+def _judge_list(path: Path, root: Path | None) -> None:
+    from media.listing import ManifestError, index_csv
+
+    try:
+        index_csv(path, root)
+    except ManifestError as error:
+        n = len(error.problems)
+        raise Rejected("label_file_invalid", path, f"has {n} problems: {'; '.join(error.problems)}") from error
+
+
+def _judge_weights(path: Path) -> None:
+    """Reads the file as `weights add` does, in a process without rights, and keeps nothing of it."""
+    from media.limits import DEFAULT_LIMITS
+    from media.opening import open_file
+    from store import importing
+
+    open_file(path, limits=DEFAULT_LIMITS, root=None, follow_links=True).close()
+    with tempfile.TemporaryDirectory(prefix="tristream-") as folder:
+        try:
+            importing.to_safetensors(path, Path(folder) / "weights.safetensors")
+        except importing.ImportRefused as error:
+            reason = "artifact_corrupt" if path.suffix.lower() == ".safetensors" else "unsafe_artifact"
+            raise Rejected(reason, path, str(error).removeprefix(str(path)).strip()) from error

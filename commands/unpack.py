@@ -1,0 +1,31 @@
+"""tristream unpack: an archive of videos into a folder, safely."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands import options, screen
+
+
+@screen.command
+def run(
+    archive: Annotated[Path, typer.Argument(help="A zip or tar archive (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz).")],
+    folder: Annotated[Path, typer.Argument(help="Where to; it must be new or empty.")],
+    as_json: options.Json = False,
+) -> int:
+    """Unpack an archive of videos into a new folder, whole or not at all.
+
+    Nothing is unpacked of an archive that holds a path out of the folder, a link, a device, one name twice, or more
+    than 100 times its own size.
+    """
+    from media import archive as archives
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise screen.Mistake(f"{folder} is not an empty folder; name a new one")
+    n_files = archives.unpack(archive, folder)
+    screen.note(f"unpacked {n_files} files into {folder}; next: tristream check {folder}")
+    screen.emit({"archive": str(archive), "folder": str(folder), "n_files": n_files}, as_json=as_json)
+    return screen.OK
