@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo bench test test-fast lint lock clean
+.PHONY: help setup demo bench torture faults test test-fast lint lock clean
 
 help:           ## show the targets
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -42,6 +42,12 @@ lint: $(READY)   ## ruff and mypy alone
 
 lock: $(READY)   ## renew requirements.lock (Python 3.11, with hashes, naming no index)
 	@$(BIN)/uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --extra dev pyproject.toml -o requirements.lock
+
+torture: $(READY)  ## the 76 bad inputs of tests/torture against what must become of them (minutes)
+	@$(BIN)/python tests/torture/run_kit.py
+
+faults: $(READY)  ## kill, fill, flip and starve `embed` while it works; ten experiments (many minutes)
+	@$(BIN)/python tests/torture/run_faults.py
 
 clean:           ## remove caches of the tools; never runs, cache or the environment
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -545,7 +545,7 @@ def test_asking_for_what_is_not_there_is_said(tmp_path, good):
 
 def test_every_reason_that_the_code_gives_is_in_the_list_and_the_other_way_round():
     home = Path(__file__).parents[1]
-    files = [*home.glob("media/*.py"), *home.glob("streams/**/*.py")]
+    files = [*home.glob("media/*.py"), *home.glob("streams/**/*.py"), home / "commands/companions.py"]
     source = "".join(file.read_text(encoding="utf-8") for file in files if file.name != "reasons.py")
     assert set(re.findall(r'Rejected\(\s*"(\w+)"', source)) <= set(REJECTED)
     assert set(re.findall(r'(?:easons\.add|Absent)\("(\w+)"', source)) <= set(DEGRADED)

@@ -3,9 +3,9 @@
 
 mutate.py [--n 10000] [--seed 0] [--batch 200] [--workers 2] [--keep FOLDER]
 
-`check` gets a folder of mutations at a time. It must end with 0 or 3 and no traceback, give each file exactly one state,
-take no longer for one than its limits allow, and leave nothing behind. Exit code 1 where it does not; the files of such a
-batch are kept in FOLDER.
+`check` gets a folder of mutations at a time. It must end with 0 or 3 and no traceback, give each file exactly one
+state, take no longer for one than its limits allow, and leave nothing behind. Exit code 1 where it does not; the files
+of such a batch are kept in FOLDER.
 """
 
 from __future__ import annotations

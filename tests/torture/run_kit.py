@@ -5,7 +5,7 @@ run_kit.py [--jobs N] [--json FILE]
 
 Every input gets a process of its own, so that its memory is known; time is the file's, start of the process left out.
 Afterwards the inputs that are no media go where they would do their harm: the list to `index`, pickles and lying
-weights to `weights add` and in place of a checkpoint, archives to `unpack`. Exit code 1 where anything is not as expected.
+weights to `weights add` and in place of a checkpoint, archives to `unpack`. Exit code 1 where something is unexpected.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> int:
         harm["no stray file"] = listing(folder) - before <= {"unpacked"}
         for what, well in harm.items():
             print(f"{'PASS' if well else 'FAIL'}  {what}")
-        print(f"{len(rows) - wrong} of {len(rows)} as expected; {sum(harm.values())} of {len(harm)} where they would harm")
+        print(f"{len(rows) - wrong} of {len(rows)} as expected; {sum(harm.values())} of {len(harm)} harms prevented")
         if arguments.json:
             arguments.json.write_text(json.dumps({"rows": rows, "harm": harm}, indent=1))
     return int(bool(wrong or not all(harm.values())))
@@ -81,7 +81,8 @@ def judged(case: dict, kit: Path, folder: Path) -> dict:
     try:
         entry = json.loads(out)["files"][0]
     except (ValueError, KeyError, IndexError):
-        return {**row, "state": "none", "reasons": [], "n_frames": 0, "seconds": 0.0, "misses": [f"said {said[-300:]!r}"]}
+        nothing = {"state": "none", "reasons": [], "n_frames": 0, "seconds": 0.0}
+        return {**row, **nothing, "misses": [f"said {said[-300:]!r}"]}
     row |= {"state": entry["state"], "reasons": entry["reasons"], "n_frames": entry["n_frames"]}
     row |= {"seconds": entry["wall_seconds"], "sentence": entry["sentence"]}
     return {**row, "misses": misses(row, case["expect"], said)}
@@ -135,7 +136,7 @@ def do_harm(kit: Path, folder: Path) -> dict[str, bool]:
     found = {"index refuses 70_labels_bad.csv": refused("index", "--data", kit, "--list", kit / "70_labels_bad.csv",
                                                         "--run", run)}  # fmt: skip
     found["and makes no run of it"] = not (run / "videos.csv").exists()
-    weights = sorted(kit.glob("71_*")) + [kit / "72_lying.safetensors"]
+    weights = [*sorted(kit.glob("71_*")), kit / "72_lying.safetensors"]
     for file in weights:
         found[f"weights add refuses {file.name}"] = refused("weights", "add", file, "--as", "resnet18", "--cache", run)
     videos = folder / "harm-videos"
