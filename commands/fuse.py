@@ -49,7 +49,7 @@ def run(
     fused = fused_embeddings(workspace, workspace.manifest(data).rows, chosen_streams(stream_list))
     fit_detector.normal_rows(fused, normal, "train")  # a label that is none is said before any work
     report: dict[str, Any] = {"streams": list(fused.columns), "n_videos": len(fused.rows), "spaces": fused.spaces}
-    report["leaks"] = _say_leaks(fused)
+    report["leaks"] = _say_leaks(fused, chosen.fusion.min_cosine)
     report["classification"] = fit_classifier.classify(workspace, fused, chosen, seed, verbose=verbose)
     report["detection"] = fit_detector.detect(workspace, fused, chosen, normal, seed)
     write_json(workspace.fusion_dir / "report.json", report)
@@ -127,7 +127,7 @@ def _own_decision(trained: TrainedStream, table: EmbeddingTable) -> Head:
     return Head(trained.classes, logits)
 
 
-def _say_leaks(fused: Fused) -> list[str]:
+def _say_leaks(fused: Fused, min_cosine: float) -> list[str]:
     from fusion.leaks import check_splits
 
     leaks = check_splits(
@@ -136,6 +136,9 @@ def _say_leaks(fused: Fused) -> list[str]:
         labels=list(fused.of("label")),
         groups=list(fused.of("group")),
         content_ids=list(fused.of("content_id")),
+        embeddings=fused.X,
+        columns=fused.columns,
+        min_cosine=min_cosine,
     )
     for leak in leaks:
         screen.warn(leak.words)

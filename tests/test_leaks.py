@@ -84,6 +84,43 @@ def test_a_near_copy_in_another_split_is_found_and_one_in_the_same_split_is_not(
     assert "v0 in train, v4 in val" in leaks[0].words or "v4 in val, v0 in train" in leaks[0].words
 
 
+def test_videos_of_one_class_are_not_copies_however_close_training_has_brought_them() -> None:
+    rng = np.random.default_rng(0)
+    labels = ["a", "b", "c"] * 20
+    splits = ["train", "train", "val", "test"] * 15
+    classes = dict(zip("abc", rng.normal(size=(3, 40)), strict=True))
+    embeddings = np.array([classes[label] for label in labels]) + 0.01 * rng.normal(size=(60, 40))
+    assert check_splits(**rows(60, labels=labels, splits=splits), embeddings=embeddings) == []
+    embeddings[3] = embeddings[0] + 1e-5  # test, train
+    [leak] = check_splits(**rows(60, labels=labels, splits=splits), embeddings=embeddings)
+    assert (leak.kind, leak.n) == ("near_duplicate", 1)
+    assert "v0 in train, v3 in test" in leak.words
+
+
+def test_a_pair_with_one_stream_in_common_must_be_closer_still() -> None:
+    rng = np.random.default_rng(0)
+    columns = {"one": slice(0, 20), "two": slice(20, 40)}
+    embeddings = rng.normal(size=(30, 40))
+    embeddings[1] = embeddings[0] + 0.2 * rng.normal(size=40)  # train, val: cosine about .98
+    found = check_splits(**rows(30), embeddings=embeddings, columns=columns)
+    assert [leak.n for leak in found] == [1]
+    embeddings[1, columns["two"]] = np.nan
+    assert check_splits(**rows(30), embeddings=embeddings, columns=columns) == []
+    embeddings[1, columns["one"]] = embeddings[0, columns["one"]] + 1e-3
+    assert [leak.n for leak in check_splits(**rows(30), embeddings=embeddings, columns=columns)] == [1]
+    embeddings[1] = np.nan
+    assert check_splits(**rows(30), embeddings=embeddings, columns=columns) == []
+
+
+def test_the_threshold_is_the_one_that_is_given() -> None:
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(30, 40))
+    embeddings[1] = embeddings[0] + 0.4 * rng.normal(size=40)  # cosine about .9
+    assert check_splits(**rows(30), embeddings=embeddings) == []
+    [leak] = check_splits(**rows(30), embeddings=embeddings, min_cosine=0.8)
+    assert "alike to a cosine of 0.8 or more (closest: v0 in train, v1 in val, 0." in leak.words
+
+
 def test_a_class_in_one_split_only_is_named() -> None:
     leaks = check_splits(**rows(labels=["a", "a", "b", "c", "a", "b"]))
     assert [leak.words for leak in leaks] == [
