@@ -15,6 +15,10 @@ def run(
     out: Annotated[Path, typer.Argument(help="Folder to render into.")] = Path("workshop-data"),
     size: Annotated[str, typer.Option("--size", help="tiny, small or full.")] = "small",
     variant: Annotated[str, typer.Option("--variant", help="classes, short_event, xor or anomalies.")] = "classes",
+    layout: Annotated[
+        str | None,
+        typer.Option("--layout", metavar="ucf101", help="A few videos named, encoded and listed like UCF101 instead."),
+    ] = None,
     flow: Annotated[bool, typer.Option("--flow", help="Also write the exact optical flow, for --flow-from.")] = False,
     silence: Annotated[str, typer.Option("--silence", help="none, random or class_dependent.")] = "none",
     silent_fraction: Annotated[
@@ -29,6 +33,8 @@ def run(
     16 classes: 4 are told apart by the picture alone, 4 by motion alone, 4 by sound alone, 4 by the order of two
     motions. It is rendered from a seed as H.264 and AAC; nothing is downloaded. A second call is quick.
     """
+    if layout is not None:
+        return _like_ucf101(out, layout, seed=seed, workers=workers, as_json=as_json)
     from workshop import dataset
 
     known = size in dataset.SIZES and variant in dataset.VARIANTS  # else render says what there is
@@ -55,4 +61,17 @@ def run(
     n_videos = listing.read_text(encoding="utf-8").count("\n") - 1
     screen.note(f"{n_videos} videos in {out}; next: tristream index --data {out}")
     screen.emit({"videos_csv": str(listing), "n_videos": n_videos}, as_json=as_json)
+    return screen.OK
+
+
+def _like_ucf101(out: Path, layout: str, *, seed: int, workers: int, as_json: bool) -> int:
+    if layout != "ucf101":
+        raise screen.Mistake(f"--layout {layout} is unknown; available: ucf101")
+    from workshop import ucf101
+
+    with screen.progress("rendering videos like UCF101's", None) as move:
+        lists = ucf101.render(out, seed=seed, n_workers=workers, progress=lambda n_done, n_total: move(1))
+    n_videos = len(list(out.glob("*/*.avi")))
+    screen.note(f"{n_videos} videos in {out}; next: tristream index --data {out} --ucf101 {lists}")
+    screen.emit({"lists": str(lists), "n_videos": n_videos}, as_json=as_json)
     return screen.OK

@@ -7,14 +7,15 @@ import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 KEY_FRAME_EVERY = 25  # frames; a damaged or sought file recovers within a second at 25 fps
 AUDIO_BIT_RATE = 48_000  # bit/s; log-mel energies of the workshop's sounds come back within a few percent
-_AAC_FRAME = 1024  # samples
+XVID_BIT_RATE = 1_000_000  # bit/s; about that of UCF101's files
+_AAC_FRAME, _MP3_FRAME = 1024, 576  # samples; 576 is MP3's at 16 kHz
 
 
 def write_video(
@@ -25,8 +26,11 @@ def write_video(
     samples: Float32[np.ndarray, " n"] | None = None,
     sample_rate: int = 16000,
     crf: int = 18,
+    codecs: Literal["h264_aac", "xvid_mp3"] = "h264_aac",
 ) -> None:
-    """Writes an mp4 file: H.264 (yuv420p, BT.601) and AAC (mono), both starting at 0 s.
+    """Writes an mp4 file, H.264 (yuv420p, BT.601) and AAC (mono), or an AVI as old collections have it.
+
+    Both tracks start at 0 s.
 
     The same arrays give the same bytes on one machine. The file appears whole or not at all. The encoder's 1024
     samples of AAC priming are cut off by the container's edit list, so a decoded click is where it was put.
@@ -37,7 +41,8 @@ def write_video(
         fps: frames per second; kept to the nearest fraction with a denominator up to 1001.
         samples: amplitude, clipped to [-1, 1]; None writes no audio track.
         sample_rate: Hz.
-        crf: x264's constant rate factor, 0 (lossless) to 51; 18 is visually lossless.
+        crf: x264's constant rate factor, 0 (lossless) to 51; 18 is visually lossless. Not of XVID.
+        codecs: "xvid_mp3" is an AVI with MPEG-4 part 2 and MP3, the files of UCF101.
 
     Raises:
         ValueError: nothing to write, odd or empty pictures, a frame rate that is not positive, samples that are
@@ -46,7 +51,7 @@ def write_video(
     if frames is None and samples is None:
         raise ValueError(f"{path}: neither frames nor samples given; a video file needs at least one of them")
     buffer = io.BytesIO()
-    _mux(buffer, path, frames, fps, samples, sample_rate, crf)
+    _mux(buffer, path, frames, fps, samples, sample_rate, crf, codecs)
     write_bytes(path, buffer.getvalue())
 
 
@@ -69,23 +74,28 @@ def _mux(
     samples: np.ndarray | None,
     sample_rate: int,
     crf: int,
+    codecs: str,
 ) -> None:
     import av
 
-    with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+    is_avi = codecs == "xvid_mp3"
+    options = {"fflags": "+bitexact"}
+    if is_avi:  # else MP3's priming, which lies before 0 s, moves the pictures and leaves empty frames in their place
+        options["avoid_negative_ts"] = "disabled"
+    with av.open(buffer, "w", format="avi" if is_avi else "mp4", options=options) as container:
         tracks: list[tuple[Any, Iterator[Any]]] = []  # all streams first: the header lists them
         if frames is not None:
-            tracks.append((_add_picture_stream(container, path, frames, fps, crf), _picture_frames(frames)))
+            tracks.append((_add_picture_stream(container, path, frames, fps, crf, is_avi), _picture_frames(frames)))
         if samples is not None:
-            blocks = _sound_frames(samples, sample_rate)
-            tracks.append((_add_sound_stream(container, path, samples, sample_rate), blocks))
+            blocks = _sound_frames(samples, sample_rate, _MP3_FRAME if is_avi else _AAC_FRAME)
+            tracks.append((_add_sound_stream(container, path, samples, sample_rate, is_avi), blocks))
         for stream, raw_frames in tracks:
             for raw_frame in raw_frames:
                 container.mux(stream.encode(raw_frame))
             container.mux(stream.encode())  # what the encoder still holds back
 
 
-def _add_picture_stream(container: Any, path: Path, frames: np.ndarray, fps: float, crf: int) -> Any:
+def _add_picture_stream(container: Any, path: Path, frames: np.ndarray, fps: float, crf: int, is_avi: bool) -> Any:
     n_frames, height, width = frames.shape[:3]
     if n_frames == 0 or height == 0 or width == 0 or height % 2 or width % 2:
         raise ValueError(
@@ -96,11 +106,16 @@ def _add_picture_stream(container: Any, path: Path, frames: np.ndarray, fps: flo
         raise ValueError(f"{path}: fps is {fps}; it must be a positive number of frames per second")
     from av.video.reformatter import ColorRange, Colorspace
 
-    stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+    rate = Fraction(fps).limit_denominator(1001)
+    stream = container.add_stream("mpeg4" if is_avi else "libx264", rate=rate)
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     context = stream.codec_context
     context.thread_count = 1  # more threads may change the bytes
     context.colorspace, context.color_range = Colorspace.ITU601, ColorRange.MPEG  # what cv2's conversion below gives
+    if is_avi:
+        context.codec_tag = "XVID"
+        stream.bit_rate, stream.options = XVID_BIT_RATE, {"flags": "+bitexact"}
+        return stream
     stream.options = {
         "preset": "veryfast",
         "crf": str(crf),
@@ -111,15 +126,17 @@ def _add_picture_stream(container: Any, path: Path, frames: np.ndarray, fps: flo
     return stream
 
 
-def _add_sound_stream(container: Any, path: Path, samples: np.ndarray, sample_rate: int) -> Any:
+def _add_sound_stream(container: Any, path: Path, samples: np.ndarray, sample_rate: int, is_avi: bool) -> Any:
     n_bad = int((~np.isfinite(samples)).sum())
     if n_bad or len(samples) == 0:
         raise ValueError(
             f"{path}: {n_bad} of {len(samples)} samples are not finite; a sound track needs at least one sample, "
             "all in [-1, 1]; pass samples=None to write none"
         )
-    stream = container.add_stream("aac", rate=sample_rate, layout="mono")
+    stream = container.add_stream("libmp3lame" if is_avi else "aac", rate=sample_rate, layout="mono")
     stream.bit_rate = AUDIO_BIT_RATE
+    if is_avi:
+        return stream
     stream.codec_context.thread_count = 1
     stream.codec_context.options = {"flags": "+bitexact", "aac_coder": "fast"}  # 3 times quicker than "twoloop"
     return stream
@@ -136,12 +153,12 @@ def _picture_frames(frames: np.ndarray) -> Iterator[Any]:
         yield picture
 
 
-def _sound_frames(samples: np.ndarray, sample_rate: int) -> Iterator[Any]:
+def _sound_frames(samples: np.ndarray, sample_rate: int, block_size: int) -> Iterator[Any]:
     import av
 
     planar = np.clip(samples, -1, 1).astype(np.float32)[None]
-    for start in range(0, planar.shape[1], _AAC_FRAME):
-        block = av.AudioFrame.from_ndarray(planar[:, start : start + _AAC_FRAME], format="fltp", layout="mono")
+    for start in range(0, planar.shape[1], block_size):
+        block = av.AudioFrame.from_ndarray(planar[:, start : start + block_size], format="fltp", layout="mono")
         block.sample_rate = sample_rate
         block.pts = start
         block.time_base = Fraction(1, sample_rate)
