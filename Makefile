@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo bench torture faults test test-fast lint lock clean
+.PHONY: help setup demo bench torture faults audit test test-fast lint lock clean
 
 help:           ## show the targets
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -48,6 +48,11 @@ torture: $(READY)  ## the 76 bad inputs of tests/torture against what must becom
 
 faults: $(READY)  ## kill, fill, flip and starve `embed` while it works; ten experiments (many minutes)
 	@$(BIN)/python tests/torture/run_faults.py
+
+audit: $(READY)  ## known holes in the locked packages (needs the network), then what no list of packages shows
+	@code=0; $(BIN)/uv tool run pip-audit --require-hashes --disable-pip -r requirements.lock || { code=$$?; \
+		echo "pip-audit found something, or could not reach its index or its database: see above"; }; \
+	$(BIN)/tristream doctor || code=$$?; exit $$code
 
 clean:           ## remove caches of the tools; never runs, cache or the environment
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -70,11 +70,11 @@ def _files(given: Path) -> list[tuple[Path, Path | None]]:
     Raises:
         Mistake: a folder without media files.
     """
-    from media.listing import media_files
+    from media.listing import SUFFIXES, media_files
 
-    if not given.is_dir():
+    found = sorted(media_files(given), key=os.fsencode) if given.is_dir() else []
+    if not given.is_dir() or (not found and given.suffix.lower() in SUFFIXES):  # a folder in the place of a video
         return [(given, None)]
-    found = sorted(media_files(given), key=os.fsencode)
     if not found:
         raise screen.Mistake(f"{given} holds no file with the suffix of a video or sound file; name files, or another")
     return [(path, given.absolute()) for path in found]

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from media.probe import Verdict
-from media.reasons import Rejected
+from media.reasons import Rejected, printable
 
 LISTS = (".csv",)
 WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".tflite")
@@ -58,4 +58,4 @@ def _judge_weights(path: Path) -> None:
             importing.to_safetensors(path, Path(folder) / "weights.safetensors")
         except importing.ImportRefused as error:
             reason = "artifact_corrupt" if path.suffix.lower() == ".safetensors" else "unsafe_artifact"
-            raise Rejected(reason, path, str(error).removeprefix(str(path)).strip()) from error
+            raise Rejected(reason, path, printable(str(error).removeprefix(str(path)).strip())) from error

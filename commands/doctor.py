@@ -3,37 +3,57 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import shutil
+import site
 import sys
+from pathlib import Path
 
 from commands import options, screen
 
-ROOTS = ("commands", "media", "flow", "streams", "store", "fusion", "workshop", "orchestrate")
-MIN_FFMPEG = (8, 1, 2)  # CVE-2026-8461 before
+HOME = Path(__file__).parents[1]
+ROOTS = ("commands", "media", "flow", "streams", "store", "fusion", "report", "workshop", "bench", "orchestrate")
+OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
+EXTRAS = {  # extra → (what is imported, what it adds)
+    "flow": ("ptlflow", "FlowNet 2.0, RAFT and the other flow networks"),
+    "fast": ("openvino", "OpenVINO on Intel CPUs"),
+    "tflite": ("ai_edge_litert", "comparing YAMNet with its TFLite runtime"),
+    "detectors": ("pyod", "other anomaly detectors"),
+    "export": ("faiss", "FAISS indexes and pandas"),
+    "figures": ("matplotlib", "figures of the report as files"),
+    "umap": ("umap", "UMAP maps in the report"),
+}
 
 
 @screen.command
-def run(as_json: options.Json = False) -> int:
+def run(
+    weights_dir: options.WeightsDir = None,
+    cache: options.CacheDir = options.CACHE,
+    as_json: options.Json = False,
+) -> int:
     """Show versions, decoders and devices, and what to do about what is wrong with them.
 
     Exit code 4 where something must be put right before results can be trusted.
     """
     import torch
 
-    from media.sandbox import isolation
+    from media.sandbox import SHARE_OF_MEMORY, isolation, memory_bytes
     from store.lineage import versions
 
-    problems = [*_foreign(), *_two_opencvs(), *_old_decoder(), *_old_torch()]
+    problems = [*_foreign(), *_elsewhere(), *_two_opencvs(), *_old_decoder(), *_old_torch()]
     facts = {
         **versions(),
         "platform": sys.platform,
         "ffmpeg in PyAV (decodes)": _ffmpeg(),
+        **{f"ffmpeg in {name}": version for name, version in _copies()},
         "devices": ", ".join(_devices()),
         "cpu cores": str(os.cpu_count()),
         "torch threads": str(torch.get_num_threads()),
-        "memory": f"{_memory_gb():.0f} GB",
+        "memory": f"{memory_bytes() / 1e9:.0f} GB; decode processes may use {SHARE_OF_MEMORY:.0%} of it",
         "free disk here": f"{shutil.disk_usage('.').free / 1e9:.0f} GB",
+        "weights here": ", ".join(_weights(weights_dir, cache)) or "none; see tristream weights list",
+        **{f"extra {name}": what for name, what in _extras().items()},
         **{f"decode process: {name}": what for name, what in isolation().items()},
     }
     screen.table("tristream doctor", ["what", "found"], [[name, str(value)] for name, value in facts.items()])
@@ -58,10 +78,23 @@ def _foreign() -> list[str]:
     return found
 
 
+def _elsewhere() -> list[str]:
+    """Our names that Python finds in another place than this file's."""
+    found = []
+    for root in ROOTS:
+        spec = importlib.util.find_spec(root)
+        origin = Path(spec.origin) if spec is not None and spec.origin else None
+        if origin is not None and HOME not in origin.parents:
+            found.append(
+                f"'{root}' is imported from {origin.parent}, not from {HOME}; start from another folder, or remove it "
+                "from PYTHONPATH"
+            )
+    return found
+
+
 def _two_opencvs() -> list[str]:
-    names = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
     installed = {d.metadata["Name"].lower() for d in importlib.metadata.distributions() if d.metadata["Name"]}
-    there = [name for name in names if name in installed]
+    there = [name for name in OPENCVS if name in installed]
     if len(there) < 2:
         return []
     return [
@@ -76,13 +109,23 @@ def _ffmpeg() -> str:
     return ffmpeg_version()
 
 
+def _copies() -> list[tuple[str, str]]:
+    """Every FFmpeg in the installed packages; only PyAV's is ever given a file."""
+    from media.ffmpeg import MIN_FFMPEG, bundled_copies, version_numbers
+
+    rows = []
+    for name, version in bundled_copies(Path(folder) for folder in site.getsitepackages()):
+        numbers = version_numbers(version)
+        old = bool(numbers) and numbers < MIN_FFMPEG
+        known = version or "a version it does not tell"
+        rows.append((name, f"{known} (old, with known holes; it decodes nothing here)" if old else known))
+    return rows
+
+
 def _old_decoder() -> list[str]:
-    found = _ffmpeg()
-    numbers = tuple(int(part) for part in found.split("-")[0].lstrip("n").split(".") if part.isdigit())
-    if numbers >= MIN_FFMPEG:
-        return []
-    wanted = ".".join(map(str, MIN_FFMPEG))
-    return [f"PyAV decodes with FFmpeg {found}, which has known holes; it must be {wanted} or newer: pip install -U av"]
+    from media.ffmpeg import fault
+
+    return [sentence] if (sentence := fault(_ffmpeg())) else []
 
 
 def _old_torch() -> list[str]:
@@ -90,12 +133,26 @@ def _old_torch() -> list[str]:
     return [] if version >= (2, 10) else [f"torch {version} must be 2.10 or newer: pip install -U torch torchvision"]
 
 
+def _extras() -> dict[str, str]:
+    """What each extra adds, and how to get one that is absent."""
+    found = {}
+    for extra, (module, adds) in EXTRAS.items():
+        there = importlib.util.find_spec(module) is not None
+        found[extra] = f"installed: {adds}" if there else f"absent; pip install 'tristream[{extra}]' adds {adds}"
+    return found
+
+
+def _weights(weights_dir: Path | None, cache: Path) -> list[str]:
+    from commands.pretrained import places
+    from store import weights
+    from store.catalogue import TABLE
+
+    where = places(weights_dir, cache)
+    return [name for name in TABLE if weights.state(name, where=where)[0] == weights.READY]
+
+
 def _devices() -> list[str]:
     import torch
 
     gpus = [f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(torch.cuda.device_count())]
     return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
-
-
-def _memory_gb() -> float:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9

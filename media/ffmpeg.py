@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from pathlib import Path
 
 MIN_FFMPEG = (8, 1, 2)  # CVE-2026-8461 before
 
@@ -23,3 +25,20 @@ def fault(version: str) -> str:
         f"PyAV decodes with FFmpeg {version}, which has known holes (CVE-2026-8461); it must be {wanted} or newer: "
         "pip install -U av"
     )
+
+
+def bundled_copies(folders: Iterable[Path]) -> list[tuple[str, str]]:
+    """Every FFmpeg that packages have brought with them: (its folder and file, version), the version "" if it hides it.
+
+    Auditing tools look at versions of packages, not into the libraries in them.
+    """
+    found = []
+    for folder in folders:
+        for pattern in ("*.libs/*avcodec*", "*/*avcodec*", "*/.dylibs/*avcodec*", "*/lib/*avcodec*"):
+            found += [path for path in sorted(folder.glob(pattern)) if re.search(r"\.(so|dylib|dll)(\.|$)", path.name)]
+    return [(f"{path.parent.name}/{path.name}", _version_in(path)) for path in dict.fromkeys(found)]
+
+
+def _version_in(library: Path) -> str:
+    match = re.search(rb"FFmpeg version ([\x21-\x7e]+)", library.read_bytes())
+    return match[1].decode() if match else ""

@@ -1,0 +1,108 @@
+"""What `doctor` finds, planted: another FFmpeg, two OpenCVs, somebody else's package in our folders' names."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import types
+from pathlib import Path
+
+import pytest
+import typer
+
+from commands import doctor
+from media import ffmpeg
+
+
+def library(folder: Path, name: str, version: bytes | None) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    said = b"" if version is None else b"FFmpeg version " + version + b"\0"
+    path.write_bytes(b"\x7fELF" + bytes(100) + said + bytes(100))
+
+
+def test_every_bundled_ffmpeg_is_found_with_its_version(tmp_path):
+    library(tmp_path, "av.libs/libavcodec-46.so.62.28.102", b"8.1.2")
+    library(tmp_path, "opencv_python.libs/libavcodec-15.so.62", b"n7.0.1-3-gabc")
+    library(tmp_path, "decord/libavcodec.so.58", None)
+    library(tmp_path, "cv2/.dylibs/libavcodec.61.dylib", b"7.1")
+    library(tmp_path, "pillow.libs/libavif-c6.so.16", b"1.0")  # pictures, no FFmpeg
+    library(tmp_path, "notes/avcodec.txt", b"1.0")
+    assert sorted(ffmpeg.bundled_copies([tmp_path, tmp_path / "none"])) == [
+        (".dylibs/libavcodec.61.dylib", "7.1"),
+        ("av.libs/libavcodec-46.so.62.28.102", "8.1.2"),
+        ("decord/libavcodec.so.58", ""),
+        ("opencv_python.libs/libavcodec-15.so.62", "n7.0.1-3-gabc"),
+    ]
+
+
+def test_an_old_copy_that_decodes_nothing_is_information_only(monkeypatch, tmp_path):
+    library(tmp_path, "opencv_python.libs/libavcodec-15.so.62", b"8.1.1")
+    library(tmp_path, "av.libs/libavcodec-46.so.62", b"8.1.2")
+    library(tmp_path, "decord/libavcodec.so.58", None)
+    monkeypatch.setattr("site.getsitepackages", lambda: [str(tmp_path)])
+    assert sorted(version for _, version in doctor._copies()) == [
+        "8.1.1 (old, with known holes; it decodes nothing here)",
+        "8.1.2",
+        "a version it does not tell",
+    ]
+
+
+def installed(*names: str):
+    return lambda: [types.SimpleNamespace(metadata={"Name": name}) for name in names]
+
+
+@pytest.mark.parametrize("names", [("numpy", "opencv-python"), ("OpenCV-Python-headless",)])
+def test_one_opencv_is_well(monkeypatch, names):
+    monkeypatch.setattr(importlib.metadata, "distributions", installed(*names))
+    assert doctor._two_opencvs() == []
+
+
+def test_two_opencvs_are_named_with_what_to_do(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "distributions", installed("OpenCV-Python", "opencv-python-headless"))
+    assert doctor._two_opencvs() == [
+        "opencv-python and opencv-python-headless overwrite each other's files; keep one: pip uninstall opencv-python "
+        "opencv-python-headless && pip install opencv-python"
+    ]
+
+
+def test_a_foreign_package_in_our_names_is_named(monkeypatch):
+    owners = {"fusion": ["tristream", "fusion-js"], "media": ["tristream"], "numpy": ["numpy"]}
+    monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda: owners)
+    [problem] = doctor._foreign()
+    assert problem.startswith("the package 'fusion-js' installs into our folder 'fusion' and may overwrite it")
+    assert "pip uninstall fusion-js" in problem
+
+
+def test_a_name_of_ours_that_comes_from_elsewhere_is_named(monkeypatch, tmp_path):
+    find = importlib.util.find_spec
+    there = types.SimpleNamespace(origin=str(tmp_path / "fusion/__init__.py"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: there if name == "fusion" else find(name))
+    [problem] = doctor._elsewhere()
+    assert problem.startswith(f"'fusion' is imported from {tmp_path / 'fusion'}, not from {doctor.HOME}")
+
+
+def test_an_extra_that_is_absent_says_what_it_would_add_and_how(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert doctor._extras()["fast"] == "absent; pip install 'tristream[fast]' adds OpenVINO on Intel CPUs"
+
+
+def test_extras_are_those_of_the_project():
+    import tomllib
+
+    about = tomllib.loads((doctor.HOME / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert doctor.EXTRAS.keys() == about.keys() - {"all", "dev"}
+
+
+def test_an_old_decoder_ends_doctor_with_four(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("media.ffmpeg.MIN_FFMPEG", (99,))
+    monkeypatch.setattr("media.sandbox.isolation", dict)
+    with pytest.raises(typer.Exit) as stopped:
+        doctor.run(cache=tmp_path, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert stopped.value.exit_code == 4
+    assert len(found["problems"]) == 1
+    assert "it must be 99 or newer: pip install -U av" in found["problems"][0]
+    assert found["facts"]["extra fast"]
+    assert found["facts"]["weights here"].startswith("none")
