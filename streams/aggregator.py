@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
@@ -21,7 +21,54 @@ DROPOUT = 0.5
 
 Cell = Literal["gru", "lstm"]
 _CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
-KINDS = (*_CELLS, "mean", "mean_deviation")
+KINDS = (*_CELLS, "attention", "mean", "mean_deviation")
+
+
+class SelfAttention(nn.Module):
+    """One block of self-attention over the segments of each video, with residual and layer norm.
+
+    Our reading of the paper's "attention" (Tkachenko 2018 §V-E, Table I), which stands "after the input layer" and
+    cites Vaswani et al. 2017 (arXiv:1706.03762) without saying more: their attention sub-layer, dropout included.
+    Positions are not encoded: the recurrent network that follows sees the order.
+
+    Args:
+        dim: D, width of a segment embedding.
+        n_heads: None is 8 where 8 divides D, else 1.
+    """
+
+    def __init__(self, dim: int, n_heads: int | None = None, *, dropout: float = 0.1) -> None:
+        super().__init__()
+        n_heads = n_heads or (8 if dim % 8 == 0 else 1)
+        self.attention = nn.MultiheadAttention(dim, n_heads, dropout=dropout, batch_first=True)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B S D"]:
+        inside = _inside(segments, lengths)
+        segments = torch.where(inside[:, :, None], segments, 0)  # a weight of 0 does not remove NaN
+        seen, _ = self.attention(segments, segments, segments, key_padding_mask=~inside, need_weights=False)
+        return self.norm(segments + self.dropout(seen))
+
+
+class AttentionPooling(nn.Module):
+    """A mean of the segment embeddings with learned weights: softmax over v · tanh(W x + b).
+
+    Source: additive attention (Bahdanau et al. 2015, arXiv:1409.0473) with no query; the second reading of the paper's
+    "attention". Blind to order.
+    """
+
+    def __init__(self, input_dim: int, hidden_dim: int = HIDDEN_DIM, *, dropout: float = DROPOUT) -> None:
+        super().__init__()
+        self.embedding_dim = input_dim
+        self.input_dropout = nn.Dropout(dropout)
+        self.score = nn.Sequential(nn.Linear(input_dim, hidden_dim), nn.Tanh(), nn.Linear(hidden_dim, 1, bias=False))
+
+    def forward(self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B E"]:
+        _check_lengths(segments, lengths)
+        inside = _inside(segments, lengths)[:, :, None]
+        segments = self.input_dropout(torch.where(inside, segments, 0))
+        scores = torch.where(inside, self.score(segments), -torch.inf)  # (B, S, 1)
+        return (scores.softmax(dim=1) * segments).sum(dim=1)
 
 
 class RecurrentAggregator(nn.Module):
@@ -36,6 +83,7 @@ class RecurrentAggregator(nn.Module):
         hidden_dim: width of each direction.
         cell: "gru" or "lstm".
         dropout: on the input and between layers. The paper's third, before the softmax, is the classifier's business.
+        self_attention: a block of it comes first (`SelfAttention`).
 
     Raises:
         ValueError: an unknown cell.
@@ -50,11 +98,13 @@ class RecurrentAggregator(nn.Module):
         cell: Cell = "gru",
         bidirectional: bool = True,
         dropout: float = DROPOUT,
+        self_attention: bool = False,
     ) -> None:
         super().__init__()
         if cell not in _CELLS:
             raise ValueError(f"unknown recurrent cell {cell!r}; available: {', '.join(_CELLS)}")
         self.embedding_dim = hidden_dim * (2 if bidirectional else 1)
+        self.self_attention = SelfAttention(input_dim) if self_attention else None
         self.input_dropout = nn.Dropout(dropout)
         self.rnn = _CELLS[cell](
             input_dim,
@@ -67,6 +117,8 @@ class RecurrentAggregator(nn.Module):
 
     def forward(self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B E"]:
         _check_lengths(segments, lengths)
+        if self.self_attention is not None:
+            segments = self.self_attention(segments, lengths)
         packed = pack_padded_sequence(
             self.input_dropout(segments), lengths.cpu(), batch_first=True, enforce_sorted=False
         )
@@ -93,9 +145,7 @@ class MeanAggregator(nn.Module):
 
     def forward(self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B E"]:
         _check_lengths(segments, lengths)
-        lengths = lengths.to(segments.device)
-        inside = torch.arange(segments.shape[1], device=segments.device) < lengths[:, None]  # (B, S)
-        inside, count = inside[:, :, None], lengths[:, None]
+        inside, count = _inside(segments, lengths)[:, :, None], lengths.to(segments.device)[:, None]
         mean = torch.where(inside, segments, 0).sum(dim=1) / count  # not a product: padding may be NaN
         if not self.with_deviation:
             return mean
@@ -113,19 +163,31 @@ def build(
     n_layers: int = N_LAYERS,
     bidirectional: bool = True,
     dropout: float = DROPOUT,
-) -> RecurrentAggregator | MeanAggregator:
-    """The aggregator of this kind: "gru", "lstm", "mean" or "mean_deviation"; the means use nothing but `input_dim`.
+    self_attention: bool = False,
+) -> RecurrentAggregator | AttentionPooling | MeanAggregator:
+    """The aggregator of this kind: "gru", "lstm", "attention", "mean" or "mean_deviation".
+
+    "attention" uses no more than widths and dropout, the means nothing but `input_dim`; `self_attention` is for the
+    recurrent ones.
 
     Raises:
         ValueError: an unknown kind.
     """
     if kind in _CELLS:
         return RecurrentAggregator(
-            input_dim, hidden_dim, n_layers, cell=cast(Cell, kind), bidirectional=bidirectional, dropout=dropout
-        )
+            input_dim, hidden_dim, n_layers, cell=cast(Cell, kind), bidirectional=bidirectional, dropout=dropout,
+            self_attention=self_attention,
+        )  # fmt: skip
+    if kind == "attention":
+        return AttentionPooling(input_dim, hidden_dim, dropout=dropout)
     if kind in KINDS:
         return MeanAggregator(input_dim, with_deviation=kind == "mean_deviation")
     raise ValueError(f"unknown aggregator {kind!r}; available: {', '.join(KINDS)}")
+
+
+def _inside(segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]) -> Bool[Tensor, "B S"]:
+    """Where a row is a segment of its video, not padding."""
+    return torch.arange(segments.shape[1], device=segments.device) < lengths.to(segments.device)[:, None]
 
 
 def _check_lengths(segments: Tensor, lengths: Tensor) -> None:

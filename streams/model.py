@@ -139,6 +139,7 @@ def build_model(stream: Stream, config: Any, n_classes: int) -> StreamModel:
         n_layers=parts.n_layers,
         bidirectional=parts.bidirectional,
         dropout=parts.dropout,
+        self_attention=parts.self_attention,
     )
     model = StreamModel(encoder, built, n_classes, dropout=parts.dropout)
     return model.to(memory_format=torch.channels_last)  # half the time of a convolution on a CPU

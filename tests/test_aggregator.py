@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from streams.aggregator import KINDS, MeanAggregator, RecurrentAggregator, StackedBiGRU, build
+from streams.aggregator import (
+    KINDS,
+    AttentionPooling,
+    MeanAggregator,
+    RecurrentAggregator,
+    SelfAttention,
+    StackedBiGRU,
+    build,
+)
 
 LENGTHS = torch.tensor([5, 1, 7, 3])
 
@@ -18,10 +26,11 @@ def random_segments(dim: int = 6, seed: int = 0) -> torch.Tensor:
 
 def small(kind: str, **options) -> nn.Module:
     torch.manual_seed(0)
-    return build(kind, 6, hidden_dim=5, **options).eval()
+    kind, *after = kind.split(" after ")
+    return build(kind, 6, hidden_dim=5, self_attention=bool(after), **options).eval()
 
 
-every_kind = pytest.mark.parametrize("kind", KINDS)
+every_kind = pytest.mark.parametrize("kind", [*KINDS, "gru after attention", "lstm after attention"])
 
 
 @pytest.mark.parametrize(("input_dim", "expected"), [(1536, 11_022_336), (2048, 12_595_200), (128, 6_696_960)])
@@ -134,7 +143,7 @@ def test_recurrent_aggregators_see_the_order_and_means_do_not(kind):
     segments, lengths = random_segments(), torch.full((4,), 7)
     turned = segments.flip(1)
     assert (small(kind)(segments, lengths) - small(kind)(turned, lengths)).abs().max() > 0.01
-    for mean in ("mean", "mean_deviation"):
+    for mean in ("mean", "mean_deviation", "attention"):
         torch.testing.assert_close(small(mean)(segments, lengths), small(mean)(turned, lengths))
 
 
@@ -145,6 +154,62 @@ def test_means_and_deviations_are_those_of_each_videos_segments():
         own = segments[b, :length].numpy()
         np.testing.assert_allclose(embeddings[b], np.concatenate([own.mean(axis=0), own.std(axis=0)]), atol=1e-12)
     torch.testing.assert_close(MeanAggregator(6)(segments, LENGTHS), embeddings[:, :6])
+
+
+def test_self_attention_equals_its_equations():
+    torch.manual_seed(0)
+    block = SelfAttention(16, n_heads=2).eval()
+    segments = random_segments(16)
+    found = block(segments, LENGTHS).detach().numpy()
+    w_in, b_in = (t.detach().double().numpy() for t in (block.attention.in_proj_weight, block.attention.in_proj_bias))
+    w_out, b_out = (t.detach().double().numpy() for t in block.attention.out_proj.parameters())
+    for b, length in enumerate(LENGTHS):
+        x = segments[b, :length].double().numpy()
+        query, key, value = np.split(x @ w_in.T + b_in, 3, axis=1)
+        heads = []
+        for head in (slice(0, 8), slice(8, 16)):
+            weights = np.exp(query[:, head] @ key[:, head].T / np.sqrt(8))
+            heads.append(weights / weights.sum(axis=1, keepdims=True) @ value[:, head])
+        sums = x + np.concatenate(heads, axis=1) @ w_out.T + b_out
+        normed = (sums - sums.mean(axis=1, keepdims=True)) / np.sqrt(sums.var(axis=1, keepdims=True) + 1e-5)
+        np.testing.assert_allclose(found[b, :length], normed, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_pooling_is_a_mean_with_weights_that_add_up_to_one():
+    torch.manual_seed(0)
+    pooling = AttentionPooling(6, 5).eval()
+    segments = random_segments()
+    found = pooling(segments, LENGTHS).detach().numpy()
+    w, b = (t.detach().double().numpy() for t in pooling.score[0].parameters())
+    v = pooling.score[2].weight.detach().double().numpy()[0]
+    for row, length in enumerate(LENGTHS):
+        x = segments[row, :length].double().numpy()
+        weights = np.exp(np.tanh(x @ w.T + b) @ v)
+        np.testing.assert_allclose(found[row], weights / weights.sum() @ x, rtol=1e-5, atol=1e-6)
+    same = segments[:, :1].expand(-1, 7, -1)
+    torch.testing.assert_close(pooling(same, LENGTHS), segments[:, 0])
+
+
+def test_attention_pooling_can_learn_to_look_at_one_segment_and_a_mean_cannot():
+    """A planted answer: the class stands in the one segment that is marked, at any place."""
+    generator = torch.Generator().manual_seed(0)
+    segments = torch.randn(64, 9, 6, generator=generator)
+    place, label = torch.randint(9, (64,), generator=generator), torch.randint(2, (64,), generator=generator)
+    segments[:, :, 0], segments[torch.arange(64), place, 0] = 0.0, 4.0
+    segments[torch.arange(64), place, 1] = 4.0 * label - 2
+    lengths, accuracy = torch.full((64,), 9), {}
+    for kind in ("attention", "mean"):
+        torch.manual_seed(0)
+        model = nn.ModuleList([build(kind, 6, hidden_dim=8, dropout=0.0), nn.Linear(6, 2)])
+        optimizer = torch.optim.Adam(model.parameters(), 0.03)
+        for _ in range(150):
+            loss = nn.functional.cross_entropy(model[1](model[0](segments, lengths)), label)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        accuracy[kind] = (model[1](model[0](segments, lengths)).argmax(1) == label).float().mean().item()
+    assert accuracy["attention"] > 0.98
+    assert accuracy["mean"] < 0.9
 
 
 def test_dropout_acts_on_the_input_only_in_training():
@@ -199,7 +264,7 @@ def test_every_video_needs_a_length(kind):
 
 
 def test_unknown_kinds_and_cells_are_refused_with_those_there_are():
-    with pytest.raises(ValueError, match="unknown aggregator 'vlad'; available: gru, lstm, mean, mean_deviation"):
+    with pytest.raises(ValueError, match="unknown aggregator 'vlad'; available: gru, lstm, attention, mean, mean_dev"):
         build("vlad", 6)
     with pytest.raises((ValueError, TypeError), match="rnn"):
         RecurrentAggregator(6, cell="rnn")
