@@ -83,7 +83,9 @@ def _curves(chart: Curves, figure: Any, colour: Callable[[str], str]) -> None:
         axes.plot(chart.y_range, chart.y_range, "--", color=MUTED, linewidth=0.8)
     for line in chart.lines:
         if line.weights is not None:
-            axes.scatter(line.x, line.y, s=8 + 120 * line.weights, color=colour(line.stream), label=line.name)
+            axes.scatter(
+                line.x, line.y, s=8 + 120 * line.weights, color=colour(line.stream), label=line.name, clip_on=False
+            )
             continue
         style = {"linestyle": "--" if line.dashed else "-", "marker": "o" if len(line.x) < 12 else "", "markersize": 3}
         axes.plot(line.x, line.y, color=colour(line.stream), label=line.name, **style)
@@ -103,15 +105,15 @@ def _whiskers(chart: Whiskers, figure: Any, colour: Callable[[str], str]) -> Non
     for place, row in enumerate(reversed(chart.rows)):
         ink = colour(row.streams[0]) if len(row.streams) == 1 else INK
         axes.plot([row.low, row.high], [place, place], color=ink, linewidth=2, alpha=0.5, solid_capstyle="round")
-        axes.plot(row.value, place, "o", color=ink, markersize=5)
+        axes.plot(row.value, place, "o", color=ink, markersize=5, clip_on=False)
         if row.best is not None:
-            axes.plot(row.best, place, "|", color=BAD, markersize=11, markeredgewidth=1.5)
-    for at in (0.0 if chart.zero else None, chart.chance):
-        if at is not None:
-            axes.axvline(at, color=MUTED, linewidth=0.8, linestyle="-" if at == 0 else ":")
+            axes.plot(row.best, place, "|", color=BAD, markersize=11, markeredgewidth=1.5, clip_on=False)
+    if chart.zero:
+        axes.axvline(0.0, color=MUTED, linewidth=0.8)
+    if chart.chance is not None:
+        axes.axvline(chart.chance, color=MUTED, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(chart.rows)), [printable(row.label) for row in reversed(chart.rows)])
-    axes.set_xlim(*chart.x_range)
-    axes.set(xlabel=chart.x_label, title=chart.title)
+    axes.set(xlabel=chart.x_label, title=chart.title, xlim=chart.x_range, ylim=(-0.6, len(chart.rows) - 0.4))
 
 
 def _confusion(chart: Confusion, figure: Any, colour: Callable[[str], str]) -> None:
@@ -141,9 +143,9 @@ def _map(chart: Map, figure: Any, colour: Callable[[str], str]) -> None:
         for split in dict.fromkeys(chart.splits):
             chosen = np.array([other == split for other in chart.splits])
             ink = [colours[label] for label, take in zip(chart.labels, chosen, strict=True) if take]
-            rim = [INK if odd else "none" for odd, take in zip(chart.abnormal, chosen, strict=True) if take]
+            rims = [0.6 if odd else 0.0 for odd, take in zip(chart.abnormal, chosen, strict=True) if take]
             marker = MARKERS.get(split, "D")
-            axes.scatter(*places[chosen].T, c=ink, marker=marker, s=7, linewidths=0.5, edgecolors=rim, alpha=0.8)
+            axes.scatter(*places[chosen].T, c=ink, marker=marker, s=7, linewidths=rims, edgecolors=INK)
         axes.set(title=view, xticks=[], yticks=[])
         axes.set_xlabel(chart.axes[view], fontsize=6)
     for axes in grid[n_views:]:

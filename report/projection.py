@@ -86,4 +86,4 @@ def _plane(
     place[:, :found] = (Z - mean) @ (axes * np.sign(largest)[:, None]).T  # a sign that no library decides
     total = float((strength**2).sum())
     share = [100 * float(value) ** 2 / total if total else 0.0 for value in strength[:2]]
-    return place, "principal components with " + " and ".join(f"{value:.0f} %" for value in share) + " of the variance"
+    return place, "PCA: " + " and ".join(f"{value:.0f} %" for value in share) + " of the variance"
