@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -18,7 +19,7 @@ from commands.workspace import Workspace, decode_pool
 if TYPE_CHECKING:
     from media.videos import VideoRow
     from report.charts import Chart, Looks, Map, Timeline
-    from report.collect import Run
+    from report.collect import Gap, Run
     from report.page import Beside, Pictures
     from report.thumbnails import Moment
 
@@ -49,6 +50,7 @@ def run(
     thumbnails: Annotated[
         int, typer.Option("--thumbnails", min=0, help="Videos shown as small pictures; 0: none are decoded.")
     ] = 200,
+    follow_links: options.FollowLinks = False,
     cache: options.CacheDir = options.CACHE,
     seed: options.Seed = 0,
     workers: options.Workers = options.WORKERS,
@@ -62,6 +64,7 @@ def run(
     """
     from report import collect, page, plots, projection
     from report import figures as papers
+    from store.atomic import write_bytes
 
     if not run.is_dir():
         raise screen.Mistake(f"{run} is no folder of a run; make one first: tristream index --run {run} --data DIR")
@@ -75,13 +78,12 @@ def run(
     beside = _beside(found, claims)
     chart = projection.project(found.fused, how=how, seed=seed) if found.fused else None
     timelines = plots.timelines(found)
-    pictures, notes = _pictures(found, workspace, chart, timelines, thumbnails, workers)
-    from store.atomic import write_bytes
-
+    pictures, gaps = _pictures(found, workspace, chart, timelines, thumbnails, workers, follow_links)
+    found = dataclasses.replace(found, gaps=(*found.gaps, *gaps))
     text = page.render(
         found, title=title or run.resolve().name, made=datetime.datetime.now().strftime("%-d %B %Y, %H:%M"),
         version=importlib.metadata.version("tristream"), beside=beside, chart=chart, timelines=timelines,
-        pictures=pictures, notes=notes,
+        pictures=pictures,
     )  # fmt: skip
     write_bytes(out, text.encode())
     written: list[Path] = []
@@ -165,30 +167,42 @@ def _charts(
 
 
 def _pictures(
-    found: Run, workspace: Workspace, chart: Map | None, timelines: Sequence[Timeline], n_most: int, workers: int
-) -> tuple[Pictures, list[str]]:
+    found: Run, workspace: Workspace, chart: Map | None, timelines: Sequence[Timeline], n_most: int, workers: int,
+    follow_links: bool,
+) -> tuple[Pictures, list[Gap]]:  # fmt: skip
     """Thumbnails of videos and of the peaks of events, and where the sampler looked; none where n_most is 0."""
     from report import thumbnails
+    from report.collect import Gap
     from report.page import Pictures
 
     if not n_most or found.manifest is None:
         return Pictures(), []
     root = found.manifest.root
     if not root.is_dir():
-        return Pictures(), [f"there are no pictures: {root} is not there; where the videos are now says --data"]
-    wanted = _moments(found, chart, n_most)
-    peaks = _peaks(found, timelines)
+        words = f"There are no pictures: {root} is not there. Where the videos are now says --data."
+        return Pictures(), [Gap("looks", words, f"tristream report --run {found.folder} --data DIR")]
+    wanted, peaks = _moments(found, chart, n_most), _peaks(found, timelines)
+    about: dict[str, Any] = {"root": root, "follow_links": follow_links}
     with decode_pool(workers) as pool, screen.progress("pictures", len(wanted) + len(peaks)) as move:
-        videos, _ = thumbnails.pictures(wanted, pool, root=root, height_px=THUMBNAIL_PX, move=move)
-        at_peaks, missing = thumbnails.pictures(
-            {key: moment for key, (_, moment) in peaks.items()}, pool, root=root, height_px=PEAK_PX, move=move
-        )
+        videos, lost = thumbnails.pictures(wanted, pool, height_px=THUMBNAIL_PX, move=move, **about)
+        moments = {key: moment for key, (_, moment) in peaks.items()}
+        at_peaks, missing = thumbnails.pictures(moments, pool, height_px=PEAK_PX, move=move, **about)
+    gaps = []
+    lost = {name: why for name, why in lost.items() if why != "no_video"}  # sound alone: nothing to show
+    if lost:
+        reasons = ", ".join(sorted(set(lost.values())))
+        gaps.append(Gap("map", f"{len(lost)} of {len(wanted)} videos gave no picture ({reasons})."))
+    try:
+        looks = _looks(found, workspace, workers, follow_links)
+    except ValueError as error:  # a checkpoint of another version, streams that read videos in two ways
+        looks = []
+        gaps.append(Gap("looks", f"Where the streams look cannot be shown: {error}."))
     return Pictures(
         videos=videos,
         peaks={peaks[key][0]: uri for key, uri in at_peaks.items()},
         missing={peaks[key][0]: why for key, why in missing.items()},
-        looks=_looks(found, workspace, workers),
-    ), []
+        looks=looks,
+    ), gaps
 
 
 def _moments(found: Run, chart: Map | None, n_most: int) -> dict[str, Moment]:
@@ -222,7 +236,7 @@ def _peaks(found: Run, timelines: Sequence[Timeline]) -> dict[str, tuple[tuple[s
     }
 
 
-def _looks(found: Run, workspace: Workspace, workers: int) -> list[Looks]:
+def _looks(found: Run, workspace: Workspace, workers: int, follow_links: bool) -> list[Looks]:
     """Where each trained stream looks in a few test videos of different classes."""
     if not workspace.trained_names():
         return []
@@ -232,7 +246,9 @@ def _looks(found: Run, workspace: Workspace, workers: int) -> list[Looks]:
     if not rows or found.manifest is None:
         return []
     trained = workspace.load_streams(None)
-    results = results_of(rows, trained, workspace, found.manifest.root, device="cpu", workers=workers)
+    results = results_of(
+        rows, trained, workspace, found.manifest.root, device="cpu", workers=workers, follow_links=follow_links
+    )
     labels = {row.video_id: row.label for row in rows}
     return [
         _look(number, result, labels[result.video.video_id])
@@ -249,7 +265,7 @@ def _few(found: Run) -> list[VideoRow]:
     rows = [row for row in rows if row.split == "test"] or rows
     first = thumbnails.spread([row.label for row in rows], len({row.label for row in rows}))
     step = max(1, len(first) // N_LOOKS)
-    return [rows[index] for index in first[:: step][:N_LOOKS]]
+    return [rows[index] for index in first[::step][:N_LOOKS]]
 
 
 def _look(number: int, result: Any, label: str) -> Looks:

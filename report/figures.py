@@ -141,7 +141,7 @@ def _map(chart: Map, figure: Any, colour: Callable[[str], str]) -> None:
     grid = figure.subplots((n_views + 1) // 2, min(2, n_views), squeeze=False).ravel()
     for axes, (view, places) in zip(grid, chart.places.items(), strict=False):
         for split in dict.fromkeys(chart.splits):
-            chosen = np.array([other == split for other in chart.splits])
+            chosen = np.array([other == split for other in chart.splits]) & np.isfinite(places).all(axis=1)
             ink = [colours[label] for label, take in zip(chart.labels, chosen, strict=True) if take]
             rims = [0.6 if odd else 0.0 for odd, take in zip(chart.abnormal, chosen, strict=True) if take]
             marker = MARKERS.get(split, "D")

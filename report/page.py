@@ -69,7 +69,6 @@ def render(
     chart: Map | None = None,
     timelines: Sequence[Timeline] = (),
     pictures: Pictures | None = None,
-    notes: Sequence[str] = (),
 ) -> str:
     """The page.
 
@@ -82,7 +81,6 @@ def render(
         chart: the map of embeddings.
         timelines: anomaly scores over time.
         pictures: what was decoded.
-        notes: what the reader must know of how this page was made.
     """
     beside, pictures = beside or Beside(), pictures or Pictures()
     place = partial(stream_index, streams=run.streams)
@@ -105,7 +103,6 @@ def render(
                 for name in made_of.rehearsed(run)
             ),
             *(run.decisions.get("leaks") or ()),
-            *notes,
         ],
         "percent": percent,
         "colour": partial(drawing.colour_class, place=place),
@@ -122,6 +119,7 @@ def render(
             {"video_id": look.video_id, "label": look.label, "drawn": scenes.looks(look, run.streams, place)}
             for look in pictures.looks
         ],
+        "has_looks": bool(pictures.looks) or any(gap.section == "looks" for gap in run.gaps),
         "sampler_words": made_of.sampler_words(run),
         "training": _training(run, place),
         **made_of.left_out(run, MOST_FAILURES),
@@ -140,7 +138,7 @@ def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     parts = [("accuracy", "Which action?", True), ("gains", "What each stream adds", bool(context["gains"].rows)),
              ("mistakes", "Where it goes wrong", context["confusion"] or context["per_class"].rows),
              ("map", "The map of embeddings", True), ("anomalies", "What is abnormal?", True),
-             ("timelines", "Over time", bool(context["timelines"])), ("looks", "Where it looked", context["looks"]),
+             ("timelines", "Over time", bool(context["timelines"])), ("looks", "Where it looked", context["has_looks"]),
              ("training", "How the streams learned", True), ("left-out", "What was left out", True),
              ("lineage", "What it was made of", True)]  # fmt: skip
     return [(name, title) for name, title, there in parts if there]
@@ -237,6 +235,7 @@ def _anomalies(
     window, hop = run.timelines.get("window_seconds"), run.timelines.get("hop_seconds")
     return {
         "detection": words.detection_figures(run.detection),
+        "detector_kind": run.detection.get("kind", "autoencoder"),
         "detectors": _detectors(run.detection),
         "kinds": {"columns": columns, "rows": rows} if rows else None,
         "timelines": shown,

@@ -20,6 +20,11 @@ MOST_BINS = 900  # of a timeline; more lines than a screen has pixels show nothi
 SPLITS = ("train", "val", "test", "unlabelled")
 
 
+def _moment(seconds: float) -> str:
+    """A moment as an axis shows it."""
+    return f"{seconds:g} s" if seconds < 60 else clock(seconds)
+
+
 def map_places(chart: Map) -> dict[str, list[list[float] | None]]:
     """{view: place of each point in the drawing}; None where the video does not have the stream."""
     found = {}
@@ -104,7 +109,7 @@ def timeline(chart: Timeline, place: Callable[[str], int]) -> Markup:
         shapes.append(f'<path class="dot ink" d="M{x(times[0]):.1f} {UNITS - y(scores[0]):.1f}h0"/>')
     for a, b in chart.truth or ():
         shapes.append(f'<path class="truth" d="M{x(max(a, x.low)):.1f} {UNITS}H{x(min(b, x.high)):.1f}"/>')
-    ticks = [(tick, clock(tick)) for tick in x.ticks(6)]
+    ticks = [(tick, _moment(tick)) for tick in x.ticks(6)]
     label = "anomaly score (logarithmic)" if log else "anomaly score"
     drawn = field(
         shapes,
@@ -174,7 +179,7 @@ def looks(chart: Looks, streams: Sequence[str], place: Callable[[str], int]) -> 
         y = Scale(0.0, float(chart.motion.max()) * 1.1 or 1.0)
         top = [(x(t), UNITS - y(m)) for t, m in zip(chart.times, chart.motion, strict=True)]
         outline = path([top[0][0], *(a for a, _ in top), top[-1][0]], [UNITS, *(b for _, b in top), UNITS])
-        ticks = [(tick, clock(tick)) for tick in x.ticks(6)]
+        ticks = [(tick, _moment(tick)) for tick in x.ticks(6)]
         parts.append(
             field(
                 [f'<path class="area ink" d="{outline}Z"/>'],

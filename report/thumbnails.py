@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ def pictures(
     pool: DecodePool,
     *,
     root: Path | None = None,
+    follow_links: bool = False,
     height_px: int,
     move: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, str], dict[str, str]]:
@@ -42,7 +43,8 @@ def pictures(
     Args:
         moments: {key: moment}.
         pool: what decodes.
-        root: files outside it are refused.
+        root: files outside it are refused, unless links that lead there are to be followed.
+        follow_links: whether they are.
         height_px: of a picture.
         move: called after each moment.
 
@@ -51,7 +53,7 @@ def pictures(
     """
     found: dict[str, str] = {}
     missing: dict[str, str] = {}
-    for key, moment, result in _decoded(moments, pool, root, 2 * height_px):
+    for key, moment, result in _decoded(moments, pool, root, follow_links, 2 * height_px):
         move()
         if isinstance(result, str):
             missing[key] = result
@@ -63,7 +65,7 @@ def pictures(
 
 
 def _decoded(
-    moments: Mapping[str, Moment], pool: DecodePool, root: Path | None, max_side: int
+    moments: Mapping[str, Moment], pool: DecodePool, root: Path | None, follow_links: bool, max_side: int
 ) -> Iterator[tuple[str, Moment, DecodedVideo | str]]:
     """A few seconds around each moment, in order, with only a few in memory at any time; or a reason code."""
     waiting: deque[tuple[str, Moment, Future[DecodedVideo]]] = deque()
@@ -87,6 +89,7 @@ def _decoded(
             start_seconds=max(0.0, moment.seconds - BESIDE_SECONDS),
             stop_seconds=moment.seconds + BESIDE_SECONDS,
             root=inside,
+            follow_links=follow_links,
         )
         waiting.append((key, moment, future))
         if len(waiting) > 2 * pool.n_workers:
@@ -142,8 +145,3 @@ def spread(labels: Sequence[str], n: int) -> list[int]:
 def middle(duration_seconds: float | None) -> float:
     """The moment that stands for a video: its middle, within the first 36 s."""
     return min(36.0, duration_seconds or 0.0) / 2
-
-
-def merged(*parts: Iterable[tuple[str, Moment]]) -> dict[str, Moment]:
-    """Moments by key; what comes first is decoded first."""
-    return {key: moment for part in parts for key, moment in part}

@@ -122,7 +122,7 @@ def _detection(found: Mapping[str, Any]) -> list[Markup]:
     if found.get("auroc") is not None:
         sentence = html(
             "Shown one abnormal and one normal test video, the detector knows which is which in "
-            "<strong>{} %</strong> of cases",
+            "<strong>{} %</strong> of cases (50 % is guessing)",
             f"{100 * found['auroc']:.0f}",
         )
         if found.get("hits") is not None and found.get("false_alarms") is not None:

@@ -438,6 +438,86 @@ def test_an_interval_of_one_group_is_no_interval():
     assert words.interval(Estimate(0.5, float("nan"), float("nan"), 3, 1)) == ""
 
 
+# The command.
+
+
+@pytest.mark.slow
+def test_the_report_of_a_trained_run_holds_its_figures_and_its_pictures(command_line, trained_run, tmp_path):
+    shutil.copytree(trained_run / "runs", tmp_path / "runs")
+    line = command_line(tmp_path)
+    told = line.json("report", "--out", "all.html", "--thumbnails", 5, "--workers", 1)
+    written = (tmp_path / "all.html").read_text(encoding="utf-8")
+    assert told["bytes"] == len(written.encode())
+    found, shown = json.loads((tmp_path / "runs/default/fusion/report.json").read_text()), Text(written)
+    rows = {row[0]: row for row in reversed(shown.rows) if row}
+    for name, subset in found["classification"]["subsets"].items():
+        assert f"{100 * subset['test_top1']['value']:.1f}" in rows[" + ".join(name.split("+"))]
+    for space in found["spaces"].values():
+        assert space in shown.text
+    assert "spin/broken.mp4" in shown.text
+    assert "not_a_video" in shown.text
+    data = json.loads(re.search(r'id="map-data">(.*?)</script>', written)[1])
+    assert len(data["thumbnails"]) == 5
+    strips = [about for tag, about in shown.tags if tag == "img" and about["alt"].startswith("frame at")]
+    assert len(strips) == 2 * 8  # two classes, eight frames each
+
+
+@pytest.mark.slow
+def test_a_report_without_its_videos_or_with_a_damaged_checkpoint_says_so(command_line, trained_run, tmp_path):
+    shutil.copytree(trained_run / "runs", tmp_path / "runs")
+    line = command_line(tmp_path)
+    line("report", "--data", tmp_path / "gone")
+    assert f"There are no pictures: {tmp_path / 'gone'} is not there" in line.said
+    first = next((tmp_path / "runs/default/streams").iterdir())
+    (first / "checkpoint.safetensors").write_bytes(b"half")
+    line("report", "--thumbnails", 1, "--workers", 1)
+    assert "Where the streams look cannot be shown" in line.said
+    assert "Where the streams look cannot be shown" in (tmp_path / "runs/default/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--run", "nothing"], "nothing is no folder of a run"),
+        (["--map", "tsne"], "--map tsne is not known; available: pca, umap"),
+        (["--claims", "none.toml"], "none.toml does not exist"),
+        (["--claims", "half.toml"], "half.toml is not TOML"),
+        (["--claims", "more.toml"], "more.toml has accuracy, colour, words; it must have words"),
+        (["--claims", "high.toml"], "accuracy of 'audio' is 931; it must be a percentage, 0 to 100"),
+    ],
+)
+def test_a_mistake_is_said_before_any_work(command_line, made_run, tmp_path, arguments, sentence):
+    (tmp_path / "half.toml").write_text("words = ")
+    (tmp_path / "more.toml").write_text("words = 'x'\ncolour = 1\n[accuracy]\n")
+    (tmp_path / "high.toml").write_text("words = 'x'\n[accuracy]\naudio = 931\n")
+    line = command_line(tmp_path)
+    line("report", *(["--run", made_run] if "--run" not in arguments else []), "--out", "x.html", *arguments, code=2)
+    assert sentence in line.said
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_claims_stand_beside_what_was_reached(command_line, made_run, tmp_path):
+    (tmp_path / "claims.toml").write_text("words = 'what the paper says'\n[accuracy]\n'spatial+audio' = 93.1\n")
+    command_line(tmp_path)("report", "--run", made_run, "--out", "x.html", "--claims", "claims.toml", "--thumbnails", 0)
+    shown = Text((tmp_path / "x.html").read_text())
+    assert "The red tick is what the paper says." in shown.text
+    assert "93.1" in next(row for row in shown.rows if row and row[0] == "audio + spatial")
+
+
+@pytest.mark.parametrize(("option", "module"), [(["--map", "umap"], "umap"), (["--figures", "f"], "matplotlib")])
+def test_a_library_that_is_not_there_is_named_with_what_installs_it(
+    command_line, made_run, tmp_path, monkeypatch, option, module
+):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == module else find(name, *more))
+    line = command_line(tmp_path)
+    line("report", "--run", made_run, "--out", "x.html", *option, code=2)
+    extra = "umap" if module == "umap" else "figures"
+    assert f"needs {module}, which is not installed: pip install 'tristream[{extra}]'" in line.said
+
+
 # A real browser.
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
