@@ -1,6 +1,6 @@
 """A decode process: reads requests from a socket, answers them one by one. Started by `media.sandbox`, never by hand.
 
-python -P -m media.child SOCKET_FD PARENT_PID LIMITS_JSON
+python -P -m media.child SOCKET_FD PARENT_PID LIMITS_JSON [ALLOWED_JSON]
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ PROGRESS_SECONDS = 0.25  # how often we say how far we are
 def main(arguments: list[str]) -> None:
     """Serves until the socket closes."""
     limits = Limits(**json.loads(arguments[2]))
-    achieved = isolation.isolate(memory_bytes=limits.memory_bytes, parent=int(arguments[1]))
+    allowed = json.loads(arguments[3]) if arguments[3:] else {}  # what a source that is followed cannot do without
+    achieved = isolation.isolate(memory_bytes=limits.memory_bytes, parent=int(arguments[1]), **allowed)
     connection = socket.socket(fileno=int(arguments[0]))
     # Only now what is large, or reads files; loaded here so that the first request is not the slow one.
     import av
@@ -32,15 +33,20 @@ def main(arguments: list[str]) -> None:
     from media import wire
     from media.chunks import decode_chunks
     from media.decode import decode_video
+    from media.live import LiveSource, decode_live
     from media.probe import probe
 
+    def follow(_: Path, *, source: dict[str, Any], root: None, **options: Any) -> Any:
+        return decode_live(LiveSource(**{**source, "protocols": tuple(source["protocols"])}), **options)
+
+    streaming: dict[str, Callable[..., Any]] = {"stream": decode_chunks, "follow": follow}
     work: dict[str, Callable[..., Any]] = {"decode": decode_video, "probe": probe}
     wire.send(connection, {"ready": achieved, "ffmpeg": str(av.ffmpeg_version_info)})
     with contextlib.suppress(wire.Closed, BrokenPipeError, ConnectionResetError):
         while True:
             request = wire.receive_header(connection)
-            if request["work"] == "stream":
-                header, arrays = _stream(decode_chunks, request, limits, connection)
+            if request["work"] in streaming:
+                header, arrays = _stream(streaming[request["work"]], request, limits, connection)
             else:
                 header, arrays = _answer(work[request["work"]], request, limits, connection)
             wire.send(connection, header, arrays)

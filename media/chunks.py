@@ -57,13 +57,13 @@ def decode_chunks(
             job.want_sound()
         for reached_seconds in job.steps():
             report(reached_seconds)
-            yield from _complete(job, chunk_seconds, patience_seconds=PATIENCE_SECONDS)
+            yield from complete_pieces(job, chunk_seconds, patience_seconds=PATIENCE_SECONDS)
         job.judge(pictures=pictures, sound=sound)
-        yield from _complete(job, chunk_seconds, patience_seconds=-math.inf)
-        yield _piece(job, math.inf)
+        yield from complete_pieces(job, chunk_seconds, patience_seconds=-math.inf)
+        yield last_piece(job)
 
 
-def _complete(job: Decoding, chunk_seconds: float, *, patience_seconds: float) -> Iterator[DecodedVideo]:
+def complete_pieces(job: Decoding, chunk_seconds: float, *, patience_seconds: float) -> Iterator[DecodedVideo]:
     """The pieces that nothing can be added to any more."""
     while True:
         begins = _first_seconds(job)
@@ -77,6 +77,11 @@ def _complete(job: Decoding, chunk_seconds: float, *, patience_seconds: float) -
         if max(reached) < boundary:
             return  # the last piece, which `decode_chunks` ends
         yield _piece(job, boundary)
+
+
+def last_piece(job: Decoding) -> DecodedVideo:
+    """All that is left."""
+    return _piece(job, math.inf)
 
 
 def _first_seconds(job: Decoding) -> float | None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,18 +27,21 @@ class Child:
     The thread that makes it must live as long as it shall: Linux ends a child together with the thread that started it.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(
+        self, limits: Limits, *, allowed: Mapping[str, Any] | None = None, pass_fds: Sequence[int] = ()
+    ) -> None:
+        """`allowed`: what `media.isolation.isolate` leaves it beyond the usual; `pass_fds`: open files it inherits."""
         ours, theirs = socket.socketpair()
         errors, their_errors = os.pipe()
         os.set_blocking(errors, False)
         os.set_blocking(their_errors, False)  # a child that prints more than we read loses it, and does not wait
         command = [sys.executable, "-P", "-m", "media.child", str(theirs.fileno()), str(os.getpid())]
         self.process = subprocess.Popen(
-            [*command, json.dumps(asdict(limits))],
+            [*command, json.dumps(asdict(limits)), json.dumps(dict(allowed or {}))],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=their_errors,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[theirs.fileno(), *pass_fds],
             start_new_session=True,  # Ctrl-C in the terminal does not reach it
             env=_environment(),
         )
