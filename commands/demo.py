@@ -50,12 +50,12 @@ def run(
         _call(train_stream.run, name=name, run=actions, preset=PRESET, **common)
     _step("4/6  embedding every video, and naming the action")
     _call(embed.run, run=actions, cache=common["cache"], workers=workers)
-    _call(fuse.run, run=actions, preset=PRESET, seed=seed)
+    _call(fuse.run, run=actions, preset=PRESET, **common)
     _step("5/6  the same streams on scenes they were not trained on: what is abnormal?")
     for name in streams.names():
         _call(train_stream.run, name=name, run=anomalies, from_run=actions, cache=common["cache"])
     _call(embed.run, run=anomalies, cache=common["cache"], workers=workers)
-    _call(fuse.run, run=anomalies, preset=PRESET, seed=seed)
+    _call(fuse.run, run=anomalies, preset=PRESET, **common)
     _step("6/6  beside what is possible")
     classified = _ceilings(actions)
     detected = _kinds(anomalies, out / "scenes", seed)
@@ -180,6 +180,6 @@ def _only(fused: Fused, names: list[str]) -> Fused:
 def _scores(fused: Fused, chosen: settings.Settings, seed: int) -> np.ndarray:
     from fusion.autoencoder import AutoencoderDetector
 
-    train, val = (fit_detector.normal_rows(fused, None, split)[0] for split in ("train", "val"))
-    detector = AutoencoderDetector(columns=fused.columns, random_state=seed, **chosen.detector.model_dump())
+    train, val = (fit_detector.normal_rows(fused.rows, None, split)[0] for split in ("train", "val"))
+    detector = AutoencoderDetector(columns=fused.columns, random_state=seed, **chosen.detector.autoencoder())
     return detector.fit(fused.X[train], X_val=fused.X[val]).anomaly_score(fused.X)

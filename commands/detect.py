@@ -1,23 +1,52 @@
-"""tristream detect: how abnormal new videos are, and which stream says so."""
+"""tristream detect: how abnormal new videos are, when, and which stream says so."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from commands import options, screen
-from commands.workspace import Workspace
+from commands.event_lines import STRONG_SHARE, flat_event, say_video
+from commands.workspace import Workspace, given_rows
 
+if TYPE_CHECKING:
+    from commands.detector_store import StoredDetector
+    from streams.model import TrainedStream
 
 @screen.command
 def run(
-    paths: Annotated[list[Path], typer.Argument(help="Video files.")],
+    paths: Annotated[list[Path] | None, typer.Argument(help="Video files.")] = None,
     run: options.Run = options.RUN,
     cache: options.CacheDir = options.CACHE,
     threshold: Annotated[
         float | None, typer.Option("--threshold", help="Anomaly score an alarm starts at; default: the stored one.")
+    ] = None,
+    quantile: Annotated[
+        float | None, typer.Option("--quantile", help="… or this quantile of the normal validation scores.")
+    ] = None,
+    mean_sd: Annotated[
+        float | None, typer.Option("--mean-sd", help="… or their mean + so many standard deviations.")
+    ] = None,
+    false_alarms_per_hour: Annotated[
+        float | None, typer.Option("--false-alarms-per-hour", help="… or a budget of alarming windows an hour.")
+    ] = None,
+    follow: Annotated[
+        str | None,
+        typer.Option("--follow", metavar="SOURCE", help="Watch a growing file, a pipe or -, a camera, or a URL."),
+    ] = None,
+    protocols: Annotated[
+        str | None,
+        typer.Option("--protocols", metavar="A,B", help="What --follow may speak: rtsp, http, https, …"),
+    ] = None,
+    silence: Annotated[
+        float, typer.Option("--silence", min=0.5, help="Seconds without a frame after which --follow raises an alarm.")
+    ] = 20.0,
+    max_lag: Annotated[
+        float | None,
+        typer.Option("--max-lag", min=0, help="Seconds --follow may lie behind before it drops frames; a pipe waits."),
     ] = None,
     flow_from: options.FlowFrom = None,
     device: options.Device = "auto",
@@ -25,25 +54,178 @@ def run(
     out: Annotated[Path | None, typer.Option("--out", help="Also write the result to FILE.csv or FILE.json.")] = None,
     as_json: options.Json = False,
 ) -> int:
-    """Score how abnormal whole videos are: the autoencoder's reconstruction error, and each stream's share of it.
+    """Score how abnormal videos are: the detector's error, the share of each stream, and, in windows, when.
 
-    Higher is more anomalous; 1 is a usual normal video. The threshold comes from
-    normal validation videos (fuse --set detector.quantile=...); --threshold replaces it for this call.
+    Higher is more anomalous; 1 is a usual normal video or window. A detector that was fitted on windows (tristream fuse
+    --window) gives events with start, stop and cause; one of whole videos gives one score each. The threshold comes
+    from normal validation videos and can be replaced for this call, without training anything again.
     """
-    from commands.decide import check_out, embed_new, load_decision, write_out
-    from fusion.autoencoder import AutoencoderDetector
+    from commands.decide import check_out
+    from commands.detector_store import StoredDetector
 
     check_out(out)
+    paths = paths or []
+    if bool(paths) == bool(follow):
+        what = "a" if follow else "no"
+        raise screen.Mistake(f"{len(paths)} video files and {what} --follow SOURCE; give one or the other")
+    if follow and out is not None:
+        raise screen.Mistake("--out is for files; with --follow, --json prints one object a line")
     workspace = Workspace(run, cache)
-    arrays, config = load_decision(workspace.fusion_dir / "detector", run)
-    detector = AutoencoderDetector.from_arrays(arrays, config)
-    names = list(config["spaces"])
-    new = embed_new(paths, workspace, config["spaces"], names, device=device, workers=workers, flow_from=flow_from)
-    limit = detector.threshold_.value if threshold is None else threshold
+    stored = StoredDetector.load(workspace)
+    limit = chosen_threshold(
+        stored, threshold=threshold, quantile=quantile, mean_sd=mean_sd, per_hour=false_alarms_per_hour
+    )
+    if follow is not None:
+        from commands import watch
+
+        trained = workspace.load_streams(list(stored.spaces))
+        check_spaces(stored, trained, run)
+        return watch.follow(
+            follow, stored, trained, limit, protocols=protocols, device=device, cache=workspace.cache(),
+            silence_seconds=silence, max_lag_seconds=max_lag, as_json=as_json,
+        )  # fmt: skip
+    if stored.plan.seconds:
+        if flow_from is not None:
+            raise screen.Mistake(
+                "--flow-from is for whole videos; the run's detector scores windows, whose flow is estimated"
+            )
+        return _windows(paths, workspace, stored, limit, device=device, workers=workers, out=out, as_json=as_json)
+    return _whole(
+        paths, workspace, stored, limit, flow_from=flow_from, device=device, workers=workers, out=out, as_json=as_json
+    )
+
+
+def chosen_threshold(
+    stored: StoredDetector,
+    *,
+    threshold: float | None,
+    quantile: float | None,
+    mean_sd: float | None,
+    per_hour: float | None,
+) -> float:
+    """The threshold of this call: the stored one unless an option says another.
+
+    Raises:
+        Mistake: two options at once.
+        ValueError: as `choose_threshold`.
+    """
+    options = {"--threshold": threshold, "--quantile": quantile, "--mean-sd": mean_sd,
+               "--false-alarms-per-hour": per_hour}  # fmt: skip
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) > 1:
+        raise screen.Mistake(f"{' and '.join(given)} say different thresholds; give one of them")
+    if threshold is not None:
+        return threshold
+    rules = {"quantile": quantile, "mean_sd": mean_sd, "per_hour": per_hour}
+    for rule, level in rules.items():
+        if level is not None:
+            found = stored.threshold(rule=rule, level=level)
+            if found.remark:
+                screen.warn(found.remark)
+            return found.value
+    return stored.detector.threshold_.value
+
+
+def check_spaces(stored: StoredDetector, trained: Sequence[TrainedStream], run: Path) -> None:
+    """Refuses streams that were trained again since the detector was fitted.
+
+    Raises:
+        Mistake: one was.
+    """
+    from commands.windows import window_spaces
+
+    for name, space in window_spaces(trained, stored.plan).items():
+        if space != stored.spaces[name]:
+            raise screen.Mistake(
+                f"the stream '{name}' now gives embeddings of space {space}, the detector was fitted in "
+                f"{stored.spaces[name]}; run tristream fuse --run {run} again"
+            )
+
+
+def _windows(
+    paths: Sequence[Path],
+    workspace: Workspace,
+    stored: StoredDetector,
+    limit: float,
+    *,
+    device: str,
+    workers: int,
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    """Events of each video, from windows of the length that the detector was fitted on."""
+    import numpy as np
+
+    from commands.decide import write_out
+    from commands.fit_windows import events_of, scored
+    from commands.windows import embed_windows, side_by_side
+    from fusion.window_scores import event_json
+
+    trained = workspace.load_streams(list(stored.spaces))
+    check_spaces(stored, trained, workspace.run)
+    root = workspace.manifest(None).root if workspace.manifest_path.exists() else None
+    rows = given_rows(paths, root)
+    typed = {row.video_id: str(path) for row, path in zip(rows, paths, strict=True)}
+    results = embed_windows(rows, trained, stored.plan, workspace, root, device=device, workers=workers)
+    whole = side_by_side(results, trained)
+    lines = {line.video_id: line for line in scored(stored, whole, np.ones(len(whole.video_id), bool))}
+    regions = [cell.name for cell in stored.plan.cells()]
+    videos: list[dict[str, Any]] = []
+    for row in rows:
+        if (line := lines.get(row.video_id)) is None:
+            continue
+        caused = events_of(stored, line, limit)
+        nearest = stored.nearest(whole.X[[one.row for one in caused]])
+        events = [
+            {**event_json(one, near, regions), "streams": one.streams(at_least=STRONG_SHARE)}
+            for one, near in zip(caused, nearest, strict=True)
+        ]
+        videos.append(
+            {
+                "path": typed[row.video_id],
+                "anomaly_score": round(float(line.scores.max()), 6),
+                "threshold": round(limit, 6),
+                "abnormal": bool(line.scores.max() >= limit),
+                "n_windows": len(line.scores),
+                "watched_seconds": round(line.watched_seconds, 3),
+                "events": events,
+            }
+        )
+    for video in videos if not as_json else ():
+        say_video(video)
+    failed = {typed[r.source.video_id]: r.rejected_reason for r in whole.rejected}
+    if out is not None and out.suffix == ".csv":
+        about = ("path", "anomaly_score", "threshold", "abnormal")
+        cells = [{**{k: v[k] for k in about}, **event} for v in videos for event in v["events"] or [{}]]
+        write_out(out, cells, flat_event)
+    else:
+        write_out(out, videos, dict)
+    screen.emit({"detections": videos, "rejected": failed}, as_json=as_json)
+    return screen.SOME_REJECTED if failed else screen.OK
+
+
+def _whole(
+    paths: Sequence[Path],
+    workspace: Workspace,
+    stored: StoredDetector,
+    limit: float,
+    *,
+    flow_from: Path | None,
+    device: str,
+    workers: int,
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    """One score for each video."""
+    from commands.decide import embed_new, write_out
+
+    names = list(stored.spaces)
+    new = embed_new(paths, workspace, stored.spaces, names, device=device, workers=workers, flow_from=flow_from)
     rows: list[dict[str, Any]] = []
     if len(new.X):
-        scores, shares = detector.anomaly_score(new.X), detector.attribution(new.X)
-        for result, score, share, mask in zip(new.usable, scores, shares, new.masks, strict=True):
+        detector = stored.detector
+        scores, shares, nearest = detector.anomaly_score(new.X), detector.attribution(new.X), stored.nearest(new.X)
+        for result, score, share, mask, near in zip(new.usable, scores, shares, new.masks, nearest, strict=True):
             rows.append(
                 {
                     "path": new.name(result),
@@ -52,6 +234,7 @@ def run(
                     "abnormal": bool(score >= limit),
                     "shares": {name: round(float(part), 4) for name, part in zip(names, share, strict=True)},
                     "masked": [name for name, there in zip(names, mask, strict=True) if not there],
+                    "nearest": near,
                 }
             )
     failed = {new.name(r): r.rejected_reason for r in new.results if r.rejected}
@@ -72,7 +255,8 @@ def run(
 def _flat(row: Any) -> dict[str, Any]:
     shares = {f"share_{name}": part for name, part in row["shares"].items()}
     return {
-        **{k: v for k, v in row.items() if k not in ("shares", "masked")},
+        **{k: v for k, v in row.items() if k not in ("shares", "masked", "nearest")},
         **shares,
         "masked": " ".join(row["masked"]),
+        "nearest": " ".join(row["nearest"]),
     }

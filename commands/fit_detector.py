@@ -1,93 +1,189 @@
-"""The anomaly half of tristream fuse: fits the detector on normal videos, stores it, measures it."""
+"""The anomaly half of tristream fuse: fits the detector on normal videos, stores it, measures it beside rivals."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import streams
 from commands import screen, settings
+from commands.detector_store import StoredDetector, fit_stored, thinned, threshold_words
+from commands.workspace import Workspace, decode_pool, decoder, make_video
 
 if TYPE_CHECKING:
     from commands.fuse import Fused
-    from commands.workspace import Workspace
-    from fusion.autoencoder import AutoencoderDetector
+    from media.manifest import VideoRow
+
+MAX_RIVAL_ROWS = 2000  # normal rows that the plain rivals learn from; more are thinned evenly
 
 
-def normal_rows(fused: Fused, normal: str | None, split: str) -> tuple[np.ndarray, str]:
+def normal_rows(rows: Sequence[VideoRow], normal: str | None, split: str) -> tuple[np.ndarray, str]:
     """Which videos of a split count as normal, and the sentence that says by what.
 
     Raises:
         Mistake: a label that no training video has.
     """
-    in_split = fused.of("split") == split
+    in_split = np.array([row.split == split for row in rows], bool)
     if normal is not None:
         labels = [label.strip() for label in normal.split(",") if label.strip()]
-        known = sorted({row.label for row in fused.rows if row.label})
+        known = sorted({row.label for row in rows if row.label})
         for label in labels:
             if label not in known:
-                raise screen.Mistake(f"--normal: no video has the label '{label}'; there are {', '.join(known)}")
-        return np.flatnonzero(in_split & np.isin(fused.of("label"), labels)), f"labels {', '.join(labels)}"
-    said = np.array([row.anomaly is not None for row in fused.rows])
-    if said[fused.of("split") == "train"].any():
-        is_normal = np.array([row.anomaly == 0 for row in fused.rows])
+                raise screen.Mistake(
+                    f"--normal: no video has the label '{label}'; there are {', '.join(known) or 'no labels'}"
+                )
+        is_normal = np.array([row.label in labels for row in rows], bool)
+        return np.flatnonzero(in_split & is_normal), f"labels {', '.join(labels)}"
+    if any(row.anomaly is not None and row.split == "train" for row in rows):
+        is_normal = np.array([row.anomaly == 0 for row in rows], bool)
         return np.flatnonzero(in_split & is_normal), "videos with anomaly = 0"
     return np.flatnonzero(in_split), f"all {split} videos (no --normal, no column anomaly)"
 
 
-def fit(fused: Fused, chosen: settings.Settings, normal: str | None, seed: int) -> AutoencoderDetector | None:
-    """The autoencoder on normal training videos, its threshold from normal validation videos; or None."""
-    from fusion.autoencoder import AutoencoderDetector
+def check_kind(chosen: settings.Settings) -> None:
+    """Refuses a detector that there is not.
 
-    train, by_what = normal_rows(fused, normal, "train")
-    val, _ = normal_rows(fused, normal, "val")
+    Raises:
+        Mistake: there is none of that name, or it needs a library that is not installed.
+    """
+    from fusion.kinds import check_kind
+
+    try:
+        check_kind(chosen.detector.kind)
+    except (ValueError, ImportError) as error:
+        raise screen.Mistake(f"[detector] kind = '{chosen.detector.kind}': {error}") from error
+
+
+def detect(
+    workspace: Workspace, fused: Fused, chosen: settings.Settings, normal: str | None, seed: int, *, workers: int
+) -> dict[str, Any] | None:
+    """Fits and stores the detector of whole videos; measures it where the test videos say what is abnormal."""
+    from streams.windows import WindowPlan
+
+    train, by_what = normal_rows(fused.rows, normal, "train")
+    val, _ = normal_rows(fused.rows, normal, "val")
     train, val = (rows[fused.masks[rows].any(axis=1)] for rows in (train, val))
     if len(train) < 2:
         screen.note(f"no anomaly detector: {len(train)} normal training videos ({by_what}); it needs 2 or more")
         return None
-    detector = AutoencoderDetector(columns=fused.columns, random_state=seed, **chosen.detector.model_dump())
-    detector.fit(fused.X[train], X_val=fused.X[val] if len(val) else None)
-    screen.note(
-        f"anomaly detector: normal are {by_what}, {len(train)} in train, {len(val)} in val; bottleneck "
-        f"{detector.bottleneck_}, threshold {detector.threshold_.value:.3f} "
-        f"(quantile {chosen.detector.quantile:g} of val)"
-    )
-    for remark in detector.remarks_:
-        screen.warn(remark)
-    return detector
-
-
-def detect(
-    workspace: Workspace, fused: Fused, chosen: settings.Settings, normal: str | None, seed: int
-) -> dict[str, Any] | None:
-    """Fits and stores the detector; measures it where the test videos say what is abnormal."""
-    from fusion import evaluate
-    from store.checkpoint import save_artifact
-
-    detector = fit(fused, chosen, normal, seed)
-    if detector is None:
-        return None
-    arrays, config = detector.to_arrays()
-    save_artifact(workspace.fusion_dir / "detector", arrays, {**config, "spaces": fused.spaces})
-    found: dict[str, Any] = {"bottleneck": detector.bottleneck_, "threshold": detector.threshold_.value}
-    test = np.array([row.split == "test" and row.anomaly is not None for row in fused.rows]) & fused.masks.any(axis=1)
-    abnormal = np.array([row.anomaly == 1 for row in fused.rows])[test]
-    if not 0 < abnormal.sum() < test.sum():
-        return found
-    scores = detector.anomaly_score(fused.X[test])
-    alarms = scores >= detector.threshold_.value
-    found |= {
-        "auroc": evaluate.auroc(abnormal, scores),
-        "average_precision": evaluate.average_precision(abnormal, scores),
-        "prevalence": float(abnormal.mean()),
-        "equal_error_rate": evaluate.equal_error_rate(abnormal, scores),
-        "hits": float(alarms[abnormal].mean()),
-        "false_alarms": float(alarms[~abnormal].mean()),
+    ids = [fused.rows[row].video_id for row in train]
+    stored = fit_stored(
+        fused.X[train], fused.X[val], ids, fused.columns, chosen.detector, plan=WindowPlan(), spaces=fused.spaces,
+        seed=seed,
+    )  # fmt: skip
+    if len(val):
+        stored.val_scores = stored.detector.anomaly_score(fused.X[val])
+        stored.set_rule(*chosen.detector.rule())
+    else:
+        stored.val_scores = stored.detector.anomaly_score(fused.X[train])
+    say_fit(stored, by_what, len(train), len(val), "videos")
+    stored.save(workspace)
+    found: dict[str, Any] = {
+        "kind": stored.kind,
+        "bottleneck": getattr(stored.detector, "bottleneck_", None),
+        "threshold": stored.detector.threshold_.value,
     }
+    test = np.flatnonzero(
+        np.array([row.split == "test" and row.anomaly is not None for row in fused.rows]) & fused.masks.any(axis=1)
+    )
+    abnormal = np.array([fused.rows[row].anomaly == 1 for row in test], bool)
+    if not 0 < abnormal.sum() < len(test):
+        return found
+    scores = stored.detector.anomaly_score(fused.X[test])
+    alarms = scores >= stored.detector.threshold_.value
+    found |= measured(abnormal, scores)
+    found |= {"hits": float(alarms[abnormal].mean()), "false_alarms": float(alarms[~abnormal].mean())}
+    rivals = {stored.kind: scores}
+    for kind, rival in fit_rivals(fused.X[train], fused.X[val], fused.columns, chosen, seed, but=stored.kind).items():
+        rivals[kind] = rival(fused.X[test])
+    peaks = peak_motion(workspace, [fused.rows[row] for row in test], list(fused.columns), workers)
+    if np.isfinite(peaks).all():
+        rivals["max |flow|"] = peaks
+    found["rivals"] = show_rivals(rivals, abnormal, f"{len(test)} test videos, {int(abnormal.sum())} abnormal")
     screen.note(
-        f"on {int(test.sum())} test videos ({int(abnormal.sum())} abnormal): AUROC {found['auroc']:.3f}, average "
-        f"precision {found['average_precision']:.3f}, equal error rate {found['equal_error_rate']:.3f} (ROC "
-        f"interpolation); at the threshold {100 * found['hits']:.0f} % of the abnormal and "
+        f"at the threshold {100 * found['hits']:.0f} % of the abnormal and "
         f"{100 * found['false_alarms']:.0f} % of the normal alarm"
     )
+    return found
+
+
+def say_fit(stored: StoredDetector, by_what: str, n_train: int, n_val: int, what: str) -> None:
+    """What the detector learned from, and what is odd about it."""
+    screen.note(
+        f"anomaly detector ({stored.kind}): normal are {by_what}, {n_train} {what} in train, {n_val} in val; "
+        + threshold_words(stored.detector.threshold_, what=what)
+    )
+    for remark in stored.detector.remarks_:
+        screen.warn(remark)
+
+
+def measured(abnormal: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """How well scores tell abnormal from normal."""
+    from fusion import evaluate
+
+    return {
+        "auroc": evaluate.auroc(abnormal, scores),
+        "average_precision": evaluate.average_precision(abnormal, scores),
+        "prevalence": float(np.mean(abnormal)),
+        "equal_error_rate": evaluate.equal_error_rate(abnormal, scores),
+        "fpr_at_95_tpr": evaluate.false_positive_rate_at_tpr(abnormal, scores),
+    }
+
+
+def fit_rivals(
+    X: np.ndarray, X_val: np.ndarray, columns: dict[str, slice], chosen: settings.Settings, seed: int, *, but: str
+) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """The detectors that always stand beside the chosen one, fitted on the same normal rows: name → scores of rows."""
+    from fusion import kinds
+
+    rows = X[thinned(len(X), MAX_RIVAL_ROWS)]
+    found = {}
+    for kind in ("autoencoder", "pca", "knn"):
+        if kind != but:
+            rival = kinds.build(kind, columns=columns, seed=seed, **chosen.detector.autoencoder())
+            found[kind] = rival.fit(rows, X_val=X_val if len(X_val) else None).anomaly_score
+    return found
+
+
+def show_rivals(scores: Mapping[str, np.ndarray], abnormal: np.ndarray, what: str) -> dict[str, dict[str, float]]:
+    """A table of detectors; returns it."""
+    found = {name: measured(abnormal, values) for name, values in scores.items()}
+    screen.table(
+        f"What is abnormal? {what}",
+        ["detector", "AUROC", "average precision", "equal error rate", "FPR at 95 % TPR"],
+        [
+            [name, f"{m['auroc']:.3f}", f"{m['average_precision']:.3f}", f"{m['equal_error_rate']:.3f}",
+             f"{m['fpr_at_95_tpr']:.3f}"]
+            for name, m in found.items()
+        ],
+        caption=f"prevalence {np.mean(abnormal):.3f}: the average precision of chance; equal error rate by "
+        "interpolation of the ROC curve",
+    )  # fmt: skip
+    return found
+
+
+def peak_motion(workspace: Workspace, rows: Sequence[VideoRow], names: Sequence[str], workers: int) -> np.ndarray:
+    """Largest displacement of any pixel in each video: the plainest anomaly score; NaN without pictures."""
+    from media.reasons import Rejected
+    from streams.segments import Absent
+
+    found = np.full(len(rows), np.nan)
+    seeing = [name for name in names if streams.load(name).needs_pictures]
+    if not seeing:
+        return found
+    trained = workspace.load_streams(seeing)[0]
+    root, cache = workspace.manifest(None).root, workspace.cache()
+    with decode_pool(workers) as pool, screen.progress("motion of test videos", len(rows)) as move:
+        for n, row in enumerate(rows):
+            video = make_video(
+                row, row.content_id, decode=decoder(pool, root), cache=cache, data=trained.data,
+                sampler=trained.sampler, stream_names=seeing,
+            )  # fmt: skip
+            with contextlib.suppress(Absent, Rejected):  # it stays NaN
+                found[n] = video.peak_motion.max()
+            video.forget()
+            move()
     return found

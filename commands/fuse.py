@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
-from commands import fit_classifier, fit_detector, options, screen, settings
+from commands import fit_classifier, fit_detector, fit_windows, options, screen, settings, windows
 from commands.tables import read_tables, side_by_side
 from commands.workspace import Workspace, chosen_streams, write_json
 
@@ -31,6 +32,22 @@ def run(
     preset: options.Preset = "light",
     config: options.ConfigFile = None,
     assignments: options.Set = None,
+    window: Annotated[
+        float, typer.Option("--window", min=0, help="Fit the detector on windows of so many seconds; 0: whole videos.")
+    ] = 0.0,
+    hop: Annotated[
+        float | None, typer.Option("--hop", help="Seconds from one window to the next; default: half a window.")
+    ] = None,
+    regions: Annotated[
+        str | None, typer.Option("--regions", metavar="ROWSxCOLUMNS", help="Cells each window's picture is cut into.")
+    ] = None,
+    frame_labels: Annotated[
+        Path | None,
+        typer.Option("--frame-labels", metavar="FILE.json", help="{video_id: [[start, stop], …]}, seconds: the truth."),
+    ] = None,
+    cache: options.CacheDir = options.CACHE,
+    device: options.Device = "auto",
+    workers: options.Workers = options.WORKERS,
     seed: options.Seed = 0,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Also show classes, confusions, hardest videos and rivals of the SVM.")
@@ -41,17 +58,32 @@ def run(
 
     The SVM learns on train and is measured on test: every stream, every pair and all of them, with 95 % intervals. The
     detector learns on normal training videos; its threshold comes from normal validation videos. Normal are the labels
-    of --normal; without it, what the column anomaly says; without that, every training video.
+    of --normal; without it, what the column anomaly says; without that, every training video. With --window the
+    detector learns on windows of the videos instead, and says when and why a video is abnormal (timelines.json).
     """
-    workspace = Workspace(run, options.CACHE)
+    workspace = Workspace(run, cache)
     workspace.check_writable(run)
+    plan = windows.plan_of(window, hop, regions)
     chosen = settings.load(preset, config, assignments or ())
-    fused = fused_embeddings(workspace, workspace.manifest(data).rows, chosen_streams(stream_list))
-    fit_detector.normal_rows(fused, normal, "train")  # a label that is none is said before any work
-    report: dict[str, Any] = {"streams": list(fused.columns), "n_videos": len(fused.rows), "spaces": fused.spaces}
-    report["leaks"] = _say_leaks(fused, chosen.fusion.min_cosine)
-    report["classification"] = fit_classifier.classify(workspace, fused, chosen, seed, verbose=verbose)
-    report["detection"] = fit_detector.detect(workspace, fused, chosen, normal, seed)
+    rows = workspace.manifest(data).rows
+    fit_detector.normal_rows(rows, normal, "train")  # what is no label, no detector or no table is said before any work
+    fit_detector.check_kind(chosen)
+    labels = fit_windows.read_labels(frame_labels, rows)
+    report: dict[str, Any] = {}
+    if not (plan.seconds and not has_embeddings(workspace)):
+        fused = fused_embeddings(workspace, rows, chosen_streams(stream_list))
+        report |= {"streams": list(fused.columns), "n_videos": len(fused.rows), "spaces": fused.spaces}
+        report["leaks"] = _say_leaks(fused, chosen.fusion.min_cosine)
+        report["classification"] = fit_classifier.classify(workspace, fused, chosen, seed, verbose=verbose)
+    else:
+        screen.note("no classifier: the videos have no embeddings (tristream embed); windows are embedded here")
+    if plan.seconds:
+        report["detection"] = fit_windows.detect_windows(
+            workspace, rows, chosen_streams(stream_list), plan, chosen, normal, labels=labels, seed=seed,
+            device=device, workers=workers,
+        )  # fmt: skip
+    else:
+        report["detection"] = fit_detector.detect(workspace, fused, chosen, normal, seed, workers=workers)
     write_json(workspace.fusion_dir / "report.json", report)
     screen.note(f"wrote {workspace.fusion_dir}; next: tristream predict FILE, tristream detect FILE, with --run {run}")
     screen.emit(report, as_json=as_json)
@@ -92,6 +124,12 @@ class Fused:
     def of(self, name: str) -> np.ndarray:
         """One column of videos.csv."""
         return np.array([getattr(row, name) for row in self.rows])
+
+
+def has_embeddings(workspace: Workspace) -> bool:
+    """Whether `embed` has been run since the streams were trained."""
+    trained = workspace.load_streams(None)
+    return all(workspace.embeddings_dir(stream.name, stream.space_id).exists() for stream in trained)
 
 
 def fused_embeddings(workspace: Workspace, rows: Sequence[VideoRow], wanted: Sequence[str] | None) -> Fused:

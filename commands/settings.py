@@ -34,13 +34,30 @@ class FusionConfig(BaseModel, extra="forbid", frozen=True):
 
 
 class DetectorConfig(BaseModel, extra="forbid", frozen=True):
-    """The autoencoder on fused embeddings (paper, section VII); its defaults stand in `fusion.autoencoder`."""
+    """The anomaly detector on fused embeddings (paper, section VII); `fusion.autoencoder` says what its keys mean."""
 
+    kind: str = Field("autoencoder", description="autoencoder, pca, knn, or pyod.NAME (pyod.ECOD, pyod.IForest, …)")
     bottleneck: int | None = Field(None, ge=1, description="width of the code; none: as narrow as the videos allow")
     hidden_dims: tuple[int, ...] | None = Field(None, description="none: one layer; []: a linear autoencoder")
     stream_dropout: float = Field(0.5, ge=0, lt=1, description="share of training rows that lose one stream")
     max_steps: int = Field(2000, ge=1)
     quantile: float = Field(0.95, gt=0, lt=1, description="of normal validation scores: the threshold")
+    mean_sd: float | None = Field(None, description="threshold = mean + this many standard deviations, instead")
+    false_alarms_per_hour: float | None = Field(None, gt=0, description="threshold by a budget, instead; for windows")
+    hysteresis: float = Field(0.1, ge=0, lt=1, description="an event ends this part of the threshold below it")
+    min_seconds: float = Field(0.0, ge=0, description="shorter events are left out")
+
+    def autoencoder(self) -> dict[str, Any]:
+        """Arguments of the autoencoder."""
+        return self.model_dump(include={"bottleneck", "hidden_dims", "stream_dropout", "max_steps", "quantile"})
+
+    def rule(self) -> tuple[str, float]:
+        """How the threshold comes from normal validation scores, as `choose_threshold` takes it."""
+        if self.false_alarms_per_hour is not None:
+            return "per_hour", self.false_alarms_per_hour
+        if self.mean_sd is not None:
+            return "mean_sd", self.mean_sd
+        return "quantile", self.quantile
 
 
 class LimitsConfig(BaseModel, extra="forbid", frozen=True):

@@ -56,6 +56,10 @@ class Workspace:
         """Parquet files of one stream in one embedding space."""
         return self.run / "embeddings" / name / space_id
 
+    def windows_dir(self, name: str, space_id: str) -> Path:
+        """Parquet files of the windows of one stream in one embedding space."""
+        return self.run / "windows" / name / space_id
+
     def manifest(self, data: Path | None) -> Manifest:
         """The run's videos.
 

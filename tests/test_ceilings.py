@@ -288,6 +288,6 @@ def anomaly_scores(fused: fuse.Fused, names: list[str]) -> np.ndarray:
     from commands.demo import _only
 
     part = _only(fused, names)
-    train, val = (fit_detector.normal_rows(part, None, split)[0] for split in ("train", "val"))
-    detector = AutoencoderDetector(columns=part.columns, **settings.load("workshop").detector.model_dump())
+    train, val = (fit_detector.normal_rows(part.rows, None, split)[0] for split in ("train", "val"))
+    detector = AutoencoderDetector(columns=part.columns, **settings.load("workshop").detector.autoencoder())
     return detector.fit(part.X[train], X_val=part.X[val]).anomaly_score(part.X)

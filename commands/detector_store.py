@@ -1,0 +1,187 @@
+"""The fitted anomaly detector as it stands in RUN/fusion: what it learned, on what kind of thing, what is normal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from commands import screen
+from commands.settings import DetectorConfig
+from commands.windows import plan_from
+from commands.workspace import Workspace
+
+if TYPE_CHECKING:
+    from fusion.detectors import PlainDetector
+    from fusion.kinds import Detector
+    from fusion.thresholds import Threshold
+    from streams.windows import WindowPlan
+
+MAX_NEIGHBOURS = 2000  # normal rows that are kept for "most like"; more are thinned evenly
+_PREFIX = "neighbours."
+
+
+@dataclass
+class StoredDetector:
+    """A detector and everything that is needed to use it on new videos.
+
+    Attributes:
+        kind: a name of `fusion.kinds`.
+        detector: fitted.
+        neighbours: normal training rows, to find the most alike.
+        neighbour_ids: video of each of them.
+        val_scores: of normal validation videos or windows, from which thresholds come.
+        plan: what it was fitted on, and what it scores: windows, or whole videos.
+        spaces: {stream: space_id} of that.
+        hysteresis, min_seconds: of events; hysteresis is part of the threshold.
+    """
+
+    kind: str
+    detector: Detector
+    neighbours: PlainDetector
+    neighbour_ids: list[str]
+    val_scores: np.ndarray
+    plan: WindowPlan
+    spaces: dict[str, str]
+    hysteresis: float
+    min_seconds: float
+
+    def nearest(self, X: np.ndarray, *, n_videos: int = 3) -> list[list[str]]:
+        """For each row the normal training videos that hold the rows most like it, nearest first."""
+        found = []
+        for row in X:
+            index, _ = self.neighbours.nearest_normal(row[None], n_videos=10 * n_videos)
+            found.append(list(dict.fromkeys(self.neighbour_ids[i] for i in index[0].tolist()))[:n_videos])
+        return found
+
+    def threshold(self, *, rule: str, level: float) -> Threshold:
+        """Another threshold from the stored validation scores.
+
+        Raises:
+            Mistake: a budget of false alarms for a detector of whole videos, or one that the scores cannot support.
+        """
+        from fusion.thresholds import choose_threshold
+
+        if rule == "per_hour" and not self.plan.seconds:
+            raise screen.Mistake(
+                "a budget of false alarms per hour needs windows (tristream fuse --window 2 --hop 1); this detector "
+                "scores whole videos, where --quantile sets the share that may alarm"
+            )
+        hop = self.plan.hop_seconds or None
+        return choose_threshold(self.val_scores, rule=rule, level=level, hop_seconds=hop)
+
+    def set_rule(self, rule: str, level: float) -> None:
+        """Puts a threshold in force; raises as `threshold`."""
+        found = self.threshold(rule=rule, level=level)
+        hop = self.plan.hop_seconds or None
+        self.detector.set_threshold(self.val_scores, rule=rule, level=level, hop_seconds=hop)
+        if found.remark and found.remark not in self.detector.remarks_:
+            self.detector.remarks_.append(found.remark)
+
+    def save(self, workspace: Workspace) -> None:
+        """Writes RUN/fusion/detector.safetensors and .json."""
+        from store.checkpoint import save_artifact
+
+        arrays, config = self.detector.to_arrays()
+        near, near_config = self.neighbours.to_arrays()
+        arrays |= {_PREFIX + name: array for name, array in near.items()} | {"val_scores": self.val_scores}
+        config |= {
+            "kind": self.kind,
+            "spaces": self.spaces,
+            "windows": self.plan.identity() if self.plan.seconds else None,
+            "hysteresis": self.hysteresis,
+            "min_seconds": self.min_seconds,
+            "neighbours": {**near_config, "video_id": self.neighbour_ids},
+        }
+        save_artifact(workspace.fusion_dir / "detector", arrays, config)
+
+    @classmethod
+    def load(cls, workspace: Workspace) -> StoredDetector:
+        """What `save` wrote.
+
+        Raises:
+            Mistake: there is none, or it is of another version.
+        """
+        from commands.decide import load_decision
+        from fusion import kinds
+        from fusion.detectors import PlainDetector
+
+        path = workspace.fusion_dir / "detector"
+        arrays, config = load_decision(path, workspace.run)
+        if "neighbours" not in config:
+            raise screen.Mistake(
+                f"{path}.json is of an earlier version; run tristream fuse --run {workspace.run} again"
+            )
+        near = {name.removeprefix(_PREFIX): array for name, array in arrays.items() if name.startswith(_PREFIX)}
+        own = {name: array for name, array in arrays.items() if not name.startswith(_PREFIX) and name != "val_scores"}
+        return cls(
+            kind=config["kind"],
+            detector=kinds.load(config["kind"], own, config),
+            neighbours=PlainDetector.from_arrays(near, config["neighbours"]),
+            neighbour_ids=list(config["neighbours"]["video_id"]),
+            val_scores=arrays["val_scores"],
+            plan=plan_from(config["windows"]),
+            spaces=dict(config["spaces"]),
+            hysteresis=config["hysteresis"],
+            min_seconds=config["min_seconds"],
+        )
+
+
+def fit_stored(
+    X: np.ndarray,
+    X_val: np.ndarray,
+    ids: Sequence[str],
+    columns: dict[str, slice],
+    chosen: DetectorConfig,
+    *,
+    plan: WindowPlan,
+    spaces: dict[str, str],
+    seed: int,
+) -> StoredDetector:
+    """Fits the detector and remembers normal neighbours; its threshold is set by the caller, on scores of its own kind.
+
+    Args:
+        X: normal training rows.
+        X_val: normal validation rows; none: some of X are held out.
+        ids: video of each row of X.
+    """
+    from fusion import kinds
+    from fusion.detectors import PlainDetector
+
+    detector = kinds.build(chosen.kind, columns=columns, seed=seed, **chosen.autoencoder())
+    detector.fit(X, X_val=X_val if len(X_val) else None)
+    kept = thinned(len(X), MAX_NEIGHBOURS)
+    neighbours = PlainDetector("knn", columns=columns).fit(X[kept], X_val=X[kept])
+    return StoredDetector(
+        kind=chosen.kind,
+        detector=detector,
+        neighbours=neighbours,
+        neighbour_ids=[str(ids[i]) for i in kept],
+        val_scores=np.zeros(0),
+        plan=plan,
+        spaces=spaces,
+        hysteresis=chosen.hysteresis,
+        min_seconds=chosen.min_seconds,
+    )
+
+
+def thinned(n: int, most: int) -> np.ndarray:
+    """At most so many of n rows, evenly spread."""
+    return np.unique(np.linspace(0, max(0, n - 1), min(n, most)).astype(int))
+
+
+def threshold_words(threshold: Threshold, *, what: str) -> str:
+    """One clause on where a threshold comes from."""
+    how = {
+        "quantile": f"quantile {threshold.level:g}",
+        "mean_sd": f"mean + {threshold.level:g} standard deviations",
+        "per_hour": f"at most {threshold.level:g} alarming windows an hour",
+    }[threshold.rule]
+    return f"threshold {threshold.value:.3f} ({how} of {threshold.n} normal validation {what})"
+
+
+def as_float(value: Any) -> float | None:
+    """A number for JSON; NaN is none."""
+    return None if value is None or not np.isfinite(value) else float(value)

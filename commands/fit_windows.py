@@ -1,0 +1,269 @@
+"""tristream fuse --window: the detector on windows of normal videos, and the timelines of the test videos."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from commands import screen, settings
+from commands.detector_store import StoredDetector, as_float, fit_stored
+from commands.fit_detector import fit_rivals, normal_rows, say_fit, show_rivals
+from commands.windows import WindowSet, embed_windows, side_by_side, window_spaces, write_windows
+from commands.workspace import Workspace, write_json
+
+if TYPE_CHECKING:
+    from fusion.window_scores import CausedEvent, Timeline
+    from media.manifest import VideoRow
+    from streams.windows import WindowPlan
+
+Labels = Mapping[str, Sequence[tuple[float, float]]]
+INSTANTS_PER_SECOND = 10  # at which frame-level figures compare scores with labels
+
+
+def detect_windows(
+    workspace: Workspace,
+    rows: Sequence[VideoRow],
+    names: Sequence[str] | None,
+    plan: WindowPlan,
+    chosen: settings.Settings,
+    normal: str | None,
+    *,
+    labels: Labels | None,
+    seed: int,
+    device: str,
+    workers: int,
+) -> dict[str, Any] | None:
+    """Embeds windows, fits and stores the detector, writes the timelines of the test videos, measures them."""
+    train, by_what = normal_rows(rows, normal, "train")
+    val, _ = normal_rows(rows, normal, "val")
+    tested_ids = [row.video_id for row in rows if row.split == "test"]
+    if not len(train):
+        screen.note(f"no anomaly detector: 0 normal training videos ({by_what}); it needs some")
+        return None
+    if not len(val):
+        train, val = _hold_out(train)
+    trained = workspace.load_streams(names)
+    root = workspace.manifest(None).root
+    used = [rows[row] for row in (*train.tolist(), *val.tolist())] + [row for row in rows if row.split == "test"]
+    results = embed_windows(used, trained, plan, workspace, root, device=device, workers=workers)
+    write_windows(workspace, results, trained, plan)
+    whole = side_by_side(results, trained)
+    in_train, in_val = (np.isin(whole.video_id, [rows[row].video_id for row in some]) for some in (train, val))
+    if in_train.sum() < 2:
+        screen.note(
+            f"no anomaly detector: {len(train)} normal training videos ({by_what}) have {int(in_train.sum())} windows "
+            f"of {plan.seconds:g} s with a stream; it needs 2 or more"
+        )
+        return None
+    stored = fit_stored(
+        whole.X[in_train], whole.X[in_val], list(whole.video_id[in_train]), whole.columns, chosen.detector,
+        plan=plan, spaces=window_spaces(trained, plan), seed=seed,
+    )  # fmt: skip
+    _set_threshold(stored, whole, in_val, in_train, chosen)
+    say_fit(stored, by_what, int(in_train.sum()), int(in_val.sum()), f"windows of {plan.seconds:g} s")
+    stored.save(workspace)
+    by_id = {row.video_id: row for row in rows}
+    lines = scored(stored, whole, np.isin(whole.video_id, tested_ids))
+    write_timelines(workspace, stored, whole, lines, by_id, labels)
+    found: dict[str, Any] = {
+        "kind": stored.kind,
+        "bottleneck": getattr(stored.detector, "bottleneck_", None),
+        "threshold": stored.detector.threshold_.value,
+        "windows": plan.identity(),
+    }
+    rivals = fit_rivals(whole.X[in_train], whole.X[in_val], whole.columns, chosen, seed, but=stored.kind)
+    rival_lines = {stored.kind: lines}
+    tested = np.isin(whole.video_id, tested_ids)
+    for name, rival in rivals.items():
+        rival_lines[name] = _lines(stored, whole, tested, rival(whole.X[tested]))
+    if np.isfinite(whole.peak_motion[tested]).all() and tested.any():
+        rival_lines["max |flow|"] = _lines(stored, whole, tested, whole.peak_motion[tested])
+    found |= _measure(rival_lines, by_id, labels, stored)
+    return found
+
+
+def scored(stored: StoredDetector, whole: WindowSet, rows: np.ndarray) -> list[Timeline]:
+    """A timeline for each video that has rows among these."""
+    return _lines(stored, whole, rows, stored.detector.anomaly_score(whole.X[rows]) if rows.any() else np.zeros(0))
+
+
+def _lines(stored: StoredDetector, whole: WindowSet, rows: np.ndarray, scores: np.ndarray) -> list[Timeline]:
+    from fusion.window_scores import timelines
+
+    if not rows.any():
+        return []
+    lines = timelines(
+        list(whole.video_id[rows]), whole.start_seconds[rows], whole.stop_seconds[rows], whole.region[rows], scores,
+        stored.detector.stream_errors(whole.X[rows]),
+    )  # fmt: skip
+    place = np.flatnonzero(rows)
+    for line in lines:
+        line.row[:] = place[line.row]
+    return lines
+
+
+def _hold_out(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every fifth normal training video for the threshold where there are 5 or more: windows overlap, videos do not."""
+    if len(train) < 5:
+        return train, train[:0]
+    held = np.arange(len(train)) % 5 == 4
+    screen.note(
+        f"no normal validation videos: every fifth of {len(train)} training videos is held out for the threshold"
+    )
+    return train[~held], train[held]
+
+
+def _set_threshold(
+    stored: StoredDetector, whole: WindowSet, in_val: np.ndarray, in_train: np.ndarray, chosen: settings.Settings
+) -> None:
+    """From the scores of normal windows; a window counts by its strongest region, as it will in new videos."""
+    if not in_val.any():
+        stored.detector.remarks_.append(
+            "no normal validation windows: the threshold comes from the windows trained on, and is too low"
+        )
+    lines = scored(stored, whole, in_val if in_val.any() else in_train)
+    stored.val_scores = np.concatenate([line.scores for line in lines])
+    stored.set_rule(*chosen.detector.rule())
+
+
+def events_of(stored: StoredDetector, line: Timeline, threshold: float) -> list[CausedEvent]:
+    """The events of one video as the detector is set."""
+    from fusion.window_scores import caused_events
+
+    return caused_events(
+        line, threshold, list(stored.spaces), hysteresis=stored.hysteresis * abs(threshold),
+        min_seconds=stored.min_seconds,
+    )  # fmt: skip
+
+
+def write_timelines(
+    workspace: Workspace,
+    stored: StoredDetector,
+    whole: WindowSet,
+    lines: Sequence[Timeline],
+    by_id: Mapping[str, VideoRow],
+    labels: Labels | None,
+) -> None:
+    """RUN/fusion/timelines.json: scores, shares and events of the test videos; the report draws it."""
+    from fusion.window_scores import to_json
+
+    threshold, streams = stored.detector.threshold_.value, list(stored.spaces)
+    regions = [cell.name for cell in stored.plan.cells()]
+    videos = []
+    for line in lines:
+        caused = events_of(stored, line, threshold)
+        nearest = stored.nearest(whole.X[[event.row for event in caused]])
+        videos.append(
+            to_json(
+                line, caused, streams, path=str(by_id[line.video_id].path),
+                labels=None if labels is None else labels.get(line.video_id, []), nearest=nearest, regions=regions,
+            )
+        )  # fmt: skip
+    write_json(
+        workspace.fusion_dir / "timelines.json",
+        {
+            "window_seconds": stored.plan.seconds,
+            "hop_seconds": stored.plan.hop_seconds,
+            "threshold": threshold,
+            "streams": streams,
+            "videos": videos,
+        },
+    )
+
+
+def _measure(
+    lines: Mapping[str, Sequence[Timeline]],
+    by_id: Mapping[str, VideoRow],
+    labels: Labels | None,
+    stored: StoredDetector,
+) -> dict[str, Any]:
+    """Videos by their highest score; frames and events where labels say when."""
+    found: dict[str, Any] = {}
+    own = lines[stored.kind]
+    known = [n for n, line in enumerate(own) if by_id[line.video_id].anomaly is not None]
+    abnormal = np.array([by_id[own[n].video_id].anomaly == 1 for n in known], bool)
+    if 0 < abnormal.sum() < len(known):
+        highest = {name: np.array([some[n].scores.max() for n in known]) for name, some in lines.items()}
+        what = f"{len(known)} test videos, {int(abnormal.sum())} abnormal, by their highest window"
+        found["rivals"] = show_rivals(highest, abnormal, what)
+        found |= found["rivals"][stored.kind]
+    if labels is not None:
+        found |= _frames(lines, labels) | _events(own, labels, stored)
+    return found
+
+
+def _frames(lines: Mapping[str, Sequence[Timeline]], labels: Labels) -> dict[str, Any]:
+    from fusion.evaluate import frame_auroc
+    from fusion.window_scores import frame_labels
+
+    step = 1 / INSTANTS_PER_SECOND
+    found = {}
+    for name, some in lines.items():
+        instants = [np.arange(line.start_seconds.min() + step / 2, line.stop_seconds.max(), step) for line in some]
+        truth = [frame_labels(labels.get(line.video_id, []), at) for line, at in zip(some, instants, strict=True)]
+        if not 0 < sum(map(np.sum, truth)) < sum(map(len, truth)):
+            return {}
+        auroc = frame_auroc(truth, [line.at(at) for line, at in zip(some, instants, strict=True)])
+        found[name] = {"micro": auroc.micro, "macro": as_float(auroc.macro), "n_undefined": auroc.n_undefined}
+    screen.table(
+        f"When? Frame level AUROC, {INSTANTS_PER_SECOND} instants a second",
+        ["detector", "micro", "macro"],
+        [[name, f"{m['micro']:.3f}", "-" if m["macro"] is None else f"{m['macro']:.3f}"] for name, m in found.items()],
+        caption="micro: all instants of all test videos together; macro: mean over the videos where it is defined "
+        f"({next(iter(found.values()))['n_undefined']} have only one kind of frames)",
+    )
+    return {"frames": found}
+
+
+def _events(lines: Sequence[Timeline], labels: Labels, stored: StoredDetector) -> dict[str, Any]:
+    from fusion.timeline import match_events
+
+    threshold = stored.detector.threshold_.value
+    n_true = n_hits = n_false = 0
+    delays: list[float] = []
+    watched = sum(line.watched_seconds for line in lines)
+    for line in lines:
+        events = [caused.event for caused in events_of(stored, line, threshold)]
+        match = match_events(
+            events, list(labels.get(line.video_id, [])), watched_seconds=max(line.watched_seconds, 1e-9)
+        )
+        n_true, n_hits, n_false = n_true + match.n_true, n_hits + match.n_hits, n_false + match.n_false
+        delays += match.seconds_to_alarm
+    delay = float(np.median(delays)) if delays else None
+    screen.note(
+        f"events at {threshold:.3f}: {n_hits} of {n_true} found, {n_false} false alarms in {watched / 3600:.3f} h "
+        f"({n_false * 3600 / watched:.1f} an hour)"
+        + (f", alarm after {delay:.2f} s (median)" if delay is not None else "")
+    )
+    return {
+        "events": {
+            "n_true": n_true,
+            "n_hits": n_hits,
+            "n_false": n_false,
+            "watched_seconds": watched,
+            "false_per_hour": n_false * 3600 / watched,
+            "median_seconds_to_alarm": delay,
+        }
+    }
+
+
+def read_labels(path: Path | None, rows: Sequence[VideoRow]) -> Labels | None:
+    """The abnormal intervals of --frame-labels FILE.json.
+
+    Raises:
+        Mistake: it is no JSON.
+        ValueError: as `mapping_of`.
+    """
+    from fusion.window_scores import mapping_of
+
+    if path is None:
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise screen.Mistake(f"--frame-labels {path} is not JSON: {error}") from error
+    return mapping_of(content, [row.video_id for row in rows])
