@@ -10,6 +10,7 @@ import typer
 
 from commands import options, screen
 from commands.workspace import Workspace, chosen_streams
+from media.listing import video_id_of
 
 
 @screen.command
@@ -92,10 +93,7 @@ def _own_row(video: str, ids: list[str], root: Path) -> int | None:
     place = {name: row for row, name in enumerate(ids)}
     if video in place:
         return place[video]
-    path = Path(video).absolute()
-    if path.is_relative_to(root):
-        return place.get(path.relative_to(root).as_posix())
-    return place.get(path.as_posix())
+    return place.get(video_id_of(Path(video).absolute(), root))
 
 
 def _check_split(split: str, rows: Any) -> None:

@@ -15,6 +15,7 @@ import streams
 from commands.pretrained import places
 from commands.screen import Mistake, note, readable, warn
 from media.limits import DEFAULT_LIMITS, Limits
+from media.listing import video_id_of
 from media.manifest import Manifest, VideoRow, content_id, read_manifest
 from media.reasons import Rejected
 from store.atomic import write_bytes
@@ -239,8 +240,7 @@ def given_rows(paths: Sequence[Path], root: Path | None) -> list[VideoRow]:
     rows = []
     for path in paths:
         path = path.absolute()
-        inside = root is not None and path.is_relative_to(root)
-        video_id = path.relative_to(root).as_posix() if inside and root is not None else path.as_posix()
+        video_id = video_id_of(path, root)
         rows.append(
             VideoRow(video_id=video_id, path=path, label="", split="unlabelled", group="", anomaly=None, fold="",
                      content_id="")

@@ -28,6 +28,7 @@ SUFFIXES = frozenset(
 COLUMNS = ("path", "label", "split", "group", "anomaly", "fold")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _SHOWN_PROBLEMS = 50
+_BROKEN_BYTE = re.compile("[\udc80-\udcff]")  # as Python has it in names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,9 +219,17 @@ def local_path(text: str, base: Path, root: Path) -> Path:
     return path
 
 
-def video_id_of(path: Path, root: Path) -> str:
-    """The path relative to the data root, with `/`; absolute where it lies outside."""
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+def video_id_of(path: Path, root: Path | None) -> str:
+    """The path relative to the data root, with `/`; absolute where it lies outside, or there is none.
+
+    It is text, for tables that hold nothing else: a byte of the name that is no UTF-8 becomes U+FFFD and two digits.
+    """
+    return _BROKEN_BYTE.sub(lambda byte: f"\ufffd{ord(byte.group()) - 0xDC00:02x}", relative_path(path, root))
+
+
+def relative_path(path: Path, root: Path | None) -> str:
+    """The same byte for byte."""
+    return path.relative_to(root).as_posix() if root is not None and path.is_relative_to(root) else path.as_posix()
 
 
 def check(rows: Iterable[ListedVideo]) -> dict[str, str]:

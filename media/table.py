@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from media.listing import SPLITS, ManifestError, video_id_of
+from media.listing import SPLITS, ManifestError, relative_path
 from media.reasons import printable
 from media.videos import Manifest, VideoRow
 
@@ -39,7 +39,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     root = "." if manifest.root == _absolute(path.parent) else str(manifest.root)
     for row in manifest.rows:
         cells = {name: getattr(row, name) for name in _NAMES}
-        cells["path"] = video_id_of(row.path, manifest.root)
+        cells["path"] = relative_path(row.path, manifest.root)
         writer.writerow([*(_cell(cells[name]) for name in _NAMES), _cell(root)])
     _replace(path, table.getvalue().encode())
 
