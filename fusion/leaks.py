@@ -100,7 +100,7 @@ def check_splits(
         columns: which of the embeddings' columns are whose; None: one stream.
         min_cosine: pairs from different splits at least this alike count as near duplicates; of several streams a
             pair that has one of them in common needs a fiftieth of the distance. On the built-in data set (608
-            videos, three streams) .95 found 14 of 16 copies that were encoded anew, and no other pair.
+            videos, three streams) .95 found 14 of 16 copies that were encoded anew, and one pair that was none.
     """
     rows = [row for row, split in enumerate(splits) if split in ("train", "val", "test")]
     leaks = []
