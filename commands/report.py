@@ -17,7 +17,6 @@ from commands import options, screen
 from commands.workspace import Workspace, decode_pool
 
 if TYPE_CHECKING:
-    from media.videos import VideoRow
     from report.charts import Chart, Looks, Map, Timeline
     from report.collect import Gap, Run
     from report.page import Beside, Pictures
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
 
 THUMBNAIL_PX = 72  # height on the map
 PEAK_PX = 120
-STRIP_PX = 90
-N_LOOKS = 3
-N_STRIP = 8
 
 
 @screen.command
@@ -171,6 +167,7 @@ def _pictures(
     follow_links: bool,
 ) -> tuple[Pictures, list[Gap]]:  # fmt: skip
     """Thumbnails of videos and of the peaks of events, and where the sampler looked; none where n_most is 0."""
+    from commands.looks import where_streams_look
     from report import thumbnails
     from report.collect import Gap
     from report.page import Pictures
@@ -193,7 +190,7 @@ def _pictures(
         reasons = ", ".join(sorted(set(lost.values())))
         gaps.append(Gap("map", f"{len(lost)} of {len(wanted)} videos gave no picture ({reasons})."))
     try:
-        looks = _looks(found, workspace, workers, follow_links)
+        looks = where_streams_look(found, workspace, workers=workers, follow_links=follow_links)
     except ValueError as error:  # a checkpoint of another version, streams that read videos in two ways
         looks = []
         gaps.append(Gap("looks", f"Where the streams look cannot be shown: {error}."))
@@ -234,64 +231,3 @@ def _peaks(found: Run, timelines: Sequence[Timeline]) -> dict[str, tuple[tuple[s
         for line in timelines
         for number, event in enumerate(line.events)
     }
-
-
-def _looks(found: Run, workspace: Workspace, workers: int, follow_links: bool) -> list[Looks]:
-    """Where each trained stream looks in a few test videos of different classes."""
-    if not workspace.trained_names():
-        return []
-    from commands.embed import results_of
-
-    rows = _few(found)
-    if not rows or found.manifest is None:
-        return []
-    trained = workspace.load_streams(None)
-    results = results_of(
-        rows, trained, workspace, found.manifest.root, device="cpu", workers=workers, follow_links=follow_links
-    )
-    labels = {row.video_id: row.label for row in rows}
-    return [
-        _look(number, result, labels[result.video.video_id])
-        for number, result in enumerate(results)
-        if not result.rejected
-    ]
-
-
-def _few(found: Run) -> list[VideoRow]:
-    from report import thumbnails
-
-    rejected = {row.get("video_id") for row in found.failures}
-    rows = [row for row in found.rows if row.video_id not in rejected and row.path.exists()]
-    rows = [row for row in rows if row.split == "test"] or rows
-    first = thumbnails.spread([row.label for row in rows], len({row.label for row in rows}))
-    step = max(1, len(first) // N_LOOKS)
-    return [rows[index] for index in first[::step][:N_LOOKS]]
-
-
-def _look(number: int, result: Any, label: str) -> Looks:
-    import numpy as np
-
-    from report import thumbnails
-    from report.charts import Looks
-
-    decoded = result.video.decoded  # a few videos: decoded once more, for their frames
-    starts = {name: found.start_seconds for name, found in result.segments.items() if not found.absent}
-    spans = {
-        name: float(np.median(found.stop_seconds - found.start_seconds))
-        for name, found in result.segments.items()
-        if len(found.start_seconds)
-    }
-    ends = [float(found.stop_seconds.max()) for found in result.segments.values() if len(found.stop_seconds)]
-    frames, times, motion = [], np.zeros(0), np.zeros(0)
-    if decoded.frames is not None:
-        ends.append(float(decoded.stop_seconds[-1]))
-        frames = thumbnails.strip(decoded.frames, decoded.start_seconds, n_frames=N_STRIP, height_px=STRIP_PX)
-        if len(decoded.frames) > 1:
-            motion = result.video.motion
-            times = (decoded.start_seconds[:-1] + decoded.start_seconds[1:]) / 2
-    look = Looks(
-        name=f"looks-{number}", video_id=result.video.video_id, label=label, stop_seconds=max(ends, default=1.0),
-        times=times, motion=motion, starts=starts, spans=spans, absent=dict(result.absent), frames=frames,
-    )  # fmt: skip
-    result.video.forget()
-    return look

@@ -1,0 +1,87 @@
+"""Where the trained streams look in a few videos of a run: for the report. No encoder runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from commands.workspace import Workspace, contents, decode_pool, decoder, make_video
+
+if TYPE_CHECKING:
+    from media.videos import VideoRow
+    from report.charts import Looks
+    from report.collect import Run
+    from streams.model import TrainedStream
+    from streams.video import Video
+
+N_VIDEOS = 3
+N_FRAMES = 8
+FRAME_PX = 90
+
+
+def where_streams_look(found: Run, workspace: Workspace, *, workers: int, follow_links: bool) -> list[Looks]:
+    """Frames, motion and the segments of every trained stream, of a few test videos of different classes.
+
+    Raises:
+        ValueError: a checkpoint cannot be read, or a video cannot be used any more.
+    """
+    rows = _few(found)
+    if not rows or found.manifest is None or not workspace.trained_names():
+        return []
+    trained, root, cache = workspace.load_streams(None), found.manifest.root, workspace.cache()
+    content = contents(rows, root, follow_links=follow_links)
+    looks = []
+    with decode_pool(workers) as pool:
+        decode = decoder(pool, root, follow_links=follow_links)
+        for number, row in enumerate(rows):
+            video = make_video(
+                row, content[row.video_id], decode=decode, cache=cache, data=trained[0].data,
+                sampler=trained[0].sampler, stream_names=[stream.name for stream in trained],
+            )  # fmt: skip
+            looks.append(_look(f"looks-{number}", row.label, video, trained))
+    return looks
+
+
+def _few(found: Run) -> list[VideoRow]:
+    """The first usable test video of some classes, far apart in the alphabet."""
+    from report.thumbnails import spread
+
+    rejected = {row.get("video_id") for row in found.failures}
+    rows = [row for row in found.rows if row.video_id not in rejected and row.path.exists()]
+    rows = [row for row in rows if row.split == "test"] or rows
+    first = spread([row.label for row in rows], len({row.label for row in rows}))
+    return [rows[index] for index in first[:: max(1, len(first) // N_VIDEOS)][:N_VIDEOS]]
+
+
+def _look(name: str, label: str, video: Video, trained: Sequence[TrainedStream]) -> Looks:
+    from report.charts import Looks
+    from report.thumbnails import strip
+    from streams.segments import Absent
+
+    starts, spans, absent, ends = {}, {}, {}, []
+    for stream in trained:
+        if (stream.data, stream.sampler) != (trained[0].data, trained[0].sampler):
+            absent[stream.name] = f"reads videos in another way than {trained[0].name}"
+            continue
+        try:
+            segments = stream.stream.cut(stream.stream.footage(video, stream.config, stream.sampler), stream.config)
+        except Absent as why:
+            absent[stream.name] = why.reason
+            continue
+        starts[stream.name] = segments.start_seconds
+        spans[stream.name] = float(np.median(segments.stop_seconds - segments.start_seconds))
+        ends.append(float(segments.stop_seconds.max()))
+    decoded, frames, times, motion = video.decoded, [], np.zeros(0), np.zeros(0)
+    if decoded.frames is not None:
+        ends.append(float(decoded.stop_seconds[-1]))
+        frames = strip(decoded.frames, decoded.start_seconds, n_frames=N_FRAMES, height_px=FRAME_PX)
+        if len(decoded.frames) > 1:
+            motion = video.motion
+            times = (decoded.start_seconds[:-1] + decoded.start_seconds[1:]) / 2
+    video.forget()
+    return Looks(
+        name=name, video_id=video.video_id, label=label, stop_seconds=max(ends, default=1.0), times=times,
+        motion=motion, starts=starts, spans=spans, absent=absent, frames=frames,
+    )  # fmt: skip
