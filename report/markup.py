@@ -24,6 +24,11 @@ def visible(value: Any) -> Any:
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
+def unbroken(text: Markup) -> Markup:
+    """The same with no line end between a number and its %."""
+    return Markup(text.replace(" %", "\u00a0%"))
+
+
 def joined(parts: Any) -> Markup:
     """Markup after markup; text in between is escaped."""
     return Markup("").join(parts)

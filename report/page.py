@@ -17,7 +17,7 @@ from fusion.intervals import Estimate
 from report import drawing, made_of, plots, scenes, words
 from report.charts import Looks, Map, Timeline
 from report.collect import Run, estimate
-from report.markup import clock, listed, percent, script_json, visible
+from report.markup import clock, listed, percent, script_json, unbroken, visible
 from report.palette import STREAM_COLOURS, stream_index
 
 HERE = Path(__file__).parent
@@ -96,7 +96,7 @@ def render(
         "script_hash": Markup("sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),
         "stream_colours": STREAM_COLOURS,
         "facts": words.facts(run),
-        "verdict": words.verdict(run, beside.accuracy),
+        "verdict": [unbroken(sentence) for sentence in words.verdict(run, beside.accuracy)],
         "leaks": [
             *(
                 f"The encoder of {name} has random weights: this is a rehearsal, no result"
