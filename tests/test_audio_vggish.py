@@ -269,7 +269,8 @@ def test_the_stream_embeds_the_values_that_the_codes_stand_for(pca, tmp_path, ro
     config = AudioConfig(**plain, postprocess=True, postprocess_weights=path, rounded=rounded)
     coded = STREAM.build_encoder(config, 3).eval()
     examples = torch.randn(4, 16, 64)
-    codes = postprocess(raw.embed(examples).numpy(), matrix, means, rounded=rounded)
+    exact = [array.astype(float) for array in (raw.embed(examples).numpy(), matrix, means)]
+    codes = postprocess(*exact, rounded=rounded)
     np.testing.assert_allclose(coded.embed(examples).numpy(), codes * (4 / 255) - 2, atol=1e-6)
     assert {"encoder.pca_matrix", "encoder.pca_means"} <= coded.state_dict().keys()
 

@@ -104,9 +104,12 @@ class Postprocess(nn.Module):
 
     def forward(self, examples: Float[Tensor, "B T M"]) -> Float[Tensor, "B D"]:
         embedding = self.network(examples)
-        arrays = (tensor.detach().cpu().numpy() for tensor in (embedding, self.pca_matrix, self.pca_means))
-        codes = torch.from_numpy(postprocess(*arrays, rounded=self.rounded)).to(embedding)
-        return codes * (2 * _QUANTISED_BOUND / 255) - _QUANTISED_BOUND
+        # in float64, or sums in another order would put values at the border of two codes into the other
+        whitened = (embedding.double() - self.pca_means.double()) @ self.pca_matrix.double().T
+        clipped = whitened.clamp(-_QUANTISED_BOUND, _QUANTISED_BOUND)
+        codes = (clipped + _QUANTISED_BOUND) * (255 / (2 * _QUANTISED_BOUND))
+        codes = codes.round() if self.rounded else codes.floor()
+        return (codes * (2 * _QUANTISED_BOUND / 255) - _QUANTISED_BOUND).to(embedding)
 
 
 def postprocess(
