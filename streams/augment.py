@@ -16,6 +16,9 @@ class AugmentConfig(BaseModel, extra="forbid", frozen=True):
     flip: bool = True
     crop_scale: tuple[float, float] = Field((0.75, 1.0), description="side of the crop over the side of the picture")
     shift: float = Field(0.15, ge=0, description="centre of the crop, off by up to this part of the side")
+    corner_crops: tuple[float, ...] = Field(
+        (), description="sides of TSN's crops over those of the picture, large to small; none: crop_scale and shift"
+    )
     roll: bool = Field(False, description="torus shift; only right where pictures have no border (the workshop's)")
 
 
@@ -24,8 +27,8 @@ class Views:
     """Drawn parameters, one for each picture of a batch."""
 
     flipped: Bool[np.ndarray, " B"]
-    scale: Float[np.ndarray, " B"]
-    shift: Float[np.ndarray, "B 2"]
+    scale: Float[np.ndarray, "B 2"]  # x, y
+    shift: Float[np.ndarray, "B 2"]  # x, y
     roll: Float[np.ndarray, "B 2"]
 
     def repeat(self, n: int) -> Views:
@@ -36,13 +39,29 @@ class Views:
 
 
 def draw_views(n: int, config: AugmentConfig, generator: np.random.Generator) -> Views:
-    """`n` random views."""
-    return Views(
-        flipped=(generator.random(n) < 0.5) & config.flip,
-        scale=generator.uniform(*config.crop_scale, n),
-        shift=generator.uniform(-config.shift, config.shift, (n, 2)),
-        roll=generator.random((n, 2)) * config.roll,
-    )
+    """`n` random views.
+
+    With `corner_crops` they are TSN's (Wang et al. 2016, arXiv:1608.00859, §3.2): width and height each one of the
+    given sides, at most one apart in the list, in one of the four corners or the centre.
+    """
+    flipped = (generator.random(n) < 0.5) & config.flip
+    if config.corner_crops:
+        scale, shift = _corner_crops(n, np.array(config.corner_crops), generator)
+    else:
+        scale = np.repeat(generator.uniform(*config.crop_scale, n)[:, None], 2, axis=1)
+        shift = generator.uniform(-config.shift, config.shift, (n, 2))
+    return Views(flipped=flipped, scale=scale, shift=shift, roll=generator.random((n, 2)) * config.roll)
+
+
+def _corner_crops(
+    n: int, sides: Float[np.ndarray, " sides"], generator: np.random.Generator
+) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]]:
+    """Scales and shifts, x then y."""
+    pairs = np.array([(i, j) for i in range(len(sides)) for j in range(len(sides)) if abs(i - j) <= 1])
+    scale = sides[pairs[generator.integers(len(pairs), size=n)]]
+    corners = np.array([(-1, -1), (1, -1), (-1, 1), (1, 1), (0, 0)])
+    shift = corners[generator.integers(len(corners), size=n)] * (1 - scale) / 2
+    return scale, shift
 
 
 def apply_views(
@@ -60,8 +79,8 @@ def apply_views(
     if not views.flipped.any() and (views.scale == 1).all() and not views.shift.any():
         return pictures
     theta = np.zeros((len(pictures), 2, 3), np.float32)
-    theta[:, 0, 0] = np.where(views.flipped, -views.scale, views.scale)
-    theta[:, 1, 1] = views.scale
+    theta[:, 0, 0] = np.where(views.flipped, -views.scale[:, 0], views.scale[:, 0])
+    theta[:, 1, 1] = views.scale[:, 1]
     theta[:, :, 2] = 2 * views.shift
     grid = torch.nn.functional.affine_grid(torch.from_numpy(theta), list(pictures.shape), align_corners=False)
     return torch.nn.functional.grid_sample(

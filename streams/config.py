@@ -44,11 +44,11 @@ class AggregatorConfig(BaseModel, extra="forbid", frozen=True):
     """Sequence of segment embeddings to video embedding (paper, section IV-E)."""
 
     kind: Literal["gru", "lstm", "attention", "mean", "mean_deviation"] = "gru"
-    self_attention: bool = Field(False, description="a block of it before gru or lstm: the paper's '+ attention'")
     hidden_dim: int = Field(512, ge=1)
     n_layers: int = Field(2, ge=1)
     bidirectional: bool = True
     dropout: float = Field(0.5, ge=0, lt=1, description="on the input, between layers, and before the softmax layer")
+    self_attention: bool = Field(False, description="a block of it before gru or lstm: the paper's '+ attention'")
 
 
 class TrainingConfig(BaseModel, extra="forbid", frozen=True):

@@ -11,6 +11,7 @@ STILL = {"flipped": False, "scale": 1.0, "shift": (0.0, 0.0), "roll": (0.0, 0.0)
 
 def views(n=1, **one) -> Views:
     one = {**STILL, **one}
+    one["scale"] = np.broadcast_to(one["scale"], 2)
     return Views(*(np.repeat(np.asarray(one[key])[None], n, axis=0) for key in ("flipped", "scale", "shift", "roll")))
 
 
@@ -70,7 +71,7 @@ def test_a_crop_larger_than_the_picture_is_empty_outside_or_mirrored():
 
 
 def test_each_picture_of_a_batch_has_its_own_view(pictures):
-    mixed = Views(np.array([False, True, False]), np.ones(3), np.zeros((3, 2)), np.zeros((3, 2)))
+    mixed = Views(np.array([False, True, False]), np.ones((3, 2)), np.zeros((3, 2)), np.zeros((3, 2)))
     seen = apply_views(pictures, mixed)
     torch.testing.assert_close(seen[[0, 2]], pictures[[0, 2]], atol=1e-5, rtol=0)
     torch.testing.assert_close(seen[1], pictures[1].flip(2), atol=1e-5, rtol=0)
@@ -87,6 +88,7 @@ def test_drawn_views_stay_within_the_configuration():
     config = AugmentConfig(crop_scale=(0.6, 0.9), shift=0.2)
     drawn = draw_views(4000, config, np.random.default_rng(0))
     assert 0.45 < drawn.flipped.mean() < 0.55
+    assert np.array_equal(drawn.scale[:, 0], drawn.scale[:, 1])
     assert 0.6 <= drawn.scale.min() < 0.61
     assert 0.89 < drawn.scale.max() <= 0.9
     assert 0.19 < drawn.shift.max() <= 0.2
@@ -96,6 +98,34 @@ def test_drawn_views_stay_within_the_configuration():
     rolled = draw_views(4000, AugmentConfig(roll=True), np.random.default_rng(0))
     assert 0 <= rolled.roll.min() < 0.01 < 0.99 < rolled.roll.max() < 1
     assert not draw_views(100, AugmentConfig(flip=False), np.random.default_rng(0)).flipped.any()
+
+
+def test_width_and_height_of_a_crop_are_chosen_apart():
+    x, y = apply_views(ramps(21, 41), views(scale=(0.5, 1.0)))[0]
+    torch.testing.assert_close(x[10], 20 + 0.5 * (torch.arange(41.0) - 20), atol=1e-4, rtol=0)
+    torch.testing.assert_close(y[:, 20], torch.arange(21.0), atol=1e-4, rtol=0)
+
+
+def test_corner_crops_are_tsns_in_the_corners_and_the_centre():
+    sides = (1.0, 0.875, 0.75, 0.66)
+    drawn = draw_views(3000, AugmentConfig(corner_crops=sides), np.random.default_rng(0))
+    assert {tuple(pair) for pair in drawn.scale.tolist()} == {
+        (a, b) for i, a in enumerate(sides) for j, b in enumerate(sides) if abs(i - j) <= 1
+    }
+    low, high = drawn.shift + 0.5 - drawn.scale / 2, drawn.shift + 0.5 + drawn.scale / 2  # borders, 0 to 1
+    at_border = np.isclose(low, 0) | np.isclose(high, 1)
+    centred = np.isclose(drawn.shift, 0).all(axis=1)
+    assert (at_border.all(axis=1) | centred).all()
+    small = (drawn.scale < 1).all(axis=1)
+    places = {tuple(np.sign(shift.round(9))) for shift in drawn.shift[small]}
+    assert places == {(-1, -1), (1, -1), (-1, 1), (1, 1), (0, 0)}
+    assert 0.45 < drawn.flipped.mean() < 0.55
+
+
+def test_a_corner_crop_shows_that_corner():
+    x, y = apply_views(ramps(20, 40), views(scale=(0.5, 0.5), shift=(0.25, -0.25)))[0, :, 1:-1, 1:-1]  # right, above
+    assert 19 < x.min() < x.max() <= 39
+    assert 0 <= y.min() < y.max() < 10
 
 
 def test_switching_one_augmentation_off_leaves_the_numbers_of_the_others():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from streams.augment import AugmentConfig, Views, apply_views, draw_views
 from streams.config import ENCODE_BATCH_SIZE, AggregatorConfig, AggregatorPhase, EncoderPhase, SamplerConfig
 from streams.segments import Footage, Segments
 from streams.stream import Encoder
+from streams.temporal.cross_modality import build_cross_modality
 from streams.temporal.motion_cnn import MotionCNN
 from streams.temporal.stacks import remove_mean, stack_flow
 from streams.video import Video
@@ -29,6 +31,9 @@ class TemporalConfig(BaseModel, extra="forbid", frozen=True):
     stack_length: int = Field(10, ge=1, description="L: fields in a stack")
     stack_step: int = Field(1, ge=1, description="steps between the fields of a stack")
     mean_removed: bool = Field(True, description="subtract each field's own mean: the camera's motion")
+    encoder: str = Field("motion_cnn", description="the paper's, or a CNN of timm, initialised across modalities (TSN)")
+    encoder_weights: Path | None = Field(None, description="of timm's CNN: name of weights, or a safetensors file")
+    partial_batch_norm: bool = Field(True, description="timm: only the first batch norm learns")
     width: float = Field(1.0, gt=0, description="scales every layer of the motion CNN")
     pool2: bool = True
     full6: int | None = None
@@ -94,7 +99,16 @@ class TemporalStream:
         return _augment(stacks, draw_views(len(stacks), config.augment, generator))
 
     def build_encoder(self, config: TemporalConfig, n_classes: int) -> Encoder:
-        """The paper's motion CNN, or a reduced form of it."""
+        """The paper's motion CNN, a reduced form of it, or a CNN made for pictures."""
+        if config.encoder != "motion_cnn":
+            return build_cross_modality(
+                config.encoder,
+                n_classes,
+                n_channels=2 * config.stack_length,
+                weights=config.encoder_weights,
+                partial_batch_norm=config.partial_batch_norm,
+                dropout=config.encoder_dropout,
+            )
         return MotionCNN(
             n_classes,
             config.stack_length,
