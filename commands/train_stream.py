@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,8 +27,8 @@ from commands.workspace import (
 if TYPE_CHECKING:
     from media.manifest import Manifest, VideoRow
     from store.weights import Places
+    from streams.model import TrainedStream
     from streams.phases import Example
-    from streams.segments import Footage
     from streams.stream import Stream
     from streams.video import Video
 
@@ -205,9 +206,10 @@ class _Training:
         """What the stream keeps of every training and validation video that has it."""
         from media.reasons import Rejected
         from streams.estimators import Estimators, seeds_of
-        from streams.extraction import gather_footage
+        from streams.extraction import encode_videos, gather_footage
         from streams.phases import Example
-        from streams.segments import Absent
+        from streams.segments import Absent, Footage
+        from streams.spool import Spool
 
         cache = self.workspace.cache()
         flow = Estimators(seeds_of(self.config, self.chosen.sampler), where=self.where, device=self.device)
@@ -225,21 +227,47 @@ class _Training:
                            estimators=flow)
                 for row in self.rows
             ]  # fmt: skip
-            found = gather_footage(videos, self.stream, self.config, self.chosen.sampler, n_threads=self.workers + 1)
+            n_threads = self.workers + 1
+            found: Iterator[tuple[Video, Any]]
+            if self._is_finished():
+                found = encode_videos(videos, self._untrained(), cache=cache, backend=self.backend, n_threads=n_threads)
+            else:
+                found = gather_footage(videos, self.stream, self.config, self.chosen.sampler, n_threads=n_threads)
+            spool = Spool(min_bytes=SPOOL_BYTES)
             for video, kept in found:
                 move()
-                if isinstance(kept, Rejected):
+                row = rows[video.video_id]
+                label = self.classes.index(row.label)
+                if isinstance(kept, Rejected | str):
                     screen.warn(f"rejected: {kept}")
                     n_rejected += 1
                 elif isinstance(kept, Absent):
                     absent.append(kept.reason)
                 else:
-                    row = rows[video.video_id]
-                    example = Example(video.video_id, _spooled(kept), self.classes.index(row.label))
+                    if isinstance(kept, Footage):
+                        footage = dataclasses.replace(kept, array=spool.keep(kept.array))
+                        example = Example(video.video_id, footage, label)
+                    else:
+                        example = Example(video.video_id, None, label, spool.keep(kept))
                     (train_examples if row.split == "train" else val_examples).append(example)
         for reason in sorted(set(absent)):
             screen.note(f"{self.stream.name}: {absent.count(reason)} of {len(rows)} videos are left out ({reason})")
         return train_examples, val_examples, n_rejected
+
+    def _is_finished(self) -> bool:
+        """Whether nothing of the encoder is learned, and every video is seen as it is: once through it is enough."""
+        return self.config.encoder_training.mode == "frozen" and self.config.aggregator_training.n_views == 1
+
+    def _untrained(self) -> TrainedStream:
+        """The stream with the encoder it will have in the end; what it makes of a video is cached for `embed` too."""
+        from streams import model, phases
+
+        network = phases.new_model(self.stream, self.config, len(self.classes), seed=self.seed).eval()
+        return model.TrainedStream(
+            stream=self.stream, config=self.config, sampler=self.chosen.sampler, data=self.chosen.data,
+            classes=tuple(self.classes), model=network, lineage={},
+            encoder_sha256=model.weights_sha256(network.encoder), model_sha256="",  # type: ignore[arg-type]
+        )  # fmt: skip
 
     def _nothing_to_learn(self, has_train: bool) -> int:
         split = "val" if has_train else "training"
@@ -310,22 +338,7 @@ def _take(name: str, source: Workspace, target: Workspace, as_json: bool) -> int
     return screen.OK
 
 
-def _spooled(footage: Footage) -> Footage:
-    """The same footage with its array in an unlinked temporary file: what there is no room for is on disk."""
-    import dataclasses
-    import tempfile
-
-    import numpy as np
-
-    if footage.array.nbytes < SPOOL_BYTES:
-        return footage
-    with tempfile.TemporaryFile() as file:
-        mapped = np.memmap(file, dtype=footage.array.dtype, mode="w+", shape=footage.array.shape)
-        mapped[:] = footage.array
-    return dataclasses.replace(footage, array=mapped)
-
-
-SPOOL_BYTES = 8 << 20  # per video: a thousand smaller ones fit into any machine's memory
+SPOOL_BYTES = 1 << 16  # smaller arrays of all videos of a large set fit into any machine's memory
 
 
 def _say_light(source: str) -> None:

@@ -123,6 +123,22 @@ def gather_footage(
     return in_order(work, videos, n_threads=n_threads)
 
 
+def encode_videos(
+    videos: Iterable[Video], trained: TrainedStream, *, cache: Cache, backend: Backend, n_threads: int
+) -> Iterator[tuple[Video, Float[np.ndarray, "S D"] | Absent | str]]:
+    """Segment embeddings of each video, in order, from the cache where they are there; or why there are none.
+
+    The text is the sentence of a file that cannot be used at all.
+    """
+    for result in extract(videos, [trained], cache=cache, backend=backend, n_threads=n_threads):
+        if trained.name in result.embeddings:
+            yield result.video, result.segments[trained.name].embedding
+        elif trained.name in result.absent:
+            yield result.video, Absent(result.absent[trained.name])
+        else:
+            yield result.video, result.rejected
+
+
 def extract(
     videos: Iterable[Video],
     trained: Sequence[TrainedStream],

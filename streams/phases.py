@@ -24,11 +24,28 @@ VAL_SEGMENTS = 8  # of each validation video, evenly spread; more cost time and 
 
 @dataclass(frozen=True)
 class Example:
-    """One labelled video as a stream keeps it."""
+    """One labelled video as a stream keeps it.
+
+    Attributes:
+        footage: what segments are cut from.
+        embedding: (S, D) of the planned segments, where the encoder was finished before; no footage is needed then.
+    """
 
     video_id: str
-    footage: Footage
+    footage: Footage | None
     label: int
+    embedding: Float[np.ndarray, "S D"] | None = None
+
+    @property
+    def n_kept(self) -> int:
+        """How much is kept of it."""
+        return len(self.embedding if self.embedding is not None else self.cuttable.array)
+
+    @property
+    def cuttable(self) -> Footage:
+        """The footage, which is there."""
+        assert self.footage is not None, f"{self.video_id} has been kept as segment embeddings only"
+        return self.footage
 
 
 def train(
@@ -69,8 +86,7 @@ def train(
             f"the training videos have {n_classes} class; cross-entropy needs two. Take trained streams from another "
             "run (--from RUN) instead"
         )
-    torch.manual_seed(int(digest([seed, stream.name, "weights"])[:8], 16))
-    model = build_model(stream, config, n_classes)
+    model = new_model(stream, config, n_classes, seed=seed)
     signature = digest([signature, training_signature(config, train_examples, val_examples)])
 
     def run(phase: Phase) -> None:
@@ -94,6 +110,12 @@ def train(
     return model.cpu().eval()
 
 
+def new_model(stream: Stream, config: Any, n_classes: int, *, seed: int) -> StreamModel:
+    """The model that a training with this seed begins with."""
+    torch.manual_seed(int(digest([seed, stream.name, "weights"])[:8], 16))
+    return build_model(stream, config, n_classes)
+
+
 def encoder_phase(
     stream: Stream, config: Any, model: StreamModel, train_examples: Sequence[Example], val_examples: Sequence[Example]
 ) -> Phase:
@@ -103,7 +125,7 @@ def encoder_phase(
     # The validation segments are the same in every epoch: cut once, a few of each video.
     held_out: list[tuple[torch.Tensor, Example]] = []
     for example in val_examples:
-        segments = stream.cut(example.footage, config)
+        segments = stream.cut(example.cuttable, config)
         spread = np.linspace(0, len(segments) - 1, min(VAL_SEGMENTS, len(segments)))
         for index in np.unique(spread.round().astype(int)).tolist():
             held_out.append((torch.from_numpy(np.ascontiguousarray(segments.read(index, index + 1)[0])), example))
@@ -111,7 +133,7 @@ def encoder_phase(
     def train_batches(generator: np.random.Generator) -> Iterator[Batch]:
         for rows in batches_of(len(pool), settings.batch_size, generator):
             picked = [pool[row] for row in rows]
-            inputs = stream.training_segments([example.footage for example in picked], config, generator)
+            inputs = stream.training_segments([example.cuttable for example in picked], config, generator)
             yield _batch((inputs,), picked)
 
     def val_batches() -> Iterator[Batch]:
@@ -137,7 +159,7 @@ def end_to_end_phase(
     settings = config.encoder_training
 
     def batch(picked: Sequence[Example], generator: np.random.Generator | None) -> Batch:
-        cuts = [torch.from_numpy(stream.cut(example.footage, config, generator).array) for example in picked]
+        cuts = [torch.from_numpy(stream.cut(example.cuttable, config, generator).array) for example in picked]
         return _batch((torch.cat(cuts), torch.tensor([len(cut) for cut in cuts])), picked)
 
     def train_batches(generator: np.random.Generator) -> Iterator[Batch]:
@@ -181,8 +203,11 @@ def aggregator_phase(
         """All views of every example; batches are filled across them."""
         found: list[list[np.ndarray]] = [[] for _ in examples]
         for example, views in zip(examples, found, strict=True):
+            if example.embedding is not None:
+                views.append(example.embedding)
+                continue
             for view in range(n_views):
-                segments = stream.cut(example.footage, config, generator if view > 0 else None)
+                segments = stream.cut(example.cuttable, config, generator if view > 0 else None)
                 for owner, embedding in filler.add(views, segments):
                     owner.append(embedding)
         for owner, embedding in filler.finish():
@@ -214,8 +239,8 @@ def aggregator_phase(
 
 def training_signature(config: Any, train_examples: Sequence[Example], val_examples: Sequence[Example]) -> str:
     """Names what a training depends on: a state made with other data or another configuration is not taken up."""
-    parts = [[example.video_id, example.label, len(example.footage.array)] for example in train_examples]
-    held_out = [[example.video_id, example.label, len(example.footage.array)] for example in val_examples]
+    parts = [[example.video_id, example.label, example.n_kept] for example in train_examples]
+    held_out = [[example.video_id, example.label, example.n_kept] for example in val_examples]
     return digest([config.model_dump(mode="json"), parts, held_out])
 
 

@@ -17,6 +17,7 @@ import streams
 from store.cache import Cache
 from streams import model, phases
 from streams.backends import TorchBackend
+from streams.encoding import encode
 from streams.training import run_phase
 
 CPU = torch.device("cpu")
@@ -100,6 +101,27 @@ def test_another_seed_gives_other_weights_and_the_same_seed_the_same(name, examp
     examples, config = examples_of(name), short(workshop_settings.streams[name], "segments", epochs=1)
     first, again, other = (model.weights_sha256(train(name, config, examples, seed=seed)) for seed in (0, 0, 1))
     assert first == again != other
+
+
+@EVERY_STREAM
+def test_segment_embeddings_in_place_of_footage_give_the_same_weights(name, examples_of, workshop_settings):
+    """What a finished encoder has made of a video before is as good as the video."""
+    examples, config = examples_of(name), short(workshop_settings.streams[name], "frozen")
+    config = config.model_copy(
+        update={"aggregator_training": config.aggregator_training.model_copy(update={"n_views": 1})}
+    )
+    stream = streams.load(name)
+    encoder = phases.new_model(stream, config, N_CLASSES, seed=0).encoder
+
+    def encoded(example):
+        segments = stream.cut(example.footage, config)
+        embedding = encode(encoder, segments, batch_size=config.encode_batch_size, backend=TORCH)
+        return phases.Example(example.video_id, None, example.label, embedding)
+
+    embedded = [[encoded(example) for example in part] for part in examples]
+    with_footage, without = train(name, config, examples), train(name, config, embedded)
+    for key, tensor in with_footage.state_dict().items():
+        torch.testing.assert_close(without.state_dict()[key], tensor, rtol=1e-4, atol=1e-5)
 
 
 @EVERY_STREAM
