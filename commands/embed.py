@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -111,6 +111,7 @@ def results_of(
     follow_links: bool = False,
 ) -> Iterator[VideoResult]:
     """Embeddings of each row, in order, with a progress bar."""
+    from store.claims import Claims, in_turns
     from streams import backends, estimators
     from streams.extraction import extract
 
@@ -125,17 +126,22 @@ def results_of(
     with decode_pool(workers, limits) as pool, screen.progress(f"embedding ({', '.join(names)})", len(rows)) as move:
         pool.check_decoder()
         decode = decoder(pool, root, follow_links=follow_links)
-        videos: Iterator[Video] = (
-            make_video(row, content[row.video_id], decode=decode, cache=cache, data=trained[0].data,
-                       sampler=trained[0].sampler, stream_names=names, flow_from=flow_from, estimators=flow)
-            for row in rows
-        )  # fmt: skip
         engine = backends.choose(backend, device=chosen, cache=cache)
-        for result in extract(videos, trained, cache=cache, backend=engine, n_threads=workers + 1, force=force):
-            move()
-            if result.rejected:
-                screen.warn(f"rejected: {result.rejected}")
-            yield result
+
+        def work(some: Iterable[VideoRow]) -> Iterator[VideoResult]:
+            videos: Iterator[Video] = (
+                make_video(row, content[row.video_id], decode=decode, cache=cache, data=trained[0].data,
+                           sampler=trained[0].sampler, stream_names=names, flow_from=flow_from, estimators=flow)
+                for row in some
+            )  # fmt: skip
+            for result in extract(videos, trained, cache=cache, backend=engine, n_threads=workers + 1, force=force):
+                move()
+                if result.rejected:
+                    screen.warn(f"rejected: {result.rejected}")
+                yield result
+
+        with Claims(workspace.cache_dir) as claims:
+            yield from in_turns(rows, work, claims, lambda row: content[row.video_id])
 
 
 def _check_same_reading(trained: Sequence[TrainedStream]) -> None:

@@ -66,8 +66,9 @@ def load_artifact(
     """Arrays and configuration of the artifact `path`; the bytes are checked before they are parsed.
 
     Raises:
-        ArtifactError: a file is missing, its sha256 differs, or an array holds values that are not finite.
+        ArtifactError: a file is missing, its sha256 differs, the arrays are no safetensors file, or not finite.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import load
 
     config, file = load_config(path, config_file=config_file), path.with_name(f"{path.name}.safetensors")
@@ -82,7 +83,10 @@ def load_artifact(
             f"{file} is corrupt: its sha256 is {found[:12]}…, {config_name} says {config['sha256'][:12]}…; "
             "make it again"
         )
-    arrays = load(data)
+    try:
+        arrays = load(data)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{file} is no safetensors file ({error}); make it again") from error
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ArtifactError(f"{file}: array '{name}' holds values that are not finite; make it again")

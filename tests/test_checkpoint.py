@@ -166,3 +166,17 @@ def test_an_artifact_of_the_first_release_is_still_read(artifact):
     config = load_config(artifact)
     file.write_text(json.dumps(config, indent=1, sort_keys=True))
     assert load_artifact(artifact)[1] == config
+
+
+LYING = b'{"w": {"dtype": "F32", "shape": [1048576, 1048576], "data_offsets": [0, 4398046511104]}}'
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x80\x04K*.", len(LYING).to_bytes(8, "little") + LYING + bytes(64), b"\xff" * 16]
+)
+def test_arrays_whose_sum_is_right_and_that_are_no_safetensors_file_are_refused(tmp_path, data):
+    """Who can write the one file can write the other: the sum is no second wall against that."""
+    (tmp_path / "model.safetensors").write_bytes(data)
+    (tmp_path / "model.json").write_text(json.dumps({"sha256": hashlib.sha256(data).hexdigest()}))
+    with pytest.raises(ArtifactError, match=r"model\.safetensors is no safetensors file"):
+        load_artifact(tmp_path / "model")

@@ -11,6 +11,7 @@ weights to `weights add` and in place of a checkpoint, archives to `unpack`. Exi
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import resource
@@ -145,9 +146,11 @@ def do_harm(kit: Path, folder: Path) -> dict[str, bool]:
     subprocess.run([*TRISTREAM, "index", "--data", videos, "--run", run], check=True, capture_output=True, cwd=folder)
     stream = run / "streams" / "spatial"
     stream.mkdir(parents=True)
-    (stream / "config.json").write_text(json.dumps({"sha256": "0" * 64}))
     for file in weights:
         shutil.copy(file, stream / "checkpoint.safetensors")
+        # with the right sum: somebody who can write the one file can write the other
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        (stream / "config.json").write_text(json.dumps({"sha256": sha256}))
         found[f"embed refuses {file.name} as a checkpoint"] = refused("embed", "--run", run, "--cache", folder / "c")
     for file in ("73_traversal.tar", "74_bomb.zip"):
         found[f"unpack refuses {file}"] = refused("unpack", kit / file, folder / "unpacked")
