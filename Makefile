@@ -3,8 +3,9 @@ VENV   ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+RUN    ?= runs/paper
 
-.PHONY: help setup demo bench torture faults audit test test-fast lint lock clean
+.PHONY: help setup demo paper bench torture faults audit test test-fast lint lock clean
 
 help:           ## show the targets
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -27,6 +28,14 @@ $(READY): requirements.lock pyproject.toml
 
 demo: $(READY)   ## render the built-in data set, train three streams, fuse, find anomalies (minutes)
 	@$(BIN)/tristream demo
+
+# What rehearses it: make paper DATA=like-ucf101 LISTS=like-ucf101/lists OPTIONS='--random-weights 0 --set …'
+paper: $(READY)  ## Tkachenko 2018 on UCF101: make paper DATA=UCF-101 LISTS=ucfTrainTestlist (days: docs/results.md)
+	@test -n "$(DATA)" -a -n "$(LISTS)" || { echo "make paper DATA=folder-of-class-folders LISTS=folder-of-official-lists"; exit 2; }
+	@$(BIN)/tristream index --data $(DATA) --ucf101 $(LISTS) --split 1 --run $(RUN)
+	@for name in temporal spatial audio; do 		$(BIN)/tristream train-stream $$name --preset paper --run $(RUN) $(OPTIONS) || test $$? = 3 || exit; done
+	@$(BIN)/tristream embed --run $(RUN) || test $$? = 3
+	@$(BIN)/tristream fuse --preset paper --run $(RUN)
 
 bench: $(READY)  ## measure speed and memory here (tens of minutes)
 	@$(BIN)/tristream bench
