@@ -284,6 +284,33 @@ def set_validation(run: Path, *, confidence: list[float], hits: list[int]) -> No
     save_artifact(run / "fusion" / "svm", arrays, {k: v for k, v in config.items() if k != "sha256"})
 
 
+def test_an_ensemble_is_the_mean_of_the_runs_probabilities(own, two_classes: Path) -> None:
+    run, other = own.folder / RUN, own.folder / "runs/other"
+    files = [two_classes / "bounce/0.mp4", two_classes / "spin/1.mp4"]
+    set_validation(run, confidence=[0.9, 0.8, 0.7, 0.6], hits=[1, 1, 1, 1])
+    shutil.copytree(run, other)
+    cool(other, 3.0)
+    alone = [own.json("predict", *files, "--run", r, "--device", "cpu")["predictions"] for r in (RUN, "runs/other")]
+    both = own.json("predict", *files, "--with", "runs/other", "--device", "cpu")["predictions"]
+    for first, second, mean in zip(*alone, both, strict=True):
+        p, q, m = ({e["label"]: e["probability"] for e in row["top"]} for row in (first, second, mean))
+        assert m == {label: pytest.approx((p[label] + q[label]) / 2, abs=1e-5) for label in p}
+        assert mean["n_runs"] == 2
+        assert (mean["streams"], mean["masked"]) == (sorted(first["streams"]), first["masked"])
+    own("predict", files[0], "--with", "runs/other", "--max-error", "0.1", code=2)
+    assert "--max-error and --with exclude each other" in own.said
+    own("predict", files[0], "--with", "runs/none", code=2)
+    assert "runs/none/fusion/svm.json does not exist" in own.said
+
+
+def cool(run: Path, temperature: float) -> None:
+    from store.checkpoint import load_artifact, save_artifact
+
+    arrays, config = load_artifact(run / "fusion" / "svm")
+    config["calibration"]["temperature"] = temperature
+    save_artifact(run / "fusion" / "svm", dict(arrays), {k: v for k, v in config.items() if k != "sha256"})
+
+
 def test_show_loads_no_network(folder: Path) -> None:
     import subprocess
 
