@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from commands.screen import Mistake
-from commands.workspace import STATUS, Workspace, csv_text
+from commands.workspace import STATUS, Workspace
+from media.table import text_of
 
 if TYPE_CHECKING:
     from media.manifest import VideoRow
@@ -22,7 +23,7 @@ class Earlier:
 
     Attributes:
         failed: rows of the videos that were rejected.
-        states: video_id → row of status.csv, of all videos and in their order.
+        states: video_id → what its row of status.csv says, of all videos and in their order.
     """
 
     failed: list[VideoRow]
@@ -41,9 +42,9 @@ class Earlier:
             if not any(folder.glob("part-*.parquet")):
                 raise Mistake(f"'{stream.name}' has no embeddings of its present training in {folder}; {again}")
         said = _states(workspace)
-        if missing := [row.video_id for row in rows if csv_text(row.video_id) not in said]:
+        if missing := [row.video_id for row in rows if row.video_id not in said]:
             raise Mistake(f"{missing[0]} has no state in {workspace.run / 'status.csv'}; {again}")
-        states = {row.video_id: said[csv_text(row.video_id)] for row in rows}
+        states = {row.video_id: said[row.video_id] for row in rows}
         return cls([row for row in rows if states[row.video_id][1] == "rejected"], states)
 
 
@@ -54,4 +55,4 @@ def _states(workspace: Workspace) -> dict[str, list[str]]:
     header, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
     if tuple(header) != STATUS:
         raise Mistake(f"{path} has the columns {', '.join(header)}; run tristream embed --run {workspace.run} again")
-    return {row[0]: row for row in rows}
+    return {row[0]: row for row in ([text_of(cell) for cell in row] for row in rows)}

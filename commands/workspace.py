@@ -18,6 +18,7 @@ from media.limits import DEFAULT_LIMITS, Limits
 from media.listing import video_id_of
 from media.manifest import Manifest, VideoRow, content_id, read_manifest
 from media.reasons import Rejected
+from media.table import cell_of
 from store.atomic import write_bytes
 
 if TYPE_CHECKING:
@@ -257,7 +258,7 @@ def write_status(run: Path, results: Sequence[VideoResult], states: Mapping[str,
     Args:
         run: the folder of the run.
         results: of the videos that were looked at now.
-        states: video_id → row of status.csv as it was before, for videos that were not; their order stays.
+        states: video_id → what the row of status.csv said before, for videos that were not; their order stays.
     """
     rows = {
         result.video.video_id: [
@@ -274,19 +275,13 @@ def write_status(run: Path, results: Sequence[VideoResult], states: Mapping[str,
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A CSV that a spreadsheet opens and does not obey: cells that look like formulas get an apostrophe."""
+    """A CSV that a spreadsheet opens and does not obey; names stand in it as in videos.csv (`media.table`)."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
     for row in rows:
-        writer.writerow([csv_text(cell) for cell in row])
+        writer.writerow([cell if _is_number(cell) else cell_of(cell) for cell in map(str, row)])
     write_bytes(path, buffer.getvalue().encode())
-
-
-def csv_text(value: object) -> str:
-    """One cell as `write_csv` writes it."""
-    cell = readable(str(value))
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(cell) else cell
 
 
 def _is_number(cell: str) -> bool:

@@ -40,7 +40,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     for row in manifest.rows:
         cells = {name: getattr(row, name) for name in _NAMES}
         cells["path"] = relative_path(row.path, manifest.root)
-        writer.writerow([*(_cell(cells[name]) for name in _NAMES), _cell(root)])
+        writer.writerow([*(cell_of(cells[name]) for name in _NAMES), cell_of(root)])
     _replace(path, table.getvalue().encode())
 
 
@@ -82,7 +82,7 @@ def read_manifest(path: Path, *, root: Path | None = None) -> Manifest:
         if len(cells) != len(header):
             problems[reader.line_num] = f"wrong_field_count: {len(cells)} fields; the header has {len(header)}"
             continue
-        values = {name: _text(cell) for name, cell in zip(header, cells)}
+        values = {name: text_of(cell) for name, cell in zip(header, cells)}
         home = home or _absolute(path.parent / values.get("root", "."))
         try:
             rows[reader.line_num] = _row(values, home)
@@ -136,7 +136,8 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100  (resolve() would follow links, and change names)
 
 
-def _cell(value: object) -> str:
+def cell_of(value: object) -> str:
+    """A value as `write_manifest` writes it: one line, printable, no formula."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -153,8 +154,8 @@ def _escaped(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
 
 
-def _text(cell: str) -> str:
-    """What `_cell` has written, read again."""
+def text_of(cell: str) -> str:
+    """What `cell_of` has written, read again."""
     raw = re.sub(
         rb"\\(\\|x[0-9a-f]{2})",
         lambda match: b"\\" if match[1] == b"\\" else bytes([int(match[1][1:], 16)]),

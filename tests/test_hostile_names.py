@@ -87,8 +87,12 @@ def test_every_name_goes_the_whole_way_and_is_safe_in_everything_that_is_written
             path.read_bytes().decode("utf-8")  # or it raises
     with (home / "status.csv").open(newline="", encoding="utf-8") as file:
         cells = [row["video_id"] for row in csv.DictReader(file)]
+    with (home / "videos.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["video_id"] for row in csv.DictReader(file)} == set(cells)  # so that they can be joined
     assert len(set(cells)) == len(NAMES) + 1
-    assert not [cell for cell in cells if cell.startswith(("=", "-", "+", "@"))]
+    for cell in [*cells, *(home / "failures.csv").read_text(encoding="utf-8").splitlines()]:
+        assert cell.isprintable()
+        assert not cell.startswith(("=", "-", "+", "@"))
     [part] = home.rglob("part-*.parquet")
     found = pq.read_table(part)
     ids = found.column("video_id").to_pylist()
