@@ -48,6 +48,9 @@ def run(
         float | None,
         typer.Option("--max-lag", min=0, help="Seconds --follow may lie behind before it drops frames; a pipe waits."),
     ] = None,
+    save: Annotated[
+        Path | None, typer.Option("--save", metavar="DIR", help="Write a short clip and a picture of each event.")
+    ] = None,
     flow_from: options.FlowFrom = None,
     device: options.Device = "auto",
     workers: options.Workers = options.WORKERS,
@@ -70,6 +73,8 @@ def run(
         raise screen.Mistake(f"{len(paths)} video files and {what} --follow SOURCE; give one or the other")
     if follow and out is not None:
         raise screen.Mistake("--out is for files; with --follow, --json prints one object a line")
+    if save is not None and follow:
+        raise screen.Mistake("--save is for files; a live source cannot be read again")
     workspace = Workspace(run, cache)
     stored = StoredDetector.load(workspace)
     limit = chosen_threshold(
@@ -89,7 +94,11 @@ def run(
             raise screen.Mistake(
                 "--flow-from is for whole videos; the run's detector scores windows, whose flow is estimated"
             )
-        return _windows(paths, workspace, stored, limit, device=device, workers=workers, out=out, as_json=as_json)
+        return _windows(
+            paths, workspace, stored, limit, device=device, workers=workers, out=out, save=save, as_json=as_json
+        )
+    if save is not None:
+        raise screen.Mistake("--save needs events; the run's detector scores whole videos: tristream fuse --window 2")
     return _whole(
         paths, workspace, stored, limit, flow_from=flow_from, device=device, workers=workers, out=out, as_json=as_json
     )
@@ -151,6 +160,7 @@ def _windows(
     device: str,
     workers: int,
     out: Path | None,
+    save: Path | None,
     as_json: bool,
 ) -> int:
     """Events of each video, from windows of the length that the detector was fitted on."""
@@ -175,7 +185,8 @@ def _windows(
         if (line := lines.get(row.video_id)) is None:
             continue
         caused = events_of(stored, line, limit)
-        nearest = stored.nearest(whole.X[[one.row for one in caused]])
+        at = [one.row for one in caused]
+        nearest = stored.nearest(whole.X[at], whole.region[at])
         events = [
             {**event_json(one, near, regions), "streams": one.streams(at_least=STRONG_SHARE)}
             for one, near in zip(caused, nearest, strict=True)
@@ -191,6 +202,11 @@ def _windows(
                 "events": events,
             }
         )
+        if save is not None and events:
+            from commands.event_pictures import save_events
+
+            written = save_events(save, row.path, line, events, limit, workers=workers)
+            screen.note(f"{typed[row.video_id]}: {len(written)} files of {len(events)} events in {save}")
     for video in videos if not as_json else ():
         say_video(video)
     failed = {typed[r.source.video_id]: r.rejected_reason for r in whole.rejected}
@@ -217,6 +233,8 @@ def _whole(
     as_json: bool,
 ) -> int:
     """One score for each video."""
+    import numpy as np
+
     from commands.decide import embed_new, write_out
 
     names = list(stored.spaces)
@@ -224,7 +242,8 @@ def _whole(
     rows: list[dict[str, Any]] = []
     if len(new.X):
         detector = stored.detector
-        scores, shares, nearest = detector.anomaly_score(new.X), detector.attribution(new.X), stored.nearest(new.X)
+        scores, shares = detector.anomaly_score(new.X), detector.attribution(new.X)
+        nearest = stored.nearest(new.X, np.zeros(len(new.X), np.int64))
         for result, score, share, mask, near in zip(new.usable, scores, shares, new.masks, nearest, strict=True):
             rows.append(
                 {

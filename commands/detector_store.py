@@ -16,11 +16,12 @@ from commands.workspace import Workspace
 if TYPE_CHECKING:
     from fusion.detectors import PlainDetector
     from fusion.kinds import Detector
+    from fusion.perspective import RowScale
     from fusion.thresholds import Threshold
     from streams.windows import WindowPlan
 
 MAX_NEIGHBOURS = 2000  # normal rows that are kept for "most like"; more are thinned evenly
-_PREFIX = "neighbours."
+_PREFIX, _ROWS = "neighbours.", "rows."
 
 
 @dataclass
@@ -36,6 +37,8 @@ class StoredDetector:
         plan: what it was fitted on, and what it scores: windows, or whole videos.
         spaces: {stream: space_id} of that.
         hysteresis, min_seconds: of events; hysteresis is part of the threshold.
+        scale: of regions by the row of the picture they lie in; None for whole pictures.
+        extremes: what is an extreme score in each row; scores are divided by it.
     """
 
     kind: str
@@ -47,11 +50,29 @@ class StoredDetector:
     spaces: dict[str, str]
     hysteresis: float
     min_seconds: float
+    scale: RowScale | None = None
+    extremes: np.ndarray | None = None
 
-    def nearest(self, X: np.ndarray, *, n_videos: int = 3) -> list[list[str]]:
+    def scores(self, X: np.ndarray, region: np.ndarray) -> np.ndarray:
+        """Anomaly scores of rows, by where in the picture they lie."""
+        found = self.detector.anomaly_score(self._scaled(X, region))
+        return found if self.extremes is None else found / self.extremes[self._rows(region)]
+
+    def errors(self, X: np.ndarray, region: np.ndarray) -> np.ndarray:
+        """What each stream adds to the scores."""
+        found = self.detector.stream_errors(self._scaled(X, region))
+        return found if self.extremes is None else found / self.extremes[self._rows(region)][:, None]
+
+    def _scaled(self, X: np.ndarray, region: np.ndarray) -> np.ndarray:
+        return X if self.scale is None else self.scale.transform(X, self._rows(region))
+
+    def _rows(self, region: np.ndarray) -> np.ndarray:
+        return region_rows(self.plan, region)
+
+    def nearest(self, X: np.ndarray, region: np.ndarray, *, n_videos: int = 3) -> list[list[str]]:
         """For each row the normal training videos that hold the rows most like it, nearest first."""
         found = []
-        for row in X:
+        for row in self._scaled(X, region):
             index, _ = self.neighbours.nearest_normal(row[None], n_videos=10 * n_videos)
             found.append(list(dict.fromkeys(self.neighbour_ids[i] for i in index[0].tolist()))[:n_videos])
         return found
@@ -87,6 +108,9 @@ class StoredDetector:
         arrays, config = self.detector.to_arrays()
         near, near_config = self.neighbours.to_arrays()
         arrays |= {_PREFIX + name: array for name, array in near.items()} | {"val_scores": self.val_scores}
+        if self.scale is not None and self.extremes is not None:
+            arrays |= {_ROWS + name: array for name, array in self.scale.to_arrays().items()}
+            arrays |= {_ROWS + "extremes": self.extremes}
         config |= {
             "kind": self.kind,
             "spaces": self.spaces,
@@ -107,6 +131,7 @@ class StoredDetector:
         from commands.decide import load_decision
         from fusion import kinds
         from fusion.detectors import PlainDetector
+        from fusion.perspective import RowScale
 
         path = workspace.fusion_dir / "detector"
         arrays, config = load_decision(path, workspace.run)
@@ -115,7 +140,9 @@ class StoredDetector:
                 f"{path}.json is of an earlier version; run tristream fuse --run {workspace.run} again"
             )
         near = {name.removeprefix(_PREFIX): array for name, array in arrays.items() if name.startswith(_PREFIX)}
-        own = {name: array for name, array in arrays.items() if not name.startswith(_PREFIX) and name != "val_scores"}
+        by_row = {name.removeprefix(_ROWS): array for name, array in arrays.items() if name.startswith(_ROWS)}
+        others = (_PREFIX, _ROWS, "val_scores")
+        own = {name: array for name, array in arrays.items() if not name.startswith(others)}
         return cls(
             kind=config["kind"],
             detector=kinds.load(config["kind"], own, config),
@@ -126,7 +153,14 @@ class StoredDetector:
             spaces=dict(config["spaces"]),
             hysteresis=config["hysteresis"],
             min_seconds=config["min_seconds"],
+            scale=RowScale.from_arrays(by_row) if by_row else None,
+            extremes=by_row.get("extremes"),
         )
+
+
+def region_rows(plan: WindowPlan, region: np.ndarray) -> np.ndarray:
+    """Which row of the picture each region lies in."""
+    return np.asarray(region, np.int64) // (2 * plan.regions[1] - 1)
 
 
 def fit_stored(
@@ -139,6 +173,8 @@ def fit_stored(
     plan: WindowPlan,
     spaces: dict[str, str],
     seed: int,
+    region: np.ndarray | None = None,
+    region_val: np.ndarray | None = None,
 ) -> StoredDetector:
     """Fits the detector and remembers normal neighbours; its threshold is set by the caller, on scores of its own kind.
 
@@ -146,14 +182,26 @@ def fit_stored(
         X: normal training rows.
         X_val: normal validation rows; none: some of X are held out.
         ids: video of each row of X.
+        region, region_val: of each row of X and X_val, where the picture is cut into regions.
     """
     from fusion import kinds
     from fusion.detectors import PlainDetector
+    from fusion.perspective import fit_row_scale, row_extremes
 
+    scale, n_rows = None, 2 * plan.regions[0] - 1
+    rows, rows_val = (None if r is None else region_rows(plan, r) for r in (region, region_val))
+    if plan.regions != (1, 1) and rows is not None:
+        scale = fit_row_scale(X, rows, n_rows, spread=1)
+        X = scale.transform(X, rows)
+        X_val = scale.transform(X_val, rows_val) if len(X_val) and rows_val is not None else X_val
     detector = kinds.build(chosen.kind, columns=columns, seed=seed, **chosen.autoencoder())
     detector.fit(X, X_val=X_val if len(X_val) else None)
     kept = thinned(len(X), MAX_NEIGHBOURS)
     neighbours = PlainDetector("knn", columns=columns).fit(X[kept], X_val=X[kept])
+    extremes = None
+    if scale is not None and rows is not None:
+        some, where = (X_val, rows_val) if len(X_val) and rows_val is not None else (X, rows)
+        extremes = row_extremes(detector.anomaly_score(some), where, n_rows, quantile=0.99, spread=1)
     return StoredDetector(
         kind=chosen.kind,
         detector=detector,
@@ -164,6 +212,8 @@ def fit_stored(
         spaces=spaces,
         hysteresis=chosen.hysteresis,
         min_seconds=chosen.min_seconds,
+        scale=scale,
+        extremes=extremes,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from commands import screen, settings
-from commands.detector_store import StoredDetector, as_float, fit_stored
+from commands.detector_store import StoredDetector, as_float, fit_stored, region_rows
 from commands.fit_detector import fit_rivals, normal_rows, say_fit, show_rivals
 from commands.windows import WindowSet, embed_windows, side_by_side, window_spaces, write_windows
 from commands.workspace import Workspace, write_json
@@ -61,7 +61,8 @@ def detect_windows(
         return None
     stored = fit_stored(
         whole.X[in_train], whole.X[in_val], list(whole.video_id[in_train]), whole.columns, chosen.detector,
-        plan=plan, spaces=window_spaces(trained, plan), seed=seed,
+        plan=plan, spaces=window_spaces(trained, plan), seed=seed, region=whole.region[in_train],
+        region_val=whole.region[in_val],
     )  # fmt: skip
     _set_threshold(stored, whole, in_val, in_train, chosen)
     say_fit(stored, by_what, int(in_train.sum()), int(in_val.sum()), f"windows of {plan.seconds:g} s")
@@ -82,13 +83,26 @@ def detect_windows(
         rival_lines[name] = _lines(stored, whole, tested, rival(whole.X[tested]))
     if np.isfinite(whole.peak_motion[tested]).all() and tested.any():
         rival_lines["max |flow|"] = _lines(stored, whole, tested, whole.peak_motion[tested])
+        if stored.extremes is not None:
+            rival_lines["max |flow| by row"] = _lines(stored, whole, tested, _by_row(whole, plan, in_train, tested))
     found |= _measure(rival_lines, by_id, labels, stored)
     return found
 
 
+def _by_row(whole: WindowSet, plan: WindowPlan, in_train: np.ndarray, tested: np.ndarray) -> np.ndarray:
+    """Motion of regions in units of what is extreme in their row of the picture."""
+    from fusion.perspective import row_extremes
+
+    known = in_train & np.isfinite(whole.peak_motion)
+    extremes = row_extremes(
+        whole.peak_motion[known], region_rows(plan, whole.region[known]), 2 * plan.regions[0] - 1, spread=1
+    )
+    return whole.peak_motion[tested] / extremes[region_rows(plan, whole.region[tested])]
+
+
 def scored(stored: StoredDetector, whole: WindowSet, rows: np.ndarray) -> list[Timeline]:
     """A timeline for each video that has rows among these."""
-    return _lines(stored, whole, rows, stored.detector.anomaly_score(whole.X[rows]) if rows.any() else np.zeros(0))
+    return _lines(stored, whole, rows, stored.scores(whole.X[rows], whole.region[rows]) if rows.any() else np.zeros(0))
 
 
 def _lines(stored: StoredDetector, whole: WindowSet, rows: np.ndarray, scores: np.ndarray) -> list[Timeline]:
@@ -98,7 +112,7 @@ def _lines(stored: StoredDetector, whole: WindowSet, rows: np.ndarray, scores: n
         return []
     lines = timelines(
         list(whole.video_id[rows]), whole.start_seconds[rows], whole.stop_seconds[rows], whole.region[rows], scores,
-        stored.detector.stream_errors(whole.X[rows]),
+        stored.errors(whole.X[rows], whole.region[rows]),
     )  # fmt: skip
     place = np.flatnonzero(rows)
     for line in lines:
@@ -156,7 +170,8 @@ def write_timelines(
     videos = []
     for line in lines:
         caused = events_of(stored, line, threshold)
-        nearest = stored.nearest(whole.X[[event.row for event in caused]])
+        at = [event.row for event in caused]
+        nearest = stored.nearest(whole.X[at], whole.region[at])
         videos.append(
             to_json(
                 line, caused, streams, path=str(by_id[line.video_id].path),

@@ -125,12 +125,12 @@ class Watch:
             return
         self.n_windows += 1
         X = X[there].astype(np.float64)
-        detector = self._stored.detector
-        scores = detector.anomaly_score(X)
+        regions = np.array([rows[n].region for n in there], np.int64)
+        scores = self._stored.scores(X, regions)
         best = int(np.argmax(scores))
-        errors = detector.stream_errors(X[best : best + 1])[0]
+        errors = self._stored.errors(X[best : best + 1], regions[best : best + 1])[0]
         centre = (window.start_seconds + window.stop_seconds) / 2 + self._offset
-        region = rows[int(there[best])].region
+        region = int(regions[best])
         # The row at the peak is kept with the event: its neighbours are looked up when it ends.
         self._report(self._events.add(centre, float(scores[best]), errors, region, self._keep(X[best])))
 
@@ -150,7 +150,7 @@ class Watch:
             ordered = sorted(shares, key=lambda name: -shares[name])
             by = [name for name in ordered if shares[name] >= STRONG_SHARE] or ordered[:1]
             common = {"shares": shares, "streams": by, "region": self._regions[one.region]}
-            common["nearest"] = self._stored.nearest(self._kept[one.row][None])[0]
+            common["nearest"] = self._stored.nearest(self._kept[one.row][None], np.array([one.region]))[0]
             if isinstance(one, Alarm):
                 line |= {"type": "alarm", "start_seconds": round(one.at_seconds, 3), "score": round(one.score, 6)}
                 line |= {"threshold": round(self._limit, 6), **common}

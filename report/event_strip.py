@@ -1,0 +1,138 @@
+"""One event as a picture: frames through it, the score around it with its threshold, and the streams' shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+N_FRAMES = 6
+WIDTH = 1080
+CURVE_HEIGHT, BARS_HEIGHT, TEXT_HEIGHT = 180, 34, 34
+INK, PAPER, GRID = (40, 40, 40), (255, 255, 255), (225, 225, 225)
+RED, BLUE = (200, 55, 45), (45, 95, 160)
+COLOURS = ((45, 95, 160), (220, 140, 40), (70, 150, 90), (150, 80, 160), (120, 120, 120))  # one a stream, in order
+
+
+def event_strip(
+    frames: np.ndarray,
+    frame_seconds: np.ndarray,
+    times: np.ndarray,
+    scores: np.ndarray,
+    threshold: float,
+    event: Mapping[str, Any],
+    *,
+    region: tuple[float, float, float, float] | None = None,
+) -> np.ndarray:
+    """An RGB picture of `WIDTH` px.
+
+    Args:
+        frames: (T, H, W, 3) uint8 around the event.
+        frame_seconds: when each begins.
+        times, scores: centres of the windows around the event, and their scores.
+        threshold: an alarm starts at it.
+        event: as `fusion.window_scores.event_json` gives it.
+        region: left, top, width and height in parts of the picture, to be framed; None for the whole.
+    """
+    parts = [
+        _title(event),
+        _pictures(frames, frame_seconds, event, region),
+        _curve(times, scores, threshold, event),
+        _bars(event["shares"]),
+    ]
+    return np.concatenate(parts)
+
+
+def _title(event: Mapping[str, Any]) -> np.ndarray:
+    paper = _paper(TEXT_HEIGHT)
+    words = (
+        f"{event['start_seconds']:.2f} - {event['stop_seconds']:.2f} s    peak {event['peak_score']:.2f} at "
+        f"{event['peak_seconds']:.2f} s"
+    )
+    return _write(paper, words, (8, 23), INK, 0.6)
+
+
+def _pictures(
+    frames: np.ndarray, seconds: np.ndarray, event: Mapping[str, Any], region: tuple[float, ...] | None
+) -> np.ndarray:
+    """Frames spread over the event and a little before and after; those inside it have a red edge."""
+    import cv2
+
+    width = WIDTH // N_FRAMES
+    if not len(frames):
+        return _write(_paper(TEXT_HEIGHT), "no pictures", (8, 23), INK, 0.6)
+    height = max(1, round(frames.shape[1] * width / frames.shape[2]))
+    chosen = np.unique(np.linspace(0, len(frames) - 1, N_FRAMES).round().astype(int))
+    row = _paper(height + 22)
+    for place, index in enumerate(chosen):
+        picture = cv2.resize(np.ascontiguousarray(frames[index]), (width - 4, height), interpolation=cv2.INTER_AREA)
+        inside = event["start_seconds"] <= seconds[index] < event["stop_seconds"]
+        if region is not None and inside:
+            left, top, wide, high = region
+            corner = (round(left * width), round(top * height))
+            cv2.rectangle(picture, corner, (corner[0] + round(wide * width), corner[1] + round(high * height)), RED, 2)
+        if inside:
+            cv2.rectangle(picture, (0, 0), (width - 5, height - 1), RED, 2)
+        x = place * width + 2
+        row[:height, x : x + width - 4] = picture
+        row = _write(row, f"{seconds[index]:.2f} s", (x + 4, height + 16), RED if inside else INK, 0.42)
+    return row
+
+
+def _curve(times: np.ndarray, scores: np.ndarray, threshold: float, event: Mapping[str, Any]) -> np.ndarray:
+    import cv2
+
+    paper = _paper(CURVE_HEIGHT)
+    left, right, top, bottom = 60, WIDTH - 12, 12, CURVE_HEIGHT - 26
+    first, last = float(times[0]), float(times[-1]) if len(times) > 1 else float(times[0]) + 1
+    high = max(float(scores.max()), threshold) * 1.1 or 1.0
+
+    def at(time: float, score: float) -> tuple[int, int]:
+        x = left + (right - left) * min(1.0, max(0.0, (time - first) / (last - first)))
+        return round(x), round(bottom - (bottom - top) * min(1.0, max(0.0, score / high)))
+
+    a, b = at(event["start_seconds"], 0)[0], at(event["stop_seconds"], 0)[0]
+    paper[top:bottom, a : max(b, a + 2)] = (252, 226, 222)
+    for part in (0.0, 0.5, 1.0):
+        y = at(first, part * high)[1]
+        cv2.line(paper, (left, y), (right, y), GRID, 1)
+        paper = _write(paper, f"{part * high:.3g}", (6, y + 4), INK, 0.4)
+    y = at(first, threshold)[1]
+    cv2.line(paper, (left, y), (right, y), RED, 1, cv2.LINE_AA)
+    paper = _write(paper, "threshold", (right - 70, max(12, y - 4)), RED, 0.4)
+    points = np.array([at(t, s) for t, s in zip(times.tolist(), scores.tolist(), strict=True)], np.int32)
+    cv2.polylines(paper, [points.reshape(-1, 1, 2)], False, BLUE, 2, cv2.LINE_AA)
+    for time in np.linspace(first, last, 6):
+        paper = _write(paper, f"{time:.1f} s", (at(float(time), 0)[0] - 16, CURVE_HEIGHT - 8), INK, 0.4)
+    return paper
+
+
+def _bars(shares: Mapping[str, float]) -> np.ndarray:
+    """The shares of the streams as one bar."""
+    paper = _paper(BARS_HEIGHT)
+    left, right = 60, WIDTH - 12
+    x = left
+    for (name, share), colour in zip(shares.items(), _colours(len(shares)), strict=True):
+        width = round((right - left) * share)
+        paper[6:26, x : x + width] = colour
+        words = f"{name} {share:.0%}"
+        if width > 9 * len(words):
+            paper = _write(paper, words, (x + 6, 21), PAPER, 0.45)
+        x += width
+    return _write(paper, "cause", (6, 21), INK, 0.42)
+
+
+def _colours(n: int) -> Sequence[tuple[int, int, int]]:
+    return [COLOURS[i % len(COLOURS)] for i in range(n)]
+
+
+def _paper(height: int) -> np.ndarray:
+    return np.full((height, WIDTH, 3), 255, np.uint8)
+
+
+def _write(paper: np.ndarray, words: str, at: tuple[int, int], colour: tuple[int, int, int], size: float) -> np.ndarray:
+    import cv2
+
+    cv2.putText(paper, words, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
+    return paper
