@@ -228,7 +228,9 @@ class Follower:
                 raise _Silence
 
     def _request(self, stdin: int | None) -> dict[str, Any]:
-        options = {**self._options, "source": asdict(self._source), "open_seconds": self._silence, "stdin": stdin}
+        # FFmpeg's own patience ends later than ours: the alarm is for silence, not for what it makes of that.
+        patience = 1.5 * self._silence + 1
+        options = {**self._options, "source": asdict(self._source), "open_seconds": patience, "stdin": stdin}
         budget = self._limits.open_seconds + self._limits.realtime_factor * (self._silence + 10)
         return {"work": "follow", "path": "", "root": None, "options": options, "cpu_seconds": budget}
 
