@@ -113,7 +113,8 @@ def wilson_interval(n_hits: int, n: int) -> tuple[float, float]:
     share = n_hits / n
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    low, high = max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    return (0.0 if n_hits == 0 else low), (1.0 if n_hits == n else high)  # exactly, whatever the rounding
 
 
 def _by_group(values: ArrayLike, groups: ArrayLike) -> tuple[Float64[np.ndarray, "n"], np.ndarray, int]:

@@ -114,8 +114,7 @@ def accuracy_weights(
 def weight_grid(n_streams: int) -> Float64[np.ndarray, "points streams"]:
     """Weights that sum to 1, none below a thousandth: equal ones, and multiples of a tenth (coarser from 5 streams)."""
     steps = next((n for n in (10, 5, 4, 3) if comb(n + n_streams - 1, n_streams - 1) <= MOST_WEIGHTS), 2)
-    bars = np.array(list(combinations(range(steps + n_streams - 1), n_streams - 1)), dtype=np.int64)
-    bars = bars.reshape(-1, n_streams - 1)
+    bars = np.array([*combinations(range(steps + n_streams - 1), n_streams - 1)], dtype=np.int64)
     edges = np.hstack([np.full((len(bars), 1), -1), bars, np.full((len(bars), 1), steps + n_streams - 1)])
     grid = np.vstack([np.full(n_streams, 1 / n_streams), (np.diff(edges, axis=1) - 1) / steps])
     grid = np.maximum(grid, LEAST_WEIGHT)

@@ -150,6 +150,9 @@ def add(
         raise Missing(
             f"{file} is not the file of '{name}' ({weight.file}): its sha256 is {found}, it must {_must_be(weight)}"
         )
+    before = _pinned(where, weight).get("original_sha256", found)
+    if before != found and say is not None:
+        say(f"weights '{name}': this file takes the place of the one with sha256 {before}")
     return _take(weight, file, found, str(file), where, say)
 
 

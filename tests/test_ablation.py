@@ -132,6 +132,36 @@ def test_videos_without_a_label_or_outside_train_and_test_do_not_count() -> None
     assert again.subsets == plain.subsets
 
 
+def test_differences_are_those_of_every_two_subsets_that_one_stream_parts() -> None:
+    data = complementary()
+    ablation = run(data)
+    test = data["splits"] == "test"
+    found = {(d.more, d.less): d.gain for d in ablation.differences}
+    assert len(found) == 9
+    for (more, less), gain in found.items():
+        assert len(more) == len(less) + 1
+        hits = [np.mean(ablation.named[streams] == data["labels"][test]) for streams in (more, less)]
+        assert gain.value == pytest.approx(hits[0] - hits[1])
+    assert found[("one", "two"), ("one",)].low > 0.2
+
+
+def test_each_subset_may_choose_its_own_l2_by_cross_validation_over_groups() -> None:
+    from fusion.svm import choose_l2
+
+    data = complementary(160)
+    data["columns"] = {name: COLUMNS[name] for name in ("one", "two")}
+    data |= {"X": data["X"][:, : 2 * WIDTH], "masks": data["masks"][:, :2]}
+    found = {result.streams: result for result in run(data, select="grouped_cv").subsets}
+    train = data["splits"] == "train"
+    groups = data["groups"][train]
+    best, _ = choose_l2(data["X"][train, :WIDTH], data["labels"][train], groups)
+    assert found["one",].l2 == best
+    with pytest.raises(ValueError, match="unknown way to select l2 'luck'; available: fixed, grouped_cv"):
+        run(data, select="luck")
+    with pytest.raises(ValueError, match="reading mean_hinge; reading is keras"):
+        run(data, select="grouped_cv", reading="keras")
+
+
 def test_one_training_class_or_no_test_video_is_refused() -> None:
     data = complementary()
     with pytest.raises(ValueError, match="training videos hold only 'same'"):

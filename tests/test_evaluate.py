@@ -8,6 +8,7 @@ import pytest
 from fusion.evaluate import (
     auroc,
     average_precision,
+    class_figures,
     confusion,
     equal_error_rate,
     false_positive_rate_at_tpr,
@@ -165,3 +166,23 @@ def test_bad_input_is_named() -> None:
         top_k_hits(["a"], np.ones((1, 2)), k=1, classes=["a", "b", "c"])
     with pytest.raises(ValueError, match=r"row 1 has a score that is NaN"):
         top_k_hits(["a", "a"], np.array([[1.0, 2.0], [np.nan, 1.0]]), k=1, classes=["a", "b"])
+
+
+def test_class_figures_are_recall_and_precision_of_scikit_learn() -> None:
+    from sklearn.metrics import precision_recall_fscore_support
+
+    rng = np.random.default_rng(0)
+    labels = np.array(["a", "b", "c"])[rng.integers(3, size=90)]
+    named = np.where(rng.random(90) < 0.7, labels, "a")
+    figures = class_figures(labels, named, np.arange(90) // 2)
+    precision, recall, _, n = precision_recall_fscore_support(labels, named, labels=["a", "b", "c"], zero_division=0)
+    assert [f.label for f in figures] == ["a", "b", "c"]
+    np.testing.assert_allclose([f.accuracy.value for f in figures], recall)
+    np.testing.assert_allclose([f.precision for f in figures], precision)
+    assert [f.n for f in figures] == n.tolist()
+    assert all(f.accuracy.low <= f.accuracy.value <= f.accuracy.high for f in figures)
+
+
+def test_a_class_that_is_never_named_has_no_precision() -> None:
+    figures = class_figures(["a", "b"], ["a", "a"], [1, 2])
+    assert [f.precision for f in figures] == [0.5, None]

@@ -27,7 +27,8 @@ FORBIDDEN = {
     "torch": r"\btorch\.(load\b|jit\.load|hub\.)",
     "numpy": r"allow_pickle\s*=\s*True",
     "yaml": r"\byaml\.(load|full_load|unsafe_load)\b",
-    "downloads": r"pretrained\s*=\s*True|weights\s*=\s*[\"']DEFAULT[\"']|\.DEFAULT\b",
+    "downloads": r"pretrained\s*=\s*True|weights\s*=\s*[\"']DEFAULT[\"']|\.DEFAULT\b|weights\s*=\s*\w*_Weights"
+    r"|\bfrom_pretrained\(|load_state_dict_from_url|hf_hub_download|snapshot_download|\bckpt_path\s*=",
     "video": r"\bVideoCapture\b",
     "network": r"^\s*(import|from) (requests|urllib\.request|huggingface_hub|http\.client)\b",
     "eval": r"(?<![\w.])(eval|exec)\(",
@@ -81,6 +82,8 @@ def test_pytorch_files_are_read_in_one_place_and_as_plain_tensors():
         ("numpy", "np.load(path, allow_pickle = True)"),
         ("yaml", "yaml.load(text)"),
         ("downloads", "timm.create_model(name, pretrained=True)"),
+        ("downloads", "mobilenet_v2(weights=MobileNet_V2_Weights.IMAGENET1K_V1)"),
+        ("downloads", "ptlflow.get_model(name, ckpt_path='things')"),
         ("video", "cv2.VideoCapture(path)"),
         ("eval", "value = eval(text)"),
     ],
@@ -117,6 +120,23 @@ def test_models_of_timm_are_made_without_their_weights():
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("create_model"):
                 said = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 assert said.get("pretrained") == "False", f"{path}:{node.lineno}"
+
+
+def test_networks_of_torchvision_are_made_without_their_weights():
+    """Every call that is given `weights` in our code where a library would fetch them says None, or a file of ours."""
+    found = 0
+    for path in CODE:
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        if not any(module.startswith("torchvision") for module in imported):
+            continue
+        for node in ast.walk(tree):
+            name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if name == "mobilenet_v2" or name.startswith("getattr(optical_flow"):
+                said = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                assert said.get("weights") == "None", f"{path}:{node.lineno}"
+                found += 1
+    assert found == 2
 
 
 def test_numpy_files_are_read_without_pickle_and_say_so():

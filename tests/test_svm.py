@@ -214,6 +214,45 @@ def test_cross_validation_prefers_the_l2_that_generalises_and_never_splits_a_gro
     assert split[1e-2] == 1 > grouped[1e-2] + 0.2
 
 
+def test_stream_dropout_minimises_the_mean_hinge_over_withheld_streams() -> None:
+    X, y = blobs(40, n_classes=2)
+    X[:5, COLUMNS["one"]] = np.nan  # these have one stream only, which is never withheld
+    svm = fit_svm(X, y, columns=COLUMNS, stream_dropout=0.4)
+    Z = svm.standardiser.transform(X)
+    one, two = Z.copy(), Z.copy()
+    one[:, COLUMNS["two"]], two[:, COLUMNS["one"]] = 0, 0
+    both = np.arange(40) >= 5
+    rows = np.vstack([Z, one[both], two[both]])
+    signs = np.where(np.r_[y, y[both], y[both]] == 1, 1.0, -1.0)
+    weights = np.r_[np.where(both, 0.6, 1.0), np.full(35, 0.2), np.full(35, 0.2)]
+    assert weights.sum() == pytest.approx(40)
+    reference = SVC(kernel="linear", C=svm.C_, tol=1e-8).fit(rows, signs, sample_weight=weights)
+    np.testing.assert_allclose(svm.decision_function(X)[:, 1], reference.decision_function(Z), atol=1e-2)
+    assert pytest.approx(1 / (40 * 1e-2)) == svm.C_
+
+
+def test_stream_dropout_costs_less_where_a_stream_is_withheld() -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(400) % 2
+    sure, weak = y[:, None] * 4 + 0.1 * rng.normal(size=(400, 4)), y[:, None] * 1.5 + rng.normal(size=(400, 6))
+    X, less = np.hstack([sure, weak]), np.column_stack([np.zeros(200, bool), np.ones(200, bool)])
+    plain, dropped = (fit_svm(X[:200], y[:200], columns=COLUMNS, stream_dropout=share) for share in (0.0, 0.5))
+    margins = [svm.decision_function(X[200:], masks=less)[:, 1] * np.where(y[200:], 1, -1) for svm in (plain, dropped)]
+    assert np.maximum(0, 1 - margins[1]).mean() < np.maximum(0, 1 - margins[0]).mean() - 0.1
+    assert np.array_equal(dropped.predict(X[200:]), y[200:])
+
+
+def test_columns_may_be_left_as_they_are() -> None:
+    X, y = blobs()
+    X = X / np.abs(X).max()
+    svm = fit_svm(X, y, standardise=False)
+    reference = SVC(kernel="linear", C=svm.C_, tol=1e-8).fit(X, y == 0)
+    np.testing.assert_allclose(svm.decision_function(X)[:, 0], reference.decision_function(X), atol=1e-2)
+    X[::2, COLUMNS["two"]] = np.nan
+    Z = fit_svm(X, y, columns=COLUMNS, standardise=False).standardiser.transform(X)
+    np.testing.assert_array_equal(Z, np.nan_to_num(X))
+
+
 def test_bad_input_is_named() -> None:
     X, y = blobs()
     with pytest.raises(ValueError, match=r"training videos hold only 'walk'; an SVM needs two classes"):
@@ -226,6 +265,8 @@ def test_bad_input_is_named() -> None:
         fit_svm(X, y, l2=0.0)
     with pytest.raises(ValueError, match=r"unknown reading 'sgd'; available: mean_hinge, keras, libsvm"):
         fit_svm(X, y, reading="sgd")
+    with pytest.raises(ValueError, match=r"stream_dropout is 1.0; it must be at least 0 and below 1"):
+        fit_svm(X, y, stream_dropout=1.0)
     with pytest.raises(ValueError, match=r"3 groups cannot make 5 folds"):
         choose_l2(X, y, np.arange(60) % 3)
     holes = X.copy()
