@@ -33,7 +33,7 @@ demo: $(READY)   ## render the built-in data set, train three streams, fuse, fin
 paper: $(READY)  ## Tkachenko 2018 on UCF101: make paper DATA=UCF-101 LISTS=ucfTrainTestlist (days: docs/results.md)
 	@test -n "$(DATA)" -a -n "$(LISTS)" || { echo "make paper DATA=folder-of-class-folders LISTS=folder-of-official-lists"; exit 2; }
 	@$(BIN)/tristream index --data $(DATA) --ucf101 $(LISTS) --split 1 --run $(RUN)
-	@for name in temporal spatial audio; do 		$(BIN)/tristream train-stream $$name --preset paper --run $(RUN) $(OPTIONS) || test $$? = 3 || exit; done
+	@for name in temporal spatial audio; do 		$(BIN)/tristream train-stream $$name --preset paper --run $(RUN) $(OPTIONS) || { code=$$?; test $$code = 3 || exit $$code; }; done
 	@$(BIN)/tristream embed --run $(RUN) || test $$? = 3
 	@$(BIN)/tristream fuse --preset paper --run $(RUN)
 

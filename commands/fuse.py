@@ -73,6 +73,7 @@ def run(
     if not (plan.seconds and not has_embeddings(workspace)):
         fused = fused_embeddings(workspace, rows, chosen_streams(stream_list))
         report |= {"streams": list(fused.columns), "n_videos": len(fused.rows), "spaces": fused.spaces}
+        report["random_weights"] = workspace.random_weights(list(fused.columns))
         report["leaks"] = _say_leaks(fused, chosen.fusion.min_cosine)
         report["classification"] = fit_classifier.classify(workspace, fused, chosen, seed, verbose=verbose)
     else:

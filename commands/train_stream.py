@@ -166,7 +166,7 @@ class _Training:
             "n_val": len(val_examples),
             "settings": described,
             "weights": weights,
-            "random_weights": getattr(self.config, "weights_seed", None),
+            "random_weights": self._seed_of_random_weights(),
             "flow_from": str(self.flow_from) if self.flow_from and self.stream.needs_pictures else None,
             "seconds": round(time.monotonic() - started, 1),
         }
@@ -189,6 +189,13 @@ class _Training:
                     as_json=self.as_json)  # fmt: skip
         return screen.SOME_REJECTED if n_rejected else screen.OK
 
+    def _seed_of_random_weights(self) -> int | None:
+        """Of the encoder, or of the flow that reaches the stream; None where nothing pretrained was replaced."""
+        seeds = [getattr(self.config, pretrained.SEED, None)]
+        if self.stream.needs_pictures:
+            seeds.append(self.chosen.sampler.weights_seed)
+        return next((seed for seed in seeds if seed is not None), None)
+
     def _check_encoder(self, weights: Mapping[str, Any]) -> None:
         """Finds out before any video is read whether the encoder can be built, and says whose weights it has.
 
@@ -196,7 +203,7 @@ class _Training:
             ValueError: an unknown network, weights that do not fit it, blocks it does not have.
         """
         self.stream.build_encoder(self.config, len(self.classes))
-        if (seed := getattr(self.config, "weights_seed", None)) is not None:
+        if (seed := self._seed_of_random_weights()) is not None:
             screen.warn(f"{self.stream.name}: {pretrained.random_sentence(seed)}")
         for field, about in weights.items():
             name = about.get("name") or getattr(self.config, field)

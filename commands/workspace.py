@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streams
-from commands.pretrained import places
+from commands.pretrained import places, random_sentence
 from commands.screen import Mistake, note, readable, warn
 from media.limits import DEFAULT_LIMITS, Limits
 from media.listing import video_id_of
@@ -96,6 +96,15 @@ class Workspace:
         """Streams that have a checkpoint in this run."""
         return [name for name in streams.names() if (self.stream_dir(name) / "config.json").exists()]
 
+    def random_weights(self, names: Sequence[str]) -> dict[str, int]:
+        """Trained streams that ran on random weights in place of pretrained ones, and the seeds."""
+        from store.checkpoint import load_config
+        from streams.model import CONFIG_FILE
+
+        stored = {name: load_config(self.stream_dir(name) / "checkpoint", config_file=CONFIG_FILE) for name in names}
+        seeds = {name: config.get("lineage", {}).get("random_weights") for name, config in stored.items()}
+        return {name: seed for name, seed in seeds.items() if seed is not None}
+
     def load_streams(self, wanted: Sequence[str] | None) -> list[TrainedStream]:
         """The trained streams asked for; all there are where none are named.
 
@@ -111,6 +120,8 @@ class Workspace:
             what = f"the stream '{name}' is not trained" if missing else "no stream is trained"
             raise Mistake(f"{what} in {self.run}; train it first: tristream train-stream {name} --run {self.run}")
         loaded = [model.load(self.stream_dir(name)) for name in wanted or trained]
+        for name, seed in self.random_weights([stream.name for stream in loaded]).items():
+            warn(f"{name}: {random_sentence(seed)}")
         shared = estimators.of(loaded, where=places(self.weights_dir, self.cache_dir))
         return [replace(stream, estimators=shared) for stream in loaded]
 
