@@ -144,6 +144,11 @@ class Timeline:
     events: Sequence[Event]
     path: str = ""
 
+    @property
+    def is_steep(self) -> bool:
+        """Whether the highest score is so far above the threshold that only a logarithmic axis shows both."""
+        return bool(0 < 20 * self.threshold < self.scores.max())
+
 
 @dataclass(frozen=True, eq=False)
 class Looks:

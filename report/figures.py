@@ -165,7 +165,7 @@ def _timeline(chart: Timeline, figure: Any, colour: Callable[[str], str]) -> Non
         above.axvspan(event.start_seconds, event.stop_seconds, color=BAD, alpha=0.12, linewidth=0)
     for start, stop in chart.truth or ():
         above.plot([start, stop], [0, 0], color=BAD, linewidth=4, transform=above.get_xaxis_transform())
-    above.set(ylabel="anomaly score", title=printable(chart.video_id))
+    above.set(ylabel="anomaly score", title=printable(chart.video_id), yscale="log" if chart.is_steep else "linear")
     if chart.shares:
         names = list(chart.shares)
         below.stackplot(chart.times, *chart.shares.values(), colors=[colour(name) for name in names], labels=names)

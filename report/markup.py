@@ -50,6 +50,11 @@ def short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
 
 
+def three_digits(value: float) -> str:
+    """A score with three digits that count: 0.0123, 4.9, 1,580."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def clock(seconds: float) -> str:
     """Seconds as people say them: 4.2 s, 1:05, 1:02:03."""
     if seconds < 60:

@@ -17,7 +17,7 @@ from fusion.intervals import Estimate
 from report import drawing, made_of, plots, scenes, words
 from report.charts import Looks, Map, Timeline
 from report.collect import Run, estimate
-from report.markup import clock, listed, percent, script_json, unbroken, visible
+from report.markup import clock, percent, script_json, three_digits, unbroken, visible
 from report.palette import STREAM_COLOURS, stream_index
 
 HERE = Path(__file__).parent
@@ -224,10 +224,10 @@ def _anomalies(
                 "why": pictures.missing.get((line.video_id, number), "no picture"),
                 "when": f"{clock(max(0.0, event.start_seconds))} – {clock(event.stop_seconds)}",
                 "peak": clock(event.peak_seconds),
-                "score": f"{event.peak_score:.3g}",
+                "score": three_digits(event.peak_score),
                 "shares": sorted(event.shares.items()),
                 "region": event.region,
-                "nearest": listed(event.nearest[:2]),
+                "nearest": event.nearest[:2],
             }
             for number, event in enumerate(line.events)
         ]

@@ -88,7 +88,7 @@ def timeline(chart: Timeline, place: Callable[[str], int]) -> Markup:
     x = Scale(max(0.0, float(times[0]) - half), float(times[-1]) + half)
     top = max(float(scores.max()), chart.threshold if np.isfinite(chart.threshold) else 0.0)
     positive = scores[scores > 0]
-    log = bool(np.isfinite(chart.threshold) and 0 < 20 * chart.threshold < top and len(positive))
+    log = chart.is_steep and len(positive) > 0
     y = Scale(float(positive.min()), top * 1.3, log=True) if log else Scale(0.0, top * 1.1 or 1.0)
     shapes, texts = [], []
     for number, event in enumerate(chart.events, start=1):
@@ -115,7 +115,7 @@ def timeline(chart: Timeline, place: Callable[[str], int]) -> Markup:
         shapes,
         x,
         y,
-        x_label="time in the video",
+        x_label="",
         y_label=label,
         x_ticks=ticks,
         texts=texts,
