@@ -12,12 +12,15 @@ import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
+from store import pickles
 from store.atomic import replace_file
 
 MAX_BYTES = 4 << 30  # of one file; the largest encoders of timm are near it
 MAX_SECONDS = 900.0
+MAX_PICKLE_BYTES = 64 << 20  # of a PyTorch file's table of contents; the numbers themselves lie beside it
 FORMATS = "safetensors, PyTorch state dict (.pth, .pt, .ckpt), TFLite, NumPy .npz"
 _CHILD = Path(__file__).with_name("importing_child.py")
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number such a file starts with
@@ -61,11 +64,33 @@ def _format_of_zip(path: Path) -> str:
             f"{path} is a TorchScript archive: a program, not plain weights, and is not opened; "
             "get the model's state dict instead"
         )
-    if any(name.endswith("/data.pkl") for name in names):
+    if pickle := next((name for name in names if name.endswith("/data.pkl")), None):
+        _refuse_calls(path, pickle)
         return "torch"
     if names and all(name.endswith(".npy") for name in names):
         return "npz"
     raise ImportRefused(f"{path} is a zip archive of other files (first: {names[:1]}); it must be one of: {FORMATS}")
+
+
+def _refuse_calls(path: Path, member: str) -> None:
+    """Looks, before PyTorch does, at what the pickle in its archive would call."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(member) as file:
+            data = file.read(MAX_PICKLE_BYTES + 1)
+        if len(data) > MAX_PICKLE_BYTES:
+            raise ImportRefused(f"{path} has a pickle of over {MAX_PICKLE_BYTES >> 20} MiB; that of weights is small")
+        calls = pickles.forbidden(pickles.calls_in(data))
+    except (zipfile.BadZipFile, OSError, EOFError, zlib.error, NotImplementedError) as error:
+        raise ImportRefused(f"{path} is a broken zip archive ({error}); get the file again") from error
+    except (ValueError, IndexError, KeyError) as error:
+        if isinstance(error, ImportRefused):
+            raise
+        raise ImportRefused(f"{path} holds no pickle that can be read ({error}); get the file again") from error
+    if calls:
+        raise ImportRefused(
+            f"{path} would call {calls[0]!r} when it is loaded, as no plain weights do; it is not opened. Save the "
+            "model's state_dict() alone"
+        )
 
 
 def _looks_like(head: bytes) -> str:
