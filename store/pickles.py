@@ -38,7 +38,7 @@ def calls_in(data: bytes) -> set[str]:
         elif name in _STORES and strings:
             memo[len(memo) if argument is None else int(argument)] = strings[-1]
         elif name in _FETCHES:
-            strings.append(memo.get(int(argument), "?"))
+            strings.append(memo.get(int(argument or 0), "?"))
         strings = strings[-2:]
     return found
 
