@@ -86,7 +86,7 @@ def run(
     else:
         report["detection"] = fit_detector.detect(workspace, fused, chosen, normal, seed, workers=workers)
     write_json(workspace.fusion_dir / "report.json", report)
-    screen.note(f"wrote {workspace.fusion_dir}; next: tristream predict FILE, tristream detect FILE, with --run {run}")
+    screen.note(f"wrote {workspace.fusion_dir}; next: tristream report, predict FILE or detect FILE, with --run {run}")
     screen.emit(report, as_json=as_json)
     return screen.OK
 

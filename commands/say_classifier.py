@@ -78,11 +78,12 @@ def rivals_and_calibration(report: dict[str, Any]) -> None:
 
 def details(report: dict[str, Any]) -> None:
     """Differences, classes, confusions, hardest videos, late fusion and the reject option, in tables."""
-    screen.table(
-        "One stream more: points of accuracy [95 % interval], paired over the test videos",
-        ["streams", "against", "gain"],
-        [[d["more"], d["less"], _signed(d)] for d in report["differences"]],
-    )
+    if report["differences"]:
+        screen.table(
+            "One stream more: points of accuracy [95 % interval], paired over the test videos",
+            ["streams", "against", "gain"],
+            [[d["more"], d["less"], _signed(d)] for d in report["differences"]],
+        )
     alone = list(next(iter(report["per_class"].values()))["alone"])
     screen.table(
         "Each class, % of its test videos named right; and by one stream alone",

@@ -179,7 +179,7 @@ def _decisions(workspace: Workspace, spaces: dict[str, str], newest: float) -> l
 
 
 def _pages(workspace: Workspace) -> list[Part]:
-    """What may be made of the rest and is only named where it is there."""
+    """What may be made of the rest; only a report is missed where it is not there."""
     found = []
     for path, title in (
         (workspace.run / "windows", "windows"),
@@ -187,9 +187,11 @@ def _pages(workspace: Workspace) -> list[Part]:
         (workspace.run / "export", "exports"),
         (workspace.run / "report.html", "report"),
     ):
-        if not path.exists():
-            continue
         decided = workspace.fusion_dir / "report.json"
+        if not path.exists():
+            if title == "report" and decided.exists():
+                found.append(Part(title, MISSING, "not written yet", "report"))
+            continue
         stale = title == "report" and decided.exists() and decided.stat().st_mtime > path.stat().st_mtime
         words = f"{path}; fuse has been run since" if stale else str(path)
         found.append(Part(title, STALE if stale else DONE, words, "report" if stale else ""))

@@ -89,6 +89,8 @@ def test_the_report_agrees_with_itself(plain) -> None:
     assert np.mean([c["accuracy"]["value"] for c in report["per_class"].values()]) == pytest.approx(
         report["subsets"]["sight+sound+noise"]["mean_class"]
     )
+    for name, figure in {"softmax": report["softmax"], **report["late"]}.items():
+        assert report["minus_svm"][name]["value"] == pytest.approx(figure["value"] - hits)
     for cell in cells:
         assert report["classes"][int(np.argmax(cell["scores"]))] == cell["predicted"]
         assert sum(cell["probabilities"]) == pytest.approx(1, abs=1e-3)

@@ -42,15 +42,17 @@ def fused_of(folder: Path):
     return next(iter(tables.values())), *fuse_tables(tables)
 
 
-def test_show_of_a_finished_run_has_nothing_left_to_do(line) -> None:
-    found = line.json("show")
+def test_show_of_a_finished_run_has_nothing_left_to_do(own) -> None:
+    assert own.json("show")["next"] == "tristream report --run runs/default"
+    (own.folder / RUN / "report.html").write_text("a page")
+    found = own.json("show")
     assert {part["state"] for part in found["parts"].values()} == {"done"}
     assert found["next"] == "tristream predict FILE --run runs/default"
     for name in streams.names():
         assert found["parts"][f"embeddings {name}"]["n_videos"] == 20
         if streams.load(name).needs_sound:
             assert found["parts"][f"embeddings {name}"]["n_present"] == 18
-    text = line("show", RUN)
+    text = own("show", RUN)
     assert text.count("[x]") == len(found["parts"])
 
 
@@ -83,7 +85,7 @@ def test_show_names_what_is_stale_after_each_kind_of_change(own, quick) -> None:
     assert own.json("show")["next"] == f"tristream fuse --run {RUN}"
     own("fuse")
     found = own.json("show")
-    assert found["next"].startswith("tristream predict")
+    assert found["next"].startswith("tristream report")
     os.utime(run / "fusion" / "svm.json", (0, 0))
     assert "embeddings are newer" in own.json("show")["parts"]["classifier"]["words"]
     table.write_text(before + before.splitlines()[1].replace("bounce/0", "bounce/new") + "\n")
