@@ -50,6 +50,11 @@ def short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
 
 
+def signed(value: float, digits: int = 1) -> str:
+    """A number with its sign, a real minus."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
 def three_digits(value: float) -> str:
     """A score with three digits that count: 0.0123, 4.9, 1,580."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

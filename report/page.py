@@ -17,7 +17,7 @@ from fusion.intervals import Estimate
 from report import drawing, made_of, plots, scenes, words
 from report.charts import Looks, Map, Timeline
 from report.collect import Run, estimate
-from report.markup import clock, percent, script_json, three_digits, unbroken, visible
+from report.markup import clock, percent, script_json, signed, three_digits, unbroken, visible
 from report.palette import STREAM_COLOURS, stream_index
 
 HERE = Path(__file__).parent
@@ -105,6 +105,7 @@ def render(
             *(run.decisions.get("leaks") or ()),
         ],
         "percent": percent,
+        "signed": signed,
         "colour": partial(drawing.colour_class, place=place),
         "colour_known": lambda name: name in run.streams,
         "dots": lambda used: drawing.dots(used, run.streams if len(used) != 1 else used, place),
@@ -183,6 +184,7 @@ def _mistakes(run: Run, pictures: Pictures, place: Any) -> dict[str, Any]:
     matrix, per_class, reliability = plots.confusion(run), plots.per_class(run), plots.reliability(run)
     classes = found.get("per_class") or {}
     alone = {name: figures.get("alone") or {} for name, figures in classes.items()}
+    by_stream = list(next(iter(alone.values()), {}))
     hardest = [
         {"video_id": video["video_id"], "label": video.get("label"), "predicted": video.get("predicted"),
          "margin": video.get("margin"), "picture": pictures.videos.get(video["video_id"])}
@@ -193,7 +195,7 @@ def _mistakes(run: Run, pictures: Pictures, place: Any) -> dict[str, Any]:
         "per_class": per_class,
         "class_counts": {name: figures.get("n", "–") for name, figures in classes.items()},
         "class_alone": alone,
-        "class_streams": list(next(iter(alone.values()), {})),
+        "class_streams": by_stream if len(by_stream) > 1 else [],
         "hardest": hardest,
         "reliability": drawing.curves(reliability, place) if reliability else None,
         "calibration_words": words.calibration(found.get("calibration") or {}),

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from fusion.intervals import Estimate
 from report.charts import Curves
 from report.collect import Gain, Run, Subset
-from report.markup import clock, html, listed
+from report.markup import clock, html, listed, signed
 
 
 def verdict(run: Run, best_possible: Mapping[str, float] | None = None) -> list[Markup]:
@@ -38,7 +38,13 @@ def _accuracy(run: Run, subsets: Sequence[Subset]) -> list[Markup]:
     who = f"{listed(whole.streams)} together name" if len(whole.streams) > 1 else f"{whole.streams[0]} alone names"
     n_classes = n_training_classes(run)
     of = html(" of {} classes", n_classes) if n_classes else Markup("")
-    guess = html("; guessing would give {} %", f"{100 / n_classes:.1f}") if n_classes else Markup("")
+    guess = Markup("")
+    if n_classes:
+        chance = f"{100 / n_classes:.1f}"
+        lost = whole.test.low <= 1 / n_classes
+        guess = html(
+            "; <strong>guessing</strong> would do as well ({} %)" if lost else "; guessing would give {} %", chance
+        )
     limit = Markup("")
     if whole.best_possible is not None:
         limit = html(", and {} % is the best possible", f"{100 * whole.best_possible:.4g}")
@@ -112,7 +118,7 @@ def _value_low_high(found: Estimate, *, flip: bool) -> tuple[float, float, float
 
 
 def _points(found: Estimate) -> str:
-    value, low, high = (f"{100 * part:+.1f}" for part in (found.value, found.low, found.high))
+    value, low, high = (signed(100 * part) for part in (found.value, found.low, found.high))
     return f"({value} points, {low} to {high})"
 
 

@@ -229,7 +229,7 @@ def test_every_figure_of_the_decisions_stands_on_the_page(made_page):
     text = Text(made_page).text
     sure = ("11.1 to 4.2 %", "0.61", "71.2 %", "2.3 %", "nothing is that sure")
     events = ("9 of 12", "Of 12 labelled events it finds 9 , with 3 false alarms in 10:00 of video", "0.717", "0.881")
-    for figure in ("0.934", "75 %", "4 %", "12.5", "-1.23", "5" * 16, *sure, *events):
+    for figure in ("0.934", "75 %", "4 %", "12.5", "−1.23", "5" * 16, *sure, *events):
         assert figure in text, figure
 
 
@@ -249,8 +249,16 @@ def test_a_gain_whose_interval_crosses_zero_is_not_called_help():
         "subsets": {name: {"test_top1": _estimate(0.5)} for name in ("a", "b", "a+b")},
         "gains": {name: {"retrained": _estimate(0.01)} for name in ("a", "b")}}})  # fmt: skip
     said = " ".join(map(str, words.verdict(run)))
-    assert "No effect can be told from chance for a (+1.0 points, -4.0 to +6.0) and b" in said
+    assert "No effect can be told from chance for a (+1.0 points, −4.0 to +6.0) and b" in said
     assert "help" not in said
+
+
+def test_what_is_no_better_than_guessing_is_called_so():
+    rows = [_row(Path("/v"), f"{label}.mp4", label, "train") for label in CLASSES]
+    for value, said in ((0.36, "would do as well (33.3 %)"), (0.5, "guessing would give 33.3 %")):
+        found = {"subsets": {"audio": {"test_top1": _estimate(value)}}}
+        run = collect.Run(Path("r"), manifest=Manifest(Path("/v"), tuple(rows)), decisions={"classification": found})
+        assert said in " ".join(map(str, words.verdict(run)))
 
 
 def test_hostile_names_are_shown_and_do_nothing(made_page):
@@ -693,7 +701,9 @@ def test_the_printed_page_is_all_there(browser, drawn_page):
     browser.open(drawn_page, dark=True)
     printed = base64.b64decode(browser.ask("Page.printToPDF", preferCSSPageSize=True)["data"])
     assert printed.startswith(b"%PDF")
-    browser.ask("Emulation.setEmulatedMedia", media="print", features=[])
+    dark = {"name": "prefers-color-scheme", "value": "dark"}
+    browser.ask("Emulation.setEmulatedMedia", media="print", features=[dark])
+    assert browser.value("getComputedStyle(document.querySelector('.c0')).color") == "rgb(18, 128, 106)"  # on paper
     assert browser.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert browser.value("getComputedStyle(document.getElementById('map-views')).display") == "none"
     browser.ask("Emulation.setEmulatedMedia", media="")
