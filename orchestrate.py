@@ -25,6 +25,7 @@ COMMANDS = {
     "similar": "List the videos of a run that are most like one video.",
     "predict": "Name the action in new videos.",
     "detect": "Score how abnormal new videos are, and which stream says so.",
+    "flow": "Look at optical flow: flow show VIDEO writes frames, flow, motion and chosen frames side by side.",
     "plan": "Show which moments of a video each stream looks at.",
     "bench": "Measure speed and memory here, against the limits of this machine.",
     "weights": "Pretrained weights by name: list what there is, get it, take in a file you have.",

@@ -29,6 +29,7 @@ class Subject:
         repeats: how often each of a pair is timed; medians are compared.
         seed: of random weights, where a network's own are not there.
         weights_dir: where a network's own weights lie; None: nowhere.
+        flow_pairs: folder of picture pairs with their true flow; None: none.
     """
 
     videos: Sequence[Path]
@@ -37,11 +38,18 @@ class Subject:
     repeats: int = 5
     seed: int = 0
     weights_dir: Path | None = None
+    flow_pairs: Path | None = None
 
 
 @contextmanager
 def subject(
-    data: Path | None, *, repeats: int = 5, seed: int = 0, weights_dir: Path | None = None, n_videos: int = N_CLIPS
+    data: Path | None,
+    *,
+    repeats: int = 5,
+    seed: int = 0,
+    weights_dir: Path | None = None,
+    n_videos: int = N_CLIPS,
+    flow_pairs: Path | None = None,
 ) -> Iterator[Subject]:
     """The videos under `data`, or rendered clips of 7 s.
 
@@ -60,7 +68,8 @@ def subject(
             if not videos:
                 raise ValueError(f"--data {data} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
             described = f"{len(videos)} videos of {data.name}"
-        yield Subject(videos, described, scratch, repeats=repeats, seed=seed, weights_dir=weights_dir)
+        yield Subject(videos, described, scratch, repeats=repeats, seed=seed, weights_dir=weights_dir,
+                      flow_pairs=flow_pairs)  # fmt: skip
 
 
 def render_clips(folder: Path, n: int, *, n_frames: int = CLIP_FRAMES, size: tuple[int, int] = CLIP_SIZE) -> list[Path]:

@@ -12,7 +12,7 @@ from commands import options, screen
 from commands.workspace import write_json
 
 # Each is bench/<name>.py with run(subject) → list of tables.
-BENCHES = ("networks", "decode", "end-to-end", "cache", "startup", "scale")
+BENCHES = ("networks", "decode", "end-to-end", "cache", "startup", "scale", "flow")
 
 
 @screen.command
@@ -30,6 +30,10 @@ def run(
         int, typer.Option("--random-weights", metavar="SEED", help="Weights of networks whose own are not there.")
     ] = 0,
     weights_dir: options.WeightsDir = None,
+    flow_pairs: Annotated[
+        Path | None,
+        typer.Option("--flow-pairs", metavar="DIR", help="flow: files NAME-img0.png, NAME-img1.png, NAME-gt.flo."),
+    ] = None,
     as_json: options.Json = False,
 ) -> int:
     """Measure speed and memory here: pairs in one run, ours against the engine alone.
@@ -44,7 +48,8 @@ def run(
         if name not in BENCHES:
             raise screen.Mistake(f"unknown bench '{name}'; available: {', '.join(BENCHES)}")
     found = {}
-    with subject(data, repeats=repeats, seed=seed, weights_dir=weights_dir, n_videos=n_videos) as measured:
+    with subject(data, repeats=repeats, seed=seed, weights_dir=weights_dir, n_videos=n_videos,
+                 flow_pairs=flow_pairs) as measured:  # fmt: skip
         screen.note(f"measuring on {measured.described}")
         for name in chosen:
             tables = importlib.import_module(f"bench.{name.replace('-', '_')}").run(measured)

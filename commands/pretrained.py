@@ -72,7 +72,7 @@ class Finder:
             Mistake: weights that no place has.
             ValueError: an unknown estimator.
         """
-        from flow.estimators import is_learned
+        from flow.estimators import is_learned, weights_name
 
         name = getattr(config, ESTIMATOR, None)
         if name is None or not is_learned(name):
@@ -81,7 +81,8 @@ class Finder:
             return config.model_copy(update={SEED: self.random_weights}), {}
         if not self.looks_at_pictures:
             return config, {}
-        return config, {ESTIMATOR: _known(_named(name, f"[{section}] {ESTIMATOR}", self.where or places(None)))}
+        known = _known(_named(weights_name(name), f"[{section}] {ESTIMATOR}", self.where or places(None)))
+        return config, {ESTIMATOR: known}
 
 
 def _file(given: str, what: str, where: Places) -> Path:

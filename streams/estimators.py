@@ -88,7 +88,9 @@ class Estimators:
     def _weights(self, name: str) -> Path | int | None:
         if not estimators.is_learned(name):
             return None
-        return self._seeds[name] if name in self._seeds else weights.get(name, where=self._where)
+        if name in self._seeds:
+            return self._seeds[name]
+        return weights.get(estimators.weights_name(name), where=self._where)
 
     def _compile(self) -> Compile | None:
         if self.device.type == "cpu":
@@ -104,7 +106,8 @@ class Estimators:
 
 def published_sha256(name: str) -> str:
     """What is known of the sha256 of a learned estimator's published weights: all digits, or the first eight."""
-    return catalogue.describe(name, quick=True).sha256 or catalogue.describe(name).sha256
+    known_as = estimators.weights_name(name)
+    return catalogue.describe(known_as, quick=True).sha256 or catalogue.describe(known_as).sha256
 
 
 def seeds_of(config: Any, sampler: SamplerConfig) -> dict[str, int]:

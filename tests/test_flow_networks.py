@@ -123,8 +123,10 @@ def test_raft_is_torchvisions_own_on_padded_pictures(size, padded):
     np.testing.assert_allclose(estimator(frames)[0], wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
 
 
-def test_raft_alone_is_the_large_one():
+def test_raft_alone_is_the_large_one_and_weights_have_their_librarys_name():
     assert estimators.load("raft", weights=0).name == "raft_large"
+    names = ("raft", "raft_small", "flownet2", "ptlflow:pwcnet")
+    assert [estimators.weights_name(name) for name in names] == ["raft_large", "raft_small", "flownet2", "pwcnet"]
 
 
 def test_weights_come_from_a_file_and_name_the_estimator(tmp_path):

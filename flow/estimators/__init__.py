@@ -63,6 +63,12 @@ def is_learned(name: str) -> bool:
     return hasattr(_module(name), "network")
 
 
+def weights_name(name: str) -> str:
+    """What the published weights of a learned estimator are called: as its library calls the network."""
+    canonical = getattr(_module(name), "ALIASES", {}).get(name, name)
+    return canonical.removeprefix(PTLFLOW)
+
+
 def load(name: str, *, weights: Path | int | None = None, compile: Compile | None = None) -> FlowEstimator:
     """The estimator of this name.
 

@@ -1,0 +1,250 @@
+"""The temporal stream on a real set, one choice changed at a time: stacks, mean, width, augmentation, estimator.
+
+    python -m bench.motion DIR --out FILE.jsonl [--rows default,farneback] [--seeds 3] [--splits given,0,1,2,3,4]
+
+DIR holds videos.csv with path, label, split, group. "given" is its own split; 0 to 4 are folds of whole groups over all
+videos, each fold once the test. Footage is read once and stays in memory; every training is one process' thread. What
+FILE holds already is not done again, so that it can be stopped and started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import streams
+from bench.table import Table
+from fusion.svm import fit_svm
+from media.manifest import content_id
+from media.sandbox import DecodePool
+from media.splits import held_out_groups
+from store.cache import Cache
+from streams.backends import TorchBackend
+from streams.config import DataConfig, SamplerConfig
+from streams.encoding import encode
+from streams.model import StreamModel, pad
+from streams.phases import Example, train
+from streams.video import Video
+
+PRESET = Path(__file__).parents[1] / "commands" / "presets" / "light.toml"
+N_FOLDS = 5
+CPU = torch.device("cpu")
+NO_VIEWS = {"flip": False, "crop_scale": [1.0, 1.0], "shift": 0.0}
+
+# A third of the preset's epochs, made up for by batch norm after every convolution: what the rows start from.
+BASE: dict[str, Any] = {
+    "batch_norm": "all",
+    "encoder_training": {"epochs": 40, "learning_rate": 2e-3},
+    "aggregator_training": {"epochs": 40, "n_views": 4},
+}
+
+# Name of a row → what differs from the base, which differs from the preset's [streams.temporal].
+ROWS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "L 5": {"stack_length": 5},
+    "step 1": {"stack_step": 1},
+    "mean kept": {"mean_removed": False},
+    "width 1/8": {"width": 0.125, "full6": 128, "full7": 64},
+    "width 1/2": {"width": 0.5, "full6": 512, "full7": 256},
+    "no augmentation": {"augment": NO_VIEWS},
+    "Farneback": {"estimator": "farneback"},
+    "batch norm on conv1 alone": {"batch_norm": "conv1"},
+}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One row of videos.csv."""
+
+    path: Path
+    label: str
+    split: str
+    group: str
+
+
+def read_clips(folder: Path) -> list[Clip]:
+    with (folder / "videos.csv").open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    return [Clip(folder / row["path"], row["label"], row["split"], row["group"]) for row in rows]
+
+
+def split_of(clips: Sequence[Clip], split: str) -> dict[str, list[int]]:
+    """Indices of the clips in train, val and test; val is held out of the rest by whole groups, as `index` does."""
+    if split == "given":
+        test = {clip.group for clip in clips if clip.split == "test"}
+    else:
+        groups = sorted({clip.group for clip in clips})
+        test = set(groups[int(split) :: N_FOLDS])
+    rest = [clip for clip in clips if clip.group not in test]
+    val = held_out_groups(rest, seed=0)
+    sides = ["test" if clip.group in test else "val" if clip.group in val else "train" for clip in clips]
+    return {side: [i for i, found in enumerate(sides) if found == side] for side in ("train", "val", "test")}
+
+
+class Footages:
+    """What the temporal stream keeps of every clip, by how it is configured."""
+
+    def __init__(self, clips: Sequence[Clip], pool: DecodePool, cache: Cache, preset: dict[str, Any]) -> None:
+        self.stream = streams.load("temporal")
+        self.preset = preset
+        self.sampler = SamplerConfig(**preset["sampler"])
+        data = DataConfig(**preset["data"])
+
+        def decode(path: Path, **wanted: Any) -> Any:
+            return pool.submit(path, **wanted).result()
+
+        self.videos = [
+            Video(clip.path.name, clip.path, content_id(clip.path), decode=decode, cache=cache, data=data,
+                  sampler=self.sampler, sound=False)
+            for clip in clips
+        ]  # fmt: skip
+        labels = sorted({clip.label for clip in clips})
+        self.labels = [labels.index(clip.label) for clip in clips]
+        self._kept: dict[str, list[Example]] = {}
+
+    def config(self, changes: dict[str, Any]) -> Any:
+        settings = dict(self.preset["streams"]["temporal"])
+        for layer in (BASE, changes):
+            for key, value in layer.items():
+                settings[key] = settings[key] | value if isinstance(value, dict) else value
+        return self.stream.Config(**settings)
+
+    def examples(self, config: Any) -> list[Example]:
+        key = f"{config.estimator} {config.stack_length} {config.stack_step}"
+        if key not in self._kept:
+            kept = []
+            for video, label in zip(self.videos, self.labels, strict=True):
+                kept.append(Example(video.video_id, self.stream.footage(video, config, self.sampler), label))
+                video.forget()
+            self._kept[key] = kept
+        return self._kept[key]
+
+
+def measure(footages: Footages, parts: dict[str, list[int]], changes: dict[str, Any], seed: int) -> dict[str, Any]:
+    """One training and what it says about the test clips: hits of the softmax layer, of the SVM, of single stacks."""
+    config = footages.config(changes)
+    examples = footages.examples(config)
+    chosen = {part: [examples[i] for i in rows] for part, rows in parts.items()}
+    started = time.process_time()
+    n_classes = 1 + max(footages.labels)
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):  # a cache would keep the first weights
+        model = train(footages.stream, config, chosen["train"], chosen["val"], n_classes, seed=seed, device=CPU)
+    seconds = time.process_time() - started
+    found = {part: embed(footages.stream, model, config, chosen[part]) for part in chosen}
+    labels = {part: np.array([example.label for example in chosen[part]]) for part in chosen}
+    svm = fit_svm(found["train"][0], labels["train"])
+    return {
+        "test": parts["test"],
+        "softmax": (found["test"][1] == labels["test"]).astype(int).tolist(),
+        "svm": (svm.predict(found["test"][0]) == labels["test"]).astype(int).tolist(),
+        "stacks": (found["test"][2] == labels["test"]).astype(int).tolist(),
+        "val": float((found["val"][1] == labels["val"]).mean()),
+        "cpu_seconds": round(seconds, 1),
+    }
+
+
+@torch.inference_mode()
+def embed(
+    stream: Any, model: StreamModel, config: Any, examples: Sequence[Example]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Video embeddings, what the softmax layer says, and what the mean of the stacks' own logits says."""
+    vectors, votes, means = [], [], []
+    for example in examples:
+        segments = stream.cut(example.footage, config)
+        embedding = encode(model.encoder, segments, batch_size=config.encode_batch_size, backend=TorchBackend(CPU))
+        sequence, length = pad([embedding])
+        vectors.append(model.aggregate(sequence, length)[0].numpy())
+        votes.append(int(model.classify(sequence, length).argmax()))
+        logits = model.encoder.classifier(torch.from_numpy(embedding))  # type: ignore[attr-defined]
+        means.append(int(logits.mean(0).argmax()))
+    return np.stack(vectors).astype(np.float64), np.array(votes), np.array(means)
+
+
+def wanted(rows: Sequence[str], splits: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[str, str, int]]:
+    """In the order of their worth: a whole row over all splits with one seed, then the next seed."""
+    for row in rows:
+        for seed in seeds:
+            for split in splits:
+                yield row, split, seed
+
+
+def table(lines: Sequence[dict[str, Any]], clips: Sequence[Clip]) -> Table:
+    """Mean accuracy over seeds, interval by bootstrap over groups, for every row and split ("folds": all of them)."""
+    rows = []
+    for name in ROWS:
+        for split in ("given", "folds"):
+            here = [line for line in lines if line["row"] == name and (line["split"] == "given") == (split == "given")]
+            if here:
+                rows.append(_row(name, split, here, clips))
+    header = ("row", "split", "trainings", "softmax, %", "SVM, %", "95 % interval", "mean of stacks, %", "CPU s each")
+    notes = ("SVM: the linear SVM of fuse on video embeddings; interval of it: bootstrap over groups, seeds averaged",)
+    return Table("Temporal stream, one choice changed at a time", header, rows, notes)
+
+
+def _row(name: str, split: str, here: Sequence[dict[str, Any]], clips: Sequence[Clip]) -> tuple[str | float, ...]:
+    hits: dict[str, dict[int, list[int]]] = {"softmax": {}, "svm": {}, "stacks": {}}
+    for line in here:
+        for kind, by_clip in hits.items():
+            for clip, hit in zip(line["test"], line[kind], strict=True):
+                by_clip.setdefault(clip, []).append(hit)
+    shares = {kind: {clip: float(np.mean(found)) for clip, found in by_clip.items()} for kind, by_clip in hits.items()}
+    means = {kind: 100 * float(np.mean(list(found.values()))) for kind, found in shares.items()}
+    low, high = _interval(shares["svm"], clips)
+    seconds = float(np.median([line["cpu_seconds"] for line in here]))
+    return (name, split, len(here), f"{means['softmax']:.1f}", f"{means['svm']:.1f}", f"{low:.1f}–{high:.1f}",
+            f"{means['stacks']:.1f}", seconds)  # fmt: skip
+
+
+def _interval(shares: dict[int, float], clips: Sequence[Clip], n_draws: int = 4000) -> tuple[float, float]:
+    groups: dict[str, list[float]] = {}
+    for clip, share in shares.items():
+        groups.setdefault(clips[clip].group, []).append(share)
+    sums = np.array([[sum(found), len(found)] for found in groups.values()])
+    picks = np.random.default_rng(0).integers(len(sums), size=(n_draws, len(sums)))
+    drawn = sums[picks].sum(axis=1)
+    low, high = np.quantile(100 * drawn[:, 0] / drawn[:, 1], (0.025, 0.975))
+    return float(low), float(high)
+
+
+def main() -> None:
+    """Runs what is asked for and not done yet, then prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--splits", default="given")
+    parser.add_argument("--cache", type=Path, default=Path("cache"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    clips = read_clips(options.data)
+    done = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    known = {(line["row"], line["split"], line["seed"]) for line in done}
+    preset = tomllib.loads(PRESET.read_text(encoding="utf-8"))
+    with DecodePool(1) as pool:
+        footages = Footages(clips, pool, Cache(options.cache), preset)
+        for row, split, seed in wanted(options.rows.split(","), options.splits.split(","), range(options.seeds)):
+            if (row, split, seed) in known:
+                continue
+            found = measure(footages, split_of(clips, split), ROWS[row], seed)
+            line = {"row": row, "split": split, "seed": seed, **found}
+            done.append(line)
+            with options.out.open("a") as out:
+                out.write(json.dumps(line) + "\n")
+            print(row, split, seed, f"svm {np.mean(found['svm']):.3f}, {found['cpu_seconds']} s", flush=True)
+    result = table(done, clips)
+    print("\n".join(" | ".join(cells) for cells in [list(result.header), *result.cells()]))
+
+
+if __name__ == "__main__":
+    main()
