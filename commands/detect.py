@@ -52,6 +52,7 @@ def run(
         Path | None, typer.Option("--save", metavar="DIR", help="Write a short clip and a picture of each event.")
     ] = None,
     flow_from: options.FlowFrom = None,
+    weights_dir: options.WeightsDir = None,
     device: options.Device = "auto",
     workers: options.Workers = options.WORKERS,
     out: Annotated[Path | None, typer.Option("--out", help="Also write the result to FILE.csv or FILE.json.")] = None,
@@ -75,7 +76,7 @@ def run(
         raise screen.Mistake("--out is for files; with --follow, --json prints one object a line")
     if save is not None and follow:
         raise screen.Mistake("--save is for files; a live source cannot be read again")
-    workspace = Workspace(run, cache)
+    workspace = Workspace(run, cache, weights_dir=weights_dir)
     stored = StoredDetector.load(workspace)
     limit = chosen_threshold(
         stored, threshold=threshold, quantile=quantile, mean_sd=mean_sd, per_hour=false_alarms_per_hour

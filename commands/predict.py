@@ -34,6 +34,7 @@ def run(
     ] = None,
     stream_list: options.Streams = None,
     flow_from: options.FlowFrom = None,
+    weights_dir: options.WeightsDir = None,
     device: options.Device = "auto",
     workers: options.Workers = options.WORKERS,
     out: Annotated[Path | None, typer.Option("--out", help="Also write the result to FILE.csv or FILE.json.")] = None,
@@ -50,7 +51,7 @@ def run(
 
     check_out(out)
     wanted = chosen_streams(stream_list)
-    workspaces = [Workspace(each, cache) for each in (run, *(more_runs or ()))]
+    workspaces = [Workspace(each, cache, weights_dir=weights_dir) for each in (run, *(more_runs or ()))]
     found = [_machine(workspace, wanted) for workspace in workspaces]  # whatever is wrong is said before any work
     if more_runs:
         _check_ensemble([workspace.run for workspace in workspaces], [machine for machine, _ in found], max_error)
