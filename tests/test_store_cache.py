@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from store import entry
 from store.atomic import replace_file, write_bytes
 from store.cache import KINDS, Cache
 
@@ -269,7 +270,8 @@ def test_a_header_that_lies_is_corrupt(cache, said, lie):
     import json
     import struct
 
-    header = json.dumps({"__metadata__": {"sha256": "0" * 64}, "w": LYING[lie]}).encode()
+    sha256 = entry.checksum({"w": np.zeros(1, np.float32)})  # the right one, where the lie is about what surrounds it
+    header = json.dumps({"__metadata__": {"sha256": sha256}, "w": LYING[lie]}).encode()
     write_bytes(cache.path("flow", "ab12"), struct.pack("<Q", len(header)) + header + bytes(8))
     assert cache.get("flow", "ab12") is None
     assert len(said) == 1
