@@ -90,7 +90,7 @@ def detect(
         np.array([row.split == "test" and row.anomaly is not None for row in fused.rows]) & fused.masks.any(axis=1)
     )
     abnormal = np.array([fused.rows[row].anomaly == 1 for row in test], bool)
-    if not 0 < abnormal.sum() < len(test):
+    if not has_both(abnormal):
         return found
     scores = stored.detector.anomaly_score(fused.X[test])
     alarms = scores >= stored.detector.threshold_.value
@@ -118,6 +118,18 @@ def say_fit(stored: StoredDetector, by_what: str, n_train: int, n_val: int, what
     )
     for remark in stored.detector.remarks_:
         screen.warn(remark)
+
+
+def has_both(abnormal: np.ndarray) -> bool:
+    """Whether there are normal and abnormal test videos to tell apart; says so where there is one kind only."""
+    n_abnormal = int(abnormal.sum())
+    if len(abnormal) and n_abnormal in (0, len(abnormal)):
+        kind = "abnormal" if n_abnormal else "normal"
+        screen.note(
+            f"all {len(abnormal)} test videos whose column anomaly says something are {kind}: how well the detector "
+            "tells them apart is not measured, that needs both kinds"
+        )
+    return 0 < n_abnormal < len(abnormal)
 
 
 def measured(abnormal: np.ndarray, scores: np.ndarray) -> dict[str, float]:

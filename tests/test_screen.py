@@ -256,3 +256,22 @@ def test_the_front_door_ends_with_the_code_of_the_design(body, code, heard):
     assert done.stdout == ""
     if code != 1:
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("abnormal", "both", "heard"),
+    [
+        ([0, 1, 0], True, ""),
+        ([], False, ""),
+        ([0, 0], False, "all 2 test videos whose column anomaly says something are normal"),
+        ([1, 1, 1], False, "all 3 test videos whose column anomaly says something are abnormal"),
+    ],
+)
+def test_a_split_without_positives_or_without_negatives_is_said(abnormal, both, heard, said):
+    import numpy as np
+
+    from commands.fit_detector import has_both
+
+    assert has_both(np.array(abnormal, bool)) == both
+    assert said.getvalue().startswith(heard)
+    assert bool(said.getvalue()) == bool(heard)
