@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import cv2
 import numpy as np
 
 from bench.table import Table
-from flow import estimators
+from flow import estimators, precomputed
 from fusion.autoencoder import AutoencoderDetector
 from fusion.detectors import PlainDetector
 from fusion.evaluate import auroc, equal_error_rate, frame_auroc
@@ -90,24 +91,34 @@ def figures(name: str, scores: Mapping[str, np.ndarray], labels: Mapping[str, np
     ]
 
 
-def measure(data: Path, workers: int) -> Table:
-    """All detectors on all test frames."""
+def measure(data: Path, workers: int, flow_from: Path | None = None) -> Table:
+    """All detectors on all test frames; `flow_from`: DIS flow computed before, as `--flow-from` takes it."""
     labels = {f"{name[-2:]}": np.array(y) for name, y in json.loads((data / "frame_labels.json").read_text()).items()}
     labels = {name: y for name, y in labels.items() if (data / "test" / f"{name}.mp4").exists()}
     estimate = estimators.load("dis_medium")
     cv2.setNumThreads(1)
-    videos: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {"train": {}, "test": {}}
-    with DecodePool(workers) as pool:
-        for split, found in videos.items():
-            for path in sorted((data / split).glob("*.mp4")):
-                frames = pool.submit(path, sound=False, stop_seconds=None).result().frames
-                assert frames is not None
-                found[path.stem] = frames[..., 0], estimate(frames).astype(np.float16)
-    size = size_of_what_moves([flow.astype(np.float32) for _, flow in videos["train"].values()])
-    side = max(3, round(size / 2) | 1)  # odd, on maps of half the size
-    maps = {
-        split: {n: region_maps(x, f.astype(np.float32), side) for n, (x, f) in v.items()} for split, v in videos.items()
-    }
+    paths = {split: sorted((data / split).glob("*.mp4")) for split in ("train", "test")}
+    with DecodePool(workers) as pool, ThreadPoolExecutor(workers) as threads:
+
+        def look(path: Path) -> tuple[np.ndarray, np.ndarray]:
+            frames = pool.submit(path, sound=False, stop_seconds=None).result().frames
+            assert frames is not None
+            if flow_from is None:
+                return frames[..., 0], estimate(frames).astype(np.float16)
+            known = precomputed.read(flow_from, f"{path.parent.name}/{path.name}", n_steps=len(frames) - 1)
+            return frames[..., 0], known.astype(np.float16)
+
+        videos = {
+            split: dict(zip([path.stem for path in some], threads.map(look, some), strict=True))
+            for split, some in paths.items()
+        }
+        size = size_of_what_moves([flow.astype(np.float32) for _, flow in videos["train"].values()])
+        side = max(3, round(size / 2) | 1)  # odd, on maps of half the size
+
+        def cut(video: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+            return region_maps(video[0], video[1].astype(np.float32), side)
+
+        maps = {split: dict(zip(some, threads.map(cut, some.values()), strict=True)) for split, some in videos.items()}
     rows = [figures("largest |flow| in the frame", {n: np.hypot(f[:, 0], f[:, 1]).max(axis=(1, 2)).astype(float)
                                                     for n, (_, f) in videos["test"].items()}, labels)]  # fmt: skip
     n_rows = next(iter(maps["train"].values())).shape[1]
@@ -216,9 +227,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with train/, test/ and frame_labels.json")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--flow-from", type=Path, help="folder of flow computed before, instead of estimating it")
     parser.add_argument("--out", type=Path, help="FILE.json")
     arguments = parser.parse_args()
-    table = measure(arguments.data, arguments.workers)
+    table = measure(arguments.data, arguments.workers, arguments.flow_from)
     widths = [max(len(line[i]) for line in [list(table.header), *table.cells()]) for i in range(len(table.header))]
     for line in [list(table.header), *[[str(cell) for cell in row] for row in table.rows]]:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))

@@ -59,7 +59,7 @@ def fit_basis(Z: Float64[np.ndarray, "n F"], columns: Mapping[str, slice], *, ma
         pca = PCA(min(max_axes, *Z.shape), random_state=0).fit(Z * weight)
     kept = pca.explained_variance_ratio_ > 1e-10
     return Basis(
-        axes=pca.components_[kept].T,
+        axes=np.ascontiguousarray(pca.components_[kept].T),  # as it is read back: another layout sums in another order
         weight=weight,
         scale=float(np.sqrt(pca.explained_variance_[0])),
         variance=pca.explained_variance_[kept],

@@ -76,7 +76,7 @@ class PlainDetector:
         self.normality_ = Normality(
             rows=Z,
             masks=self.standardiser_.masks(rows),
-            axes=basis.axes[:, : basis.n_axes_for(KEPT_VARIANCE)],
+            axes=np.ascontiguousarray(basis.axes[:, : basis.n_axes_for(KEPT_VARIANCE)]),
             weight=basis.weight,
             columns=self.standardiser_.columns,
         )

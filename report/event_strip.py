@@ -104,7 +104,8 @@ def _curve(times: np.ndarray, scores: np.ndarray, threshold: float, event: Mappi
     points = np.array([at(t, s) for t, s in zip(times.tolist(), scores.tolist(), strict=True)], np.int32)
     cv2.polylines(paper, [points.reshape(-1, 1, 2)], False, BLUE, 2, cv2.LINE_AA)
     for time in np.linspace(first, last, 6):
-        paper = _write(paper, f"{time:.1f} s", (at(float(time), 0)[0] - 16, CURVE_HEIGHT - 8), INK, 0.4)
+        x = min(at(float(time), 0)[0] - 16, WIDTH - 52)
+        paper = _write(paper, f"{time:.1f} s", (x, CURVE_HEIGHT - 8), INK, 0.4)
     return paper
 
 

@@ -81,6 +81,7 @@ def test_what_is_followed_and_what_never_is(tmp_path: Path) -> None:
         parse_source(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_growing_file_is_waited_for_and_its_silence_is_an_alarm(tmp_path: Path) -> None:
     data, path = transport_stream(8), tmp_path / "grows.ts"
     path.write_bytes(data[: len(data) // 2])
@@ -97,6 +98,7 @@ def test_a_growing_file_is_waited_for_and_its_silence_is_an_alarm(tmp_path: Path
         np.testing.assert_allclose(np.diff(starts), 1 / FPS, atol=1e-3)  # one clock, nothing twice, nothing lost
 
 
+@pytest.mark.slow
 def test_a_pipe_whose_writer_ends_is_opened_again_on_the_same_clock(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
@@ -183,6 +185,7 @@ def server() -> Iterator[str]:
     made.server_close()
 
 
+@pytest.mark.slow
 def test_a_camera_that_falls_silent_is_an_alarm_and_is_opened_again(server: str) -> None:
     with Follower(
         parse_source(server, ["http"]), chunk_seconds=0.5, silence_seconds=1.5, back_off=(0.3, 1.0)
@@ -205,6 +208,7 @@ def test_a_camera_that_falls_silent_is_an_alarm_and_is_opened_again(server: str)
     assert "ALARM http://***@127.0.0.1" in alarm.words
 
 
+@pytest.mark.slow
 def test_frames_that_wait_too_long_are_dropped_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "a.ts"
     path.write_bytes(transport_stream(12))
@@ -239,6 +243,7 @@ def test_no_playlist_no_list_and_no_file_behind_an_address(server: str, answer: 
         list(follower)
 
 
+@pytest.mark.slow
 def test_a_source_that_sends_itself_round_in_circles_is_given_up(server: str) -> None:
     asked = []
     answer = (302, {"Location": server}, b"")

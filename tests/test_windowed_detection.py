@@ -16,6 +16,8 @@ from media.encode import write_video
 from streams import model
 from workshop.clips import FPS, Recipe, make_clip
 
+pytestmark = pytest.mark.slow
+
 NORMAL = Recipe("rubber", ("spin",), "hum")
 PLANTED = (2.4, 4.8)  # seconds
 
@@ -165,6 +167,20 @@ def test_a_live_pipe_gives_the_events_of_the_file(line: Any, videos: Path, tmp_p
     assert [one["type"] for one in said].count("alarm") >= len(events)
 
 
+def test_each_event_gets_a_clip_of_its_seconds_and_a_picture(line: Any, videos: Path, tmp_path: Path) -> None:
+    from media.decode import decode_video
+
+    folder = tmp_path / "events"
+    [found] = line.json("detect", videos / "bad.mp4", "--save", folder)["detections"]
+    clips, pictures = sorted(folder.glob("*.mp4")), sorted(folder.glob("*.png"))
+    assert len(clips) == len(pictures) == len(found["events"])
+    for clip, event in zip(clips, found["events"], strict=True):
+        shown = decode_video(clip)
+        start, stop = max(0.0, event["start_seconds"] - 1), min(7.2, event["stop_seconds"] + 1)
+        assert shown.stop_seconds[-1] == pytest.approx(stop - start, abs=0.1)
+        assert (shown.samples is not None) == (shown.n_decoded_frames > 0)
+
+
 def test_what_does_not_fit_is_said(line: Any, videos: Path) -> None:
     bad = videos / "bad.mp4"
     cases = [
@@ -174,6 +190,8 @@ def test_what_does_not_fit_is_said(line: Any, videos: Path) -> None:
         (["detect"], "0 video files and no --follow SOURCE; give one or the other"),
         (["detect", "--follow", "http://127.0.0.1:1/a"], "needs the network; allow it with --protocols http"),
         (["detect", bad, "--flow-from", "x"], "--flow-from is for whole videos"),
+        (["detect", "--follow", "-", "--save", "x"], "--save is for files; a live source cannot be read again"),
+        (["detect", "--follow", "-", "--out", "x.json"], "--out is for files; with --follow, --json prints"),
         (["fuse", "--hop", 1], "--hop needs windows; give --window SECONDS too"),
         (["fuse", "--window", 2, "--regions", "4by6"], "--regions 4by6 is not ROWSxCOLUMNS"),
         (["fuse", "--window", 2, "--hop", 3], "a hop of 3 s with windows of 2 s"),

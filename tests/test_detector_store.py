@@ -1,0 +1,123 @@
+"""The stored detector: thresholds without training, neighbours, regions, and what cannot be fitted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from commands import fit_windows, screen, settings
+from commands.detector_store import StoredDetector, fit_stored
+from commands.workspace import Workspace
+from media.manifest import VideoRow
+from streams.windows import WindowPlan
+
+COLUMNS = {"one": slice(0, 8), "two": slice(8, 20)}
+PLAN = WindowPlan(2.0, 1.0)
+
+
+def normal(n: int, *, seed: int = 0) -> np.ndarray:
+    world, rng = np.random.default_rng(7), np.random.default_rng(seed)
+    return rng.normal(size=(n, 3)) @ world.normal(size=(3, 20)) + 0.1 * rng.normal(size=(n, 20))
+
+
+def fitted(plan: WindowPlan = PLAN, **changes: object) -> StoredDetector:
+    arguments = {"X": normal(60), "X_val": normal(40, seed=1), "ids": [f"v{n // 6}" for n in range(60)]} | changes
+    chosen = settings.load("workshop").detector.model_copy(update={"max_steps": 200})
+    return fit_stored(columns=COLUMNS, chosen=chosen, plan=plan, spaces={"one": "a", "two": "b"}, seed=0, **arguments)
+
+
+def test_thresholds_come_from_the_stored_scores_and_nothing_is_trained_again(tmp_path: Path) -> None:
+    stored = fitted()
+    stored.val_scores = np.arange(1.0, 7201.0)  # 2 h
+    stored.set_rule("quantile", 0.99)
+    assert stored.detector.threshold_.value == pytest.approx(7129)  # the ⌈7201 · .99⌉-th
+    layers = [weight.copy() for weight, _ in stored.detector.layers_]
+    stored.save(Workspace(tmp_path, tmp_path))
+    again = StoredDetector.load(Workspace(tmp_path, tmp_path))
+    assert again.threshold(rule="mean_sd", level=1.0).value == pytest.approx(3600.5 + np.arange(1, 7201).std())
+    assert again.threshold(rule="per_hour", level=36.0).value == pytest.approx(7129)
+    assert all(np.array_equal(a, b) for a, (b, _) in zip(layers, again.detector.layers_, strict=True))
+    X = normal(5, seed=3)
+    assert np.array_equal(again.scores(X, np.zeros(5, int)), stored.scores(X, np.zeros(5, int)))
+    assert (again.plan, again.spaces, again.neighbour_ids) == (PLAN, stored.spaces, stored.neighbour_ids)
+    with pytest.raises(ValueError, match=r"0\.01 alarms an hour cannot be set from 2\.00 h of normal video"):
+        again.threshold(rule="per_hour", level=0.01)
+    with pytest.raises(screen.Mistake, match="a budget of false alarms per hour needs windows"):
+        fitted(WindowPlan()).threshold(rule="per_hour", level=1.0)
+
+
+def test_the_nearest_normal_videos_are_named_each_once() -> None:
+    stored = fitted()
+    found = stored.nearest(normal(60)[[0, 13]], np.zeros(2, int))
+    assert [names[0] for names in found] == ["v0", "v2"]
+    assert all(len(names) == len(set(names)) == 3 for names in found)
+
+
+def test_what_is_unusual_for_its_row_scores_high_and_what_is_usual_there_does_not(tmp_path: Path) -> None:
+    plan = WindowPlan(2.0, 1.0, regions=(2, 2))  # 3 x 3 regions
+    region = np.tile(np.arange(9), 60)
+    scale = (1 + region // 3)[:, None] ** 2
+    X = scale * normal(540)
+    region_val = np.tile(np.arange(9), 40)
+    X_val = (1 + region_val // 3)[:, None] ** 2 * normal(360, seed=1)
+    stored = fitted(
+        plan, X=X, X_val=X_val, ids=["v"] * 540, region=region, region_val=region_val,
+    )  # fmt: skip
+    near, far = normal(20, seed=4) * 9, normal(20, seed=4) * 9
+    high = stored.scores(far, np.zeros(20, int))  # far away as large as what stands near
+    usual = stored.scores(near, np.full(20, 8))
+    assert np.median(high) > 10 * np.median(usual)
+    np.testing.assert_allclose(stored.errors(far, np.zeros(20, int)).mean(axis=1), high)
+    stored.val_scores = stored.scores(X_val, region_val)
+    stored.save(Workspace(tmp_path, tmp_path))
+    again = StoredDetector.load(Workspace(tmp_path, tmp_path))
+    assert np.array_equal(again.scores(far, np.zeros(20, int)), high)
+
+
+def test_a_stream_that_is_never_there_has_no_share_and_spoils_nothing() -> None:
+    X, X_val = normal(60), normal(40, seed=1)
+    X[:, 8:], X_val[:, 8:] = np.nan, np.nan
+    stored = fitted(X=X, X_val=X_val)
+    new = normal(5, seed=2)  # has it, and there is nothing to compare it with
+    assert stored.detector.attribution(new)[:, 1].tolist() == [0.0] * 5
+    new_without = new.copy()
+    new_without[:, 8:] = np.nan
+    assert np.array_equal(stored.scores(new, np.zeros(5, int)), stored.scores(new_without, np.zeros(5, int)))
+
+
+def test_what_nothing_can_be_learned_from_is_said() -> None:
+    with pytest.raises(ValueError, match="the 60 normal videos all have the same embedding"):
+        fitted(X=np.ones((60, 20)))
+    with pytest.raises(ValueError, match="there is 1 normal video"):
+        fitted(X=normal(1), ids=["v"])
+
+
+def row(name: str, split: str, anomaly: int | None) -> VideoRow:
+    return VideoRow(
+        video_id=name, path=Path(name), label="", split=split, group=name, anomaly=anomaly, fold="", content_id=name
+    )
+
+
+def test_without_normal_training_videos_there_is_no_detector(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row("a", "train", 1), row("b", "test", 0)]
+    found = fit_windows.detect_windows(
+        Workspace(tmp_path, tmp_path), rows, None, PLAN, settings.load("workshop"), None, labels=None, seed=0,
+        device="cpu", workers=1,
+    )  # fmt: skip
+    assert found is None
+    assert "no anomaly detector: 0 normal training videos (videos with anomaly = 0)" in capsys.readouterr().err
+
+
+def test_labels_that_are_no_json_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "labels.json"
+    path.write_text("{")
+    with pytest.raises(screen.Mistake, match=r"labels\.json is not JSON"):
+        fit_windows.read_labels(path, [row("a", "test", 1)])
+    path.write_text('{"b": []}')
+    with pytest.raises(ValueError, match="frame labels name 'b'"):
+        fit_windows.read_labels(path, [row("a", "test", 1)])
+    assert fit_windows.read_labels(None, []) is None
