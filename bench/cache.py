@@ -24,11 +24,11 @@ def _second_run(subject: Subject) -> Table:
 
     import streams
     from store.cache import Cache
-    from streams.backends import choose, n_cores
+    from streams.backends import Kept, choose, n_cores
     from streams.extraction import extract
 
     made = [prepared.stream(name, subject) for name in streams.names()]
-    backend = prepared.Kept(choose("auto", device=torch.device("cpu"), cache=Cache(subject.scratch / "networks")))
+    backend = Kept(choose("auto", device=torch.device("cpu"), cache=Cache(subject.scratch / "networks")))
     seconds: dict[str, list[float]] = {"first": [], "second": []}
     for turn in range(max(1, subject.repeats // 2) + 1):
         cache = Cache(subject.scratch / f"runs-{turn}")

@@ -55,7 +55,7 @@ def _passes(subject: Subject) -> Table:
 
     import streams
     from store.cache import Cache
-    from streams.backends import choose
+    from streams.backends import Kept, choose
     from streams.extraction import extract
     from streams.stages import Stages
 
@@ -63,7 +63,7 @@ def _passes(subject: Subject) -> Table:
     pictures = [one for one in made.values() if one.stream.needs_pictures]
     groups = {"one stream": pictures[:1], "all streams": list(made.values())}
     spent: dict[str, list[float]] = {name: [] for name in groups}
-    backend = prepared.Kept(choose("auto", device=torch.device("cpu"), cache=Cache(subject.scratch / "networks")))
+    backend = Kept(choose("auto", device=torch.device("cpu"), cache=Cache(subject.scratch / "networks")))
     with prepared.decoding() as pool:
         for turn in range(subject.repeats + 1):
             for name, group in groups.items():

@@ -60,12 +60,12 @@ def _measure(
     import torch
 
     from store.cache import Cache
-    from streams.backends import Embedding, choose, n_cores
+    from streams.backends import Embedding, Kept, choose, n_cores
     from streams.extraction import extract
     from streams.stages import Stages
 
     paths = subject.videos[:N_VIDEOS]
-    backend = prepared.Kept(choose("auto", device=torch.device("cpu"), cache=Cache(subject.scratch / "networks")))
+    backend = Kept(choose("auto", device=torch.device("cpu"), cache=Cache(subject.scratch / "networks")))
     size = backend.batch_size(one.config.encode_batch_size)
     seconds: dict[str, list[float]] = {"whole": [], "network": [], "network CPU": [], "decode CPU": []}
     with prepared.decoding() as pool:

@@ -7,16 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from bench.subject import Subject
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from media.sandbox import DecodePool
     from store.cache import Cache
-    from streams.backends import Backend, Network, Precision
     from streams.model import TrainedStream
     from streams.stages import Stages
     from streams.video import Video
@@ -71,27 +66,6 @@ def said(subject: Subject, *made: TrainedStream) -> str:
     """Which of the networks have random weights, for a table's notes."""
     random = [stream.name for stream in made if stream.lineage["random_weights"] is not None]
     return f"random weights (seed {subject.seed}): {', '.join(random)}" if random else "the networks' own weights"
-
-
-class Kept:
-    """A backend that prepares a network once, however often it is asked: the work is measured, not the start."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._networks: dict[tuple[Any, ...], Network] = {}
-        self.name, self.device = backend.name, backend.device
-
-    def identity(self) -> dict[str, Any]:
-        return self._backend.identity()
-
-    def batch_size(self, configured: int) -> int:
-        return self._backend.batch_size(configured)
-
-    def compile(self, module: nn.Module, *example: np.ndarray, precision: Precision = "float32") -> Network:
-        key = (id(getattr(module, "encoder", module)), precision, *(array.shape for array in example))
-        if key not in self._networks:
-            self._networks[key] = self._backend.compile(module, *example, precision=precision)
-        return self._networks[key]
 
 
 def videos(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -11,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands import options, screen, settings
+from commands.forecast import forecast
+from commands.pace import Pace
+from commands.precision import in_precision
 from commands.retry import Earlier
 from commands.workspace import (
     Workspace,
@@ -27,12 +31,15 @@ from commands.workspace import (
     write_status,
 )
 from media.limits import DEFAULT_LIMITS, Limits
+from media.reasons import Rejected
 
 if TYPE_CHECKING:
     from media.manifest import VideoRow
     from store.embeddings import EmbeddingTable
+    from streams.backends import Backend
     from streams.extraction import VideoResult
     from streams.model import TrainedStream
+    from streams.stages import Stages
     from streams.video import Video
 
 
@@ -54,8 +61,15 @@ def run(
     weights_dir: options.WeightsDir = None,
     device: options.Device = "auto",
     backend: options.Backend = "auto",
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", help="float32 or bf16, of this run from now on; bf16 is measured and said first."),
+    ] = None,
     workers: options.Workers = options.WORKERS,
     deterministic: options.Deterministic = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it will take: time, disk and memory, from a few seconds.")
+    ] = False,
     as_json: options.Json = False,
     force: options.Force = False,
 ) -> int:
@@ -76,17 +90,24 @@ def run(
     rows = list({row.video_id: row for row in rows}.values())
     known = Earlier.read(workspace, rows, trained) if retry else None
     rows = rows if known is None else known.failed
-    started = time.monotonic()
-    results = list(
-        results_of(
-            rows, trained, workspace, manifest.root, device=device, backend=backend, workers=workers,
-            deterministic=deterministic, force=force, flow_from=flow_from, limits=limits, follow_links=follow_links,
-        )
+    from streams import backends
+    from streams.stages import Stages
+
+    chosen_device = choose_device(device, deterministic=deterministic)
+    embed = functools.partial(
+        results_of, root=manifest.root, device=device, workers=workers, force=force, flow_from=flow_from,
+        limits=limits, follow_links=follow_links,
+        engine=backends.Kept(backends.choose(backend, device=chosen_device, cache=workspace.cache())),
     )  # fmt: skip
+    trained = in_precision(precision, trained, rows, workspace, functools.partial(embed, workspace=workspace))
+    if dry_run:
+        return _say_forecast(rows, trained, workspace, embed, as_json=as_json)
+    started, stages = time.monotonic(), Stages()
+    results = list(embed(rows, trained, workspace, stages=stages))
     tables = tables_of(trained, results)
     write_tables(workspace, tables, replace=known is None)
     write_status(run, results, None if known is None else known.states)
-    report = _report(trained, results, tables, time.monotonic() - started)
+    report = _report(trained, results, tables, time.monotonic() - started, stages)
     lineage = {"limits": asdict(limits), "streams": {stream.name: dict(stream.lineage) for stream in trained}}
     write_json(run / "lineage.json", {**report, **lineage})
     say(results)
@@ -109,39 +130,88 @@ def results_of(
     flow_from: Path | None = None,
     limits: Limits = DEFAULT_LIMITS,
     follow_links: bool = False,
+    engine: Backend | None = None,
+    stages: Stages | None = None,
 ) -> Iterator[VideoResult]:
-    """Embeddings of each row, in order, with a progress bar."""
+    """Embeddings of each row, in order, with a progress bar.
+
+    Args:
+        engine: what the networks run on, where it is there already, instead of `backend` on `device`.
+        stages: where the time went is added here.
+        (the others): as the options of the command.
+    """
     from store.claims import Claims, in_turns
     from streams import backends, estimators
     from streams.extraction import extract
+    from streams.stages import Stages
 
+    stages = stages or Stages()
+    pace = Pace(len(rows), stages)
     cache, names = workspace.cache(), [stream.name for stream in trained]
     _check_same_reading(trained)
     _say_precomputed(trained, flow_from)
     content = contents(rows, root, follow_links=follow_links)
-    chosen = choose_device(device, deterministic=deterministic)
+    engine = engine or backends.choose(backend, device=choose_device(device, deterministic=deterministic), cache=cache)
     flow = estimators.of(trained)
-    flow.device = chosen
+    flow.backend = engine
     flow.check(trained, precomputed_flow=flow_from is not None)
     with decode_pool(workers, limits) as pool, screen.progress(f"embedding ({', '.join(names)})", len(rows)) as move:
         pool.check_decoder()
         decode = decoder(pool, root, follow_links=follow_links)
-        engine = backends.choose(backend, device=chosen, cache=cache)
 
         def work(some: Iterable[VideoRow]) -> Iterator[VideoResult]:
             videos: Iterator[Video] = (
                 make_video(row, content[row.video_id], decode=decode, cache=cache, data=trained[0].data,
-                           sampler=trained[0].sampler, stream_names=names, flow_from=flow_from, estimators=flow)
+                           sampler=trained[0].sampler, stream_names=names, flow_from=flow_from, estimators=flow,
+                           stages=stages)
                 for row in some
             )  # fmt: skip
-            for result in extract(videos, trained, cache=cache, backend=engine, n_threads=workers + 1, force=force):
-                move()
+            for result in extract(
+                videos, trained, cache=cache, backend=engine, n_threads=workers + 1, force=force, stages=stages
+            ):
+                move(note=pace.note())
                 if result.rejected:
                     screen.warn(f"rejected: {result.rejected}")
                 yield result
 
         with Claims(workspace.cache_dir) as claims:
             yield from in_turns(rows, work, claims, lambda row: content[row.video_id])
+
+
+def _say_forecast(
+    rows: Sequence[VideoRow],
+    trained: Sequence[TrainedStream],
+    workspace: Workspace,
+    embed: functools.partial[Iterator[VideoResult]],
+    *,
+    as_json: bool,
+) -> int:
+    """What embedding all rows will take, from a few seconds of it; nothing of the run is written."""
+    from streams.extraction import key_parts
+
+    root, engine = embed.keywords["root"], embed.keywords["engine"]
+    cache, keys = workspace.cache(), [key_parts(stream, engine) for stream in trained]
+    most = trained[0].sampler.max_seconds
+
+    def is_done(row: VideoRow) -> bool:
+        content = contents([row], None)[row.video_id]
+        return all(cache.path("segments", cache.key(content_id=content, flow="", **parts)).exists() for parts in keys)
+
+    with decode_pool(embed.keywords["workers"], embed.keywords["limits"]) as pool:
+
+        def seconds_of(row: VideoRow) -> float:
+            inside = root if row.path.is_relative_to(root) else None
+            try:
+                found = pool.probe(row.path, root=inside, follow_links=embed.keywords["follow_links"]).result()
+            except Rejected:
+                return 0.0
+            return min(most, found.duration_seconds or most)
+
+        found = forecast(rows, lambda some, there: embed(some, trained, there), seconds_of, is_done, workspace,
+                         n_streams=len(trained))  # fmt: skip
+    screen.note(found.sentence())
+    screen.emit(asdict(found), as_json=as_json)
+    return screen.OK
 
 
 def _check_same_reading(trained: Sequence[TrainedStream]) -> None:
@@ -233,6 +303,7 @@ def _report(
     results: Sequence[VideoResult],
     tables: dict[str, EmbeddingTable],
     seconds: float,
+    stages: Stages,
 ) -> dict[str, object]:
     states = [result.status for result in results]
     return {
@@ -243,4 +314,5 @@ def _report(
         "present": {name: int(table.present.sum()) for name, table in tables.items()},
         "seconds": round(seconds, 2),
         "seconds_per_video": round(seconds / max(1, len(results)), 4),
+        "stage_seconds": {stage: round(spent, 3) for stage, spent in stages.seconds.items()},
     }

@@ -219,7 +219,7 @@ class _Training:
         from streams.spool import Spool
 
         cache = self.workspace.cache()
-        flow = Estimators(seeds_of(self.config, self.chosen.sampler), where=self.where, device=self.device)
+        flow = Estimators(seeds_of(self.config, self.chosen.sampler), where=self.where, backend=self.backend)
         rows = {row.video_id: row for row in self.rows}
         train_examples: list[Example] = []
         val_examples: list[Example] = []

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from streams.estimators import Estimators
     from streams.extraction import VideoResult
     from streams.model import TrainedStream
+    from streams.stages import Stages
     from streams.video import Decoder, Video
 
 
@@ -212,6 +213,7 @@ def make_video(
     stream_names: Sequence[str],
     flow_from: Path | None = None,
     estimators: Estimators | None = None,
+    stages: Stages | None = None,
 ) -> Video:
     """A video as the streams see it; what none of them needs is not decoded."""
     from streams.video import Video
@@ -229,6 +231,7 @@ def make_video(
         sound=any(stream.needs_sound for stream in wanted),
         flow_from=flow_from,
         estimators=estimators,
+        stages=stages,
     )
 
 

@@ -179,19 +179,41 @@ class TorchNetwork:
         return found
 
 
+class Kept:
+    """A backend that prepares a network once, however often it is asked; for several runs over the same weights."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._networks: dict[tuple[Any, ...], tuple[nn.Module, Network]] = {}
+        self.name, self.device = backend.name, backend.device
+
+    def identity(self) -> dict[str, Any]:
+        return self._backend.identity()
+
+    def batch_size(self, configured: int) -> int:
+        return self._backend.batch_size(configured)
+
+    def compile(self, module: nn.Module, *example: np.ndarray, precision: Precision = "float32") -> Network:
+        part = module.encoder if isinstance(module, Embedding) else module
+        key = (id(part), precision, *((array.dtype, array.shape) for array in example))
+        if key not in self._networks:  # the module is kept too, so that no other gets its id
+            self._networks[key] = part, self._backend.compile(module, *example, precision=precision)
+        return self._networks[key][1]
+
+
 def n_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def as_function(backend: Backend) -> Callable[[nn.Module, torch.Tensor], Callable[[torch.Tensor], np.ndarray]]:
+def as_function(backend: Backend) -> Callable[[nn.Module, np.ndarray], Callable[[np.ndarray], np.ndarray]]:
     """What `flow.estimators.load` takes as `compile`: flow networks on this engine, one pair at a time.
 
     What it makes may be called from several threads at once; each waits for its own result.
     """
 
-    def compile_flow(module: nn.Module, example: torch.Tensor) -> Callable[[torch.Tensor], np.ndarray]:
-        network = backend.compile(module, example.numpy())
-        return lambda pair: network.submit(pair.numpy()).result()
+    def compile_flow(module: nn.Module, example: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        network = backend.compile(module, example)
+        return lambda pair: network.submit(pair).result()
 
     return compile_flow

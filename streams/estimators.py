@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import torch
 
 from flow import estimators
 from store import catalogue, weights
+from streams.backends import as_function
 from streams.config import SamplerConfig
 
 if TYPE_CHECKING:
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from flow.estimators import FlowEstimator
     from flow.network import Compile
     from store.weights import Places
+    from streams.backends import Backend
     from streams.model import TrainedStream
 
 
@@ -28,7 +27,7 @@ class Estimators:
     Args:
         seeds: name of a learned estimator → seed of random weights in place of its pretrained ones.
         where: places of pretrained weights; None: the usual ones.
-        device: where the learned ones run.
+        backend: what the learned ones run on; None: torch, as they are.
     """
 
     def __init__(
@@ -36,11 +35,11 @@ class Estimators:
         seeds: Mapping[str, int] | None = None,
         *,
         where: Places | None = None,
-        device: torch.device | None = None,
+        backend: Backend | None = None,
     ) -> None:
         self._seeds = dict(seeds or {})
         self._where = where
-        self.device = device or torch.device("cpu")
+        self.backend = backend
         self._loaded: dict[str, FlowEstimator] = {}
         self._lock = threading.Lock()
 
@@ -81,9 +80,11 @@ class Estimators:
         return f"{name}, weights {published_sha256(name)}"
 
     def key(self, name: str) -> str:
-        """What decides the bits of its flow: `identity`, and where it runs."""
-        learned = estimators.is_learned(name) and self.device.type != "cpu"
-        return f"{self.identity(name)}, {self.device.type}" if learned else self.identity(name)
+        """What decides the bits of its flow: `identity`, and what it runs on, where that is not torch on a CPU."""
+        if self.backend is None or not estimators.is_learned(name):
+            return self.identity(name)
+        engine = self.backend.identity()["backend"]
+        return self.identity(name) if engine == "torch-cpu" else f"{self.identity(name)}, {engine}"
 
     def _weights(self, name: str) -> Path | int | None:
         if not estimators.is_learned(name):
@@ -93,15 +94,7 @@ class Estimators:
         return weights.get(estimators.weights_name(name), where=self._where)
 
     def _compile(self) -> Compile | None:
-        if self.device.type == "cpu":
-            return None
-        device = self.device
-
-        def compile(network: torch.nn.Module, example: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-            network.to(device)
-            return lambda pair: network(torch.from_numpy(pair).to(device)).float().cpu().numpy()
-
-        return compile
+        return None if self.backend is None else as_function(self.backend)
 
 
 def published_sha256(name: str) -> str:

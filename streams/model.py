@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from torch import nn
 
 import streams
 from flow.estimators import is_learned
-from store.checkpoint import ArtifactError, load_artifact, save_artifact
+from store.atomic import write_bytes
+from store.checkpoint import ArtifactError, load_artifact, load_config, save_artifact
 from store.lineage import space_id, versions
 from streams import aggregator
 from streams.backends import Precision
@@ -181,6 +183,14 @@ def save(folder: Path, trained: TrainedStream) -> None:
         "versions": versions(),
     }
     save_artifact(folder / "checkpoint", arrays, config, config_file=CONFIG_FILE)
+
+
+def set_precision(folder: Path, trained: TrainedStream) -> None:
+    """Writes the precision of `trained`, and the space that follows from it, beside its weights, which stay."""
+    stored = load_config(folder / "checkpoint", config_file=CONFIG_FILE)
+    stored |= {"precision": trained.precision, "space_id": trained.space_id}
+    text = json.dumps(stored, indent=1, sort_keys=True, ensure_ascii=False)
+    write_bytes(folder / CONFIG_FILE, (text + "\n").encode())
 
 
 def load(folder: Path) -> TrainedStream:

@@ -1,0 +1,151 @@
+"""What an extraction will take, from a few seconds of it: time, disk, memory."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.timing import tree_bytes
+from commands.workspace import Workspace
+
+if TYPE_CHECKING:
+    from media.manifest import VideoRow
+    from streams.extraction import VideoResult
+
+N_PROBED = 48  # videos whose length is read
+N_MEASURED = 8  # videos that are embedded, at most
+LEAST_MEASURED = 3
+SECONDS = 10.0  # after which no further one is begun
+ROW_BYTES = 4200  # of a video and stream in Parquet: 1024 numbers and what stands beside them
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is to be expected.
+
+    Attributes:
+        n_videos: all that are asked for.
+        n_todo: those the cache has not, by the sample.
+        n_measured: what it was measured on.
+        seconds: of the whole run, from now on.
+        seconds_per_video: once it runs.
+        disk_bytes: what the cache and the tables will grow by.
+        memory_bytes: of this process and its decode processes, at most.
+    """
+
+    n_videos: int
+    n_todo: int
+    n_measured: int
+    seconds: float
+    seconds_per_video: float
+    disk_bytes: float
+    memory_bytes: float
+
+    def sentence(self) -> str:
+        """All of it for people."""
+        return (
+            f"{self.n_todo} of {self.n_videos} videos are to be computed: about {duration(self.seconds)}, "
+            f"{self.disk_bytes / 1e6:.0f} MB of disk, {self.memory_bytes / 1e6:.0f} MB of memory (measured on "
+            f"{self.n_measured} of them; within a factor of 1.5 while the machine is as busy as now)"
+        )
+
+
+def forecast(
+    rows: Sequence[VideoRow],
+    embed: Callable[[Sequence[VideoRow], Workspace], Iterator[VideoResult]],
+    seconds_of: Callable[[VideoRow], float],
+    is_done: Callable[[VideoRow], bool],
+    workspace: Workspace,
+    *,
+    n_streams: int,
+    clock: Callable[[], float] = time.monotonic,
+) -> Forecast:
+    """What `embed` will take for all rows, from a sample of them.
+
+    Args:
+        rows: all videos.
+        embed: embeds some of them with the cache of a workspace; networks are prepared in its first call.
+        seconds_of: how many seconds of a video are looked at; 0 for a file that cannot be read.
+        is_done: whether the cache has a video's embeddings.
+        workspace: of the run.
+        n_streams: streams that are embedded.
+        clock: seconds.
+    """
+    generator = np.random.default_rng(0)
+    sample = [rows[index] for index in generator.permutation(len(rows))[:N_PROBED]]
+    todo = [row for row in sample if not is_done(row)]
+    n_todo = round(len(rows) * len(todo) / max(1, len(sample)))
+    lengths = {row.video_id: seconds_of(row) for row in todo}
+    usable = sorted((row for row in todo if lengths[row.video_id] > 0), key=lambda row: lengths[row.video_id])
+    if not usable:
+        return Forecast(len(rows), 0 if not todo else n_todo, 0, 0.0, 0.0, 0.0, 0.0)
+    # The one in the middle first, for the start; then some spread over all lengths.
+    middle, spread = usable[len(usable) // 2], np.linspace(0, len(usable) - 1, min(N_MEASURED, len(usable)))
+    chosen = [usable[index] for index in np.unique(spread.round().astype(int))]
+    generator.shuffle(chosen)  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder, _watched_memory() as peak:
+        scratch = Workspace(workspace.run, Path(folder), keeps_flow=workspace.keeps_flow)
+        begun = clock()
+        list(embed([middle], scratch))
+        start = clock() - begun
+        warm_bytes = _folder_bytes(Path(folder))
+        begun, looked_at, n_measured = clock(), 0.0, 0
+        rest = [row for row in chosen if row is not middle] or [middle]
+        for result in embed(rest, Workspace(workspace.run, Path(folder) / "again", keeps_flow=workspace.keeps_flow)):
+            n_measured += 1
+            looked_at += lengths[result.video.video_id]
+            if n_measured >= LEAST_MEASURED and clock() - begun > SECONDS:
+                break
+        took = clock() - begun
+        written = _folder_bytes(Path(folder)) - warm_bytes
+    mean_length = float(np.mean([lengths[row.video_id] for row in usable]))
+    usable_share = len(usable) / len(todo)
+    per_video = took * mean_length / max(looked_at, 1e-9)
+    preparing = max(0.0, start - per_video)
+    return Forecast(
+        n_videos=len(rows),
+        n_todo=n_todo,
+        n_measured=n_measured + 1,
+        seconds=preparing + per_video * n_todo * usable_share,
+        seconds_per_video=per_video,
+        disk_bytes=n_todo * usable_share * (written * mean_length / max(looked_at, 1e-9) + n_streams * ROW_BYTES),
+        memory_bytes=max(peak),
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time for people: 40 s, 12 min, 3.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@contextmanager
+def _watched_memory() -> Iterator[list[int]]:
+    """A list that grows by the memory of this process and its children, ten times a second."""
+    found, over = [tree_bytes(os.getpid())], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.1):
+            found.append(tree_bytes(os.getpid()))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        watcher.join()
