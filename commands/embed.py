@@ -151,7 +151,9 @@ def results_of(
     _check_same_reading(trained)
     _say_precomputed(trained, flow_from)
     content = contents(rows, root, follow_links=follow_links)
-    engine = engine or backends.choose(backend, device=choose_device(device, deterministic=deterministic), cache=cache)
+    if engine is None:
+        chosen = choose_device(device, deterministic=deterministic)
+        engine = backends.Kept(backends.choose(backend, device=chosen, cache=cache))
     flow = estimators.of(trained)
     flow.backend = engine
     flow.check(trained, precomputed_flow=flow_from is not None)

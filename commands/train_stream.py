@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import time
@@ -13,6 +14,7 @@ import typer
 
 import streams
 from commands import options, pretrained, screen, settings
+from commands.curves import Curves
 from commands.workspace import (
     Workspace,
     choose_device,
@@ -51,6 +53,9 @@ def run(
     seed: options.Seed = 0,
     device: options.Device = "auto",
     backend: options.Backend = "auto",
+    precision: Annotated[
+        str, typer.Option("--precision", help="Of the training: float32, or bf16 (weights and losses stay float32).")
+    ] = "float32",
     workers: options.Workers = options.WORKERS,
     weights_dir: options.WeightsDir = None,
     random_weights: options.RandomWeights = None,
@@ -65,6 +70,8 @@ def run(
     """
     if name not in streams.names():
         raise screen.Mistake(f"unknown stream '{name}'; available: {', '.join(streams.names())}")
+    if precision not in ("float32", "bf16"):
+        raise screen.Mistake(f"--precision {precision} is unknown; available: float32, bf16")
     workspace = Workspace(run, cache, keeps_flow=not no_flow_cache)
     workspace.check_writable()
     if from_run is not None:
@@ -79,7 +86,7 @@ def run(
         precomputed_flow=flow_from is not None,
     )  # fmt: skip
     return _Training(name, workspace, manifest, rows, classes, chosen, seed=seed, device=device, backend=backend,
-                     workers=workers, deterministic=deterministic, as_json=as_json, force=force,
+                     precision=precision, workers=workers, deterministic=deterministic, as_json=as_json, force=force,
                      flow_from=flow_from, follow_links=follow_links, where=where).run()  # fmt: skip
 
 
@@ -111,16 +118,18 @@ class _Training:
 
     def __init__(
         self, name: str, workspace: Workspace, manifest: Manifest, rows: Sequence[VideoRow], classes: list[str],
-        chosen: settings.Settings, *, seed: int, device: str, backend: str, workers: int, deterministic: bool,
-        as_json: bool, force: bool, flow_from: Path | None, follow_links: bool, where: Places,
+        chosen: settings.Settings, *, seed: int, device: str, backend: str, precision: str, workers: int,
+        deterministic: bool, as_json: bool, force: bool, flow_from: Path | None, follow_links: bool, where: Places,
     ) -> None:  # fmt: skip
-        from streams import backends
+        from streams import backends, parallel
 
         self.stream: Stream = streams.load(name)
         self.config: Any = chosen.streams[name]
         self.workspace, self.manifest, self.rows, self.classes, self.chosen = workspace, manifest, rows, classes, chosen
         self.seed, self.workers, self.as_json, self.force = seed, workers, as_json, force
-        self.device = choose_device(device, deterministic=deterministic)
+        self.precision: Any = precision
+        self.ranks, self.device = parallel.join(choose_device(device, deterministic=deterministic))
+        screen.people.quiet = self.ranks.index > 0  # one of them speaks
         self.backend = backends.choose(backend, device=self.device, cache=workspace.cache())
         self.folder = workspace.stream_dir(name)
         self.flow_from, self.follow_links, self.where = flow_from, follow_links, where
@@ -133,8 +142,9 @@ class _Training:
         content = contents(self.rows, self.manifest.root, follow_links=self.follow_links)
         labelled = [[content[row.video_id], row.label, row.split] for row in self.rows]
         described = self.chosen.to_json()
+        also = [] if self.precision == "float32" else [self.precision]
         trained_on = digest([described["data"], described["sampler"], described["streams"], labelled, self.seed,
-                             str(self.flow_from)])  # fmt: skip
+                             str(self.flow_from), *also])  # fmt: skip
         if (self.folder / "config.json").exists() and not self.force:
             try:
                 old = model.load(self.folder)
@@ -158,8 +168,12 @@ class _Training:
         if without:
             screen.warn(f"no training video of class '{without[0]}' has this stream; it cannot be learned by it")
         learned = self._learn(train_examples, val_examples, trained_on)
+        if self.ranks.index > 0:
+            self.ranks.wait()
+            return screen.OK
         lineage = {
             "trained_on": trained_on,
+            "training_precision": self.precision,
             "videos": digest(labelled),
             "seed": self.seed,
             "n_train": len(train_examples),
@@ -184,6 +198,7 @@ class _Training:
         model.save(self.folder, trained)
         for state in self.folder.glob("state-*"):
             state.unlink()
+        self.ranks.wait()
         screen.note(f"{self.stream.name}: trained in {time.monotonic() - started:.0f} s, wrote {self.folder}")
         screen.emit({"stream": self.stream.name, "space_id": trained.space_id, "trained": True, **lineage},
                     as_json=self.as_json)  # fmt: skip
@@ -287,28 +302,22 @@ class _Training:
         return screen.OK
 
     def _learn(self, train_examples: list[Example], val_examples: list[Example], trained_on: str) -> Any:
-        import json
-
-        from store.atomic import write_bytes
         from streams import phases
 
-        lines: list[str] = []
         totals = {"encoder": self.config.encoder_training.epochs, "end_to_end": self.config.encoder_training.epochs,
                   "aggregator": self.config.aggregator_training.epochs}  # fmt: skip
-        current, bar, move = "", None, None
-        try:
+        current, move = "", None
+        with Curves(self.folder, is_writing=self.ranks.index == 0) as curves, contextlib.ExitStack() as bars:
 
             def on_epoch(phase: str, metrics: dict[str, float]) -> None:
-                nonlocal current, bar, move
+                nonlocal current, move
                 if phase != current:
-                    if bar is not None:
-                        bar.__exit__(None, None, None)
+                    bars.close()
                     current = phase
                     kind = phase.removeprefix(f"{self.stream.name}-")
-                    bar = screen.progress(f"{self.stream.name}: {kind}, epochs", totals[kind])
-                    move = bar.__enter__()
+                    move = bars.enter_context(screen.progress(f"{self.stream.name}: {kind}, epochs", totals[kind]))
                 assert move is not None
-                lines.append(json.dumps({"phase": phase, **metrics}))
+                curves.add(phase, metrics)
                 move(note=f"loss {metrics['loss']:.3f}  val loss {metrics['val_loss']:.3f}  "
                           f"val accuracy {metrics['val_accuracy']:.3f}")  # fmt: skip
 
@@ -321,15 +330,12 @@ class _Training:
                 seed=self.seed,
                 device=self.device,
                 backend=self.backend,
+                precision=self.precision,
+                ranks=self.ranks,
                 state_folder=self.folder,
                 signature=trained_on,
                 on_epoch=on_epoch,
             )
-        finally:
-            if bar is not None:
-                bar.__exit__(None, None, None)
-            if lines:
-                write_bytes(self.folder / "metrics.jsonl", ("\n".join(lines) + "\n").encode())
 
 
 def _take(name: str, source: Workspace, target: Workspace, as_json: bool) -> int:

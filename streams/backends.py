@@ -171,12 +171,16 @@ class TorchNetwork:
 
     def _run(self, *inputs: np.ndarray) -> np.ndarray:
         begun = time.perf_counter()
-        half = torch.autocast(self._device.type, torch.bfloat16) if self._precision == "bf16" else None
-        with torch.inference_mode(), half or contextlib.nullcontext():
+        with torch.inference_mode(), autocast(self._device, self._precision):
             rows = self._forward(*(torch.from_numpy(array).to(self._device) for array in inputs))
             found = rows.float().cpu().numpy()
         self.busy_seconds += time.perf_counter() - begun
         return found
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
+    """Where convolutions and products are computed in this precision."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
 
 
 class Kept:

@@ -81,3 +81,4 @@ class AggregatorPhase(TrainingConfig, extra="forbid", frozen=True):
     """How the aggregator is trained, on the segment embeddings of the finished encoder."""
 
     n_views: int = Field(1, ge=1, description="augmented versions of each training video to learn from; 1: as it is")
+    bucket_by_length: bool = Field(False, description="batches of videos about equally long: less padding, less random")

@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
 from store.lineage import digest
-from streams.backends import Backend, TorchBackend
+from streams.backends import Backend, Precision, TorchBackend
+from streams.batches import Batch, batches_of, batches_of_like_length
 from streams.encoding import BatchFiller
 from streams.model import StreamModel, build_model, pad
+from streams.parallel import Ranks
 from streams.segments import Footage
+from streams.shelf import Shelf
 from streams.stream import Stream
-from streams.training import Batch, Phase, batches_of, run_phase
+from streams.training import ALONE, Phase, run_phase
 
 VAL_SEGMENTS = 8  # of each validation video, evenly spread; more cost time and change little
 
@@ -58,6 +60,8 @@ def train(
     seed: int,
     device: torch.device,
     backend: Backend | None = None,
+    precision: Precision = "float32",
+    ranks: Ranks = ALONE,
     state_folder: Path | None = None,
     signature: str = "",
     on_epoch: Callable[[str, dict[str, float]], None] = lambda phase, metrics: None,
@@ -73,6 +77,8 @@ def train(
         seed: everything drawn follows from it.
         device: where to train.
         backend: what runs the finished encoder; None: torch on `device`.
+        precision: of the training; the finished encoder embeds in float32.
+        ranks: the processes that train together.
         state_folder: where resumable states are kept until the end; None: nowhere.
         signature: what else a state must have been made with to be taken up (files, settings, seed).
         on_epoch: (name of the phase, metrics of an epoch).
@@ -96,6 +102,8 @@ def train(
             device=device,
             state=None if state_folder is None else state_folder / f"state-{phase.name}",
             signature=signature,
+            precision=precision,
+            ranks=ranks,
             on_epoch=lambda metrics: on_epoch(phase.name, metrics),
         )
 
@@ -197,11 +205,13 @@ def aggregator_phase(
     module = torch.nn.ModuleDict({"aggregator": model.aggregator, "classifier": model.classifier})
     generator = np.random.default_rng(int(digest([seed, stream.name, "views"])[:8], 16))
 
-    filler: BatchFiller[list[np.ndarray]] = BatchFiller(model.encoder, config.encode_batch_size, backend)
+    filler: BatchFiller[list[int]] = BatchFiller(model.encoder, config.encode_batch_size, backend)
 
-    def embed(examples: Sequence[Example], n_views: int) -> list[list[Float[np.ndarray, "S D"]]]:
-        """All views of every example; batches are filled across them."""
-        found: list[list[np.ndarray]] = [[] for _ in examples]
+    shelf = Shelf()  # thousands of videos have more segment embeddings than a machine has memory
+
+    def embed(examples: Sequence[Example], n_views: int) -> list[list[int]]:
+        """Where on the shelf all views of every example are; batches are filled across them."""
+        found: list[list[int]] = [[] for _ in examples]
         for example, views in zip(examples, found, strict=True):
             if example.embedding is not None:
                 views.append(example.embedding)
@@ -209,22 +219,27 @@ def aggregator_phase(
             for view in range(n_views):
                 segments = stream.cut(example.cuttable, config, generator if view > 0 else None)
                 for owner, embedding in filler.add(views, segments):
-                    owner.append(embedding)
+                    owner.append(shelf.put(embedding))
         for owner, embedding in filler.finish():
-            owner.append(embedding)
+            owner.append(shelf.put(embedding))
         return found
 
     views = embed(train_examples, settings.n_views)
-    held_out = [embedding for [embedding] in embed(val_examples, 1)]
+    held_out = [place for [place] in embed(val_examples, 1)]
 
     def train_batches(generator: np.random.Generator) -> Iterator[Batch]:
-        for rows in batches_of(len(views), settings.batch_size, generator):
-            sequences = [views[row][generator.integers(settings.n_views)] for row in rows]
+        if settings.bucket_by_length:
+            lengths = [shelf.n_rows(places[0]) for places in views]
+            batches = batches_of_like_length(lengths, settings.batch_size, generator)
+        else:
+            batches = batches_of(len(views), settings.batch_size, generator)
+        for rows in batches:
+            sequences = [shelf[views[row][generator.integers(settings.n_views)]] for row in rows]
             yield _batch(pad(sequences), [train_examples[row] for row in rows])
 
     def val_batches() -> Iterator[Batch]:
         for rows in batches_of(len(held_out), settings.batch_size):
-            yield _batch(pad([held_out[row] for row in rows]), [val_examples[row] for row in rows])
+            yield _batch(pad([shelf[held_out[row]] for row in rows]), [val_examples[row] for row in rows])
 
     return Phase(
         name=f"{stream.name}-aggregator",

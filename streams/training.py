@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -15,29 +14,18 @@ from torch import nn
 
 from store.checkpoint import ArtifactError, load_artifact, save_artifact
 from store.lineage import digest
+from streams.backends import Precision, autocast
+from streams.batches import Batch, made_ahead
 from streams.config import TrainingConfig
+from streams.parallel import Ranks
 
 MIN_GAIN = 1e-4  # what counts as a decrease of the validation loss
 MIN_RATE = 1e-6  # paper, section V-D
+ALONE = Ranks()
 
 
 class TrainingDiverged(ValueError):
     """The loss is not finite; the message names the videos of the batch."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one step sees.
-
-    Attributes:
-        inputs: arguments of the phase's `logits`.
-        labels: (B,) class indices.
-        video_ids: of the B rows.
-    """
-
-    inputs: tuple[torch.Tensor, ...]
-    labels: torch.Tensor
-    video_ids: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -121,6 +109,8 @@ def run_phase(
     state: Path | None = None,
     signature: str = "",
     save_seconds: float = 10.0,
+    precision: Precision = "float32",
+    ranks: Ranks = ALONE,
     on_epoch: Callable[[dict[str, float]], None] = lambda metrics: None,
 ) -> list[dict[str, float]]:
     """Trains `phase.module` in place and leaves it with the weights of the epoch of the lowest validation loss.
@@ -135,6 +125,8 @@ def run_phase(
         state: name of the resumable state (`.safetensors` and `.json` are added); None: not resumable.
         signature: what the state must have been made with to be taken up; another one is not, and is overwritten.
         save_seconds: the state is written when this much time has passed since it last was.
+        precision: bf16 is torch's autocast; weights, losses and optimiser stay float32.
+        ranks: the processes that train together; the first one writes.
         on_epoch: called with the metrics of each epoch, also of those that were done before a resume.
 
     Returns:
@@ -146,7 +138,8 @@ def run_phase(
     config = phase.config
     phase.module.to(device)
     optimizer = _optimizer(phase.module, config)
-    signature = digest([signature, phase.name, config.model_dump(mode="json"), seed])
+    also = [] if (precision, ranks.n) == ("float32", 1) else [precision, ranks.n]
+    signature = digest([signature, phase.name, config.model_dump(mode="json"), seed, *also])
     progress, best = Progress(), _copy(phase.module)
     if state is not None:
         progress, best = _resume(state, signature, phase.module, optimizer) or (progress, best)
@@ -154,11 +147,15 @@ def run_phase(
         on_epoch(metrics)
     saved = time.monotonic()
     while not progress.finished(config):
-        metrics = _epoch(phase, optimizer, progress, seed=seed, device=device)
+        metrics = _epoch(phase, optimizer, progress, seed=seed, device=device, precision=precision, ranks=ranks)
         if progress.note(metrics, config):
             best = _copy(phase.module)
         on_epoch(metrics)
-        if state is not None and (time.monotonic() - saved >= save_seconds or progress.finished(config)):
+        if (
+            state is not None
+            and ranks.index == 0
+            and (time.monotonic() - saved >= save_seconds or progress.finished(config))
+        ):
             _save(state, signature, phase.module, optimizer, progress, best)
             saved = time.monotonic()
     phase.module.load_state_dict(best)
@@ -167,30 +164,45 @@ def run_phase(
 
 
 def _epoch(
-    phase: Phase, optimizer: torch.optim.Optimizer, progress: Progress, *, seed: int, device: torch.device
+    phase: Phase,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    *,
+    seed: int,
+    device: torch.device,
+    precision: Precision,
+    ranks: Ranks,
 ) -> dict[str, float]:
     config = phase.config
     epoch_seed = int(digest([seed, phase.name, progress.epoch])[:8], 16)
     generator = np.random.default_rng(epoch_seed)
-    torch.manual_seed(epoch_seed)
+    torch.manual_seed(epoch_seed + ranks.index)  # each has its own dropout
     phase.module.train()
     loss_sum, n_right, n_seen, rate = 0.0, 0, 0, config.learning_rate
-    for index, batch in enumerate(phase.train_batches(generator)):
+    for index, batch in enumerate(made_ahead(phase.train_batches(generator))):
         done = (progress.epoch + min(1.0, index / phase.n_batches)) / config.epochs
         rate = learning_rate(config, done, progress.n_reductions)
         for group in optimizer.param_groups:
             group["lr"] = rate
+        n_rows = len(batch.labels)
+        if ranks.n > 1:
+            batch = batch.part(ranks.rows(n_rows))
         labels = batch.labels.to(device)
-        logits = phase.logits(*(tensor.to(device) for tensor in batch.inputs))
-        loss = nn.functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        with autocast(device, precision):
+            logits = phase.logits(*(tensor.to(device) for tensor in batch.inputs))
+        loss = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
         _check_finite(loss.item(), phase, batch, f"the loss became {loss.item()} in epoch {progress.epoch + 1}")
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss if ranks.n == 1 else loss * ranks.weight(n_rows)).backward()
+        ranks.add_gradients(phase.module)
         optimizer.step()
         loss_sum += loss.item() * len(labels)
         n_right += int((logits.argmax(1) == labels).sum())
         n_seen += len(labels)
-    val_loss, val_accuracy = evaluate(phase, device)
+    ranks.mean_buffers(phase.module)
+    if ranks.n > 1:
+        loss_sum, n_right, n_seen = ranks.total(loss_sum, n_right, n_seen)  # type: ignore[assignment]
+    val_loss, val_accuracy = evaluate(phase, device, precision)
     return {
         "epoch": progress.epoch + 1,
         "loss": loss_sum / n_seen,
@@ -202,7 +214,7 @@ def _epoch(
 
 
 @torch.no_grad()
-def evaluate(phase: Phase, device: torch.device) -> tuple[float, float]:
+def evaluate(phase: Phase, device: torch.device, precision: Precision = "float32") -> tuple[float, float]:
     """Mean cross-entropy and accuracy over the validation batches.
 
     Raises:
@@ -212,8 +224,9 @@ def evaluate(phase: Phase, device: torch.device) -> tuple[float, float]:
     loss_sum, n_right, n_seen = 0.0, 0, 0
     for batch in phase.val_batches():
         labels = batch.labels.to(device)
-        logits = phase.logits(*(tensor.to(device) for tensor in batch.inputs))
-        loss = nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+        with autocast(device, precision):
+            logits = phase.logits(*(tensor.to(device) for tensor in batch.inputs))
+        loss = nn.functional.cross_entropy(logits.float(), labels, reduction="sum").item()
         _check_finite(loss, phase, batch, f"the validation loss became {loss}")
         loss_sum += loss
         n_right += int((logits.argmax(1) == labels).sum())
@@ -227,18 +240,6 @@ def _check_finite(loss: float, phase: Phase, batch: Batch, what: str) -> None:
             f"{phase.name}: {what}, on the videos {', '.join(batch.video_ids)}; look at these files, or lower "
             f"learning_rate (now {phase.config.learning_rate:g})"
         )
-
-
-def batches_of(n: int, size: int, generator: np.random.Generator | None = None) -> list[np.ndarray]:
-    """Indices 0 … n − 1 in batches, shuffled with a generator; a last batch of one joins the one before.
-
-    Batch norm cannot train on a single row.
-    """
-    order = np.arange(n) if generator is None else generator.permutation(n)
-    bounds = [*range(0, n, size), n]
-    if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
-        del bounds[-2]
-    return [order[first:last] for first, last in itertools.pairwise(bounds)]
 
 
 def _optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:

@@ -9,13 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from streams.batches import Batch, batches_of
 from streams.config import TrainingConfig
 from streams.training import (
-    Batch,
     Phase,
     Progress,
     TrainingDiverged,
-    batches_of,
     evaluate,
     learning_rate,
     run_phase,
