@@ -28,10 +28,15 @@ def save_artifact(
 
     data = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
     sha256 = hashlib.sha256(data).hexdigest()
-    text = json.dumps({**config, "sha256": sha256, "sealed": True}, indent=1, sort_keys=True, ensure_ascii=False)
     write_bytes(path.with_name(f"{path.name}.safetensors"), data)
-    write_bytes(_config_path(path, config_file), _sealed(text))
+    save_config(path, {**config, "sha256": sha256}, config_file=config_file)
     return sha256
+
+
+def save_config(path: Path, config: dict[str, Any], *, config_file: str | None = None) -> None:
+    """Writes the JSON half of an artifact anew, sealed; the arrays stay, and so must their sha256 in `config`."""
+    text = json.dumps({**config, "sealed": True}, indent=1, sort_keys=True, ensure_ascii=False)
+    write_bytes(_config_path(path, config_file), _sealed(text))
 
 
 def load_config(path: Path, *, config_file: str | None = None) -> dict[str, Any]:

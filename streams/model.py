@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,7 @@ from torch import nn
 
 import streams
 from flow.estimators import is_learned
-from store.atomic import write_bytes
-from store.checkpoint import ArtifactError, load_artifact, load_config, save_artifact
+from store.checkpoint import ArtifactError, load_artifact, load_config, save_artifact, save_config
 from store.lineage import space_id, versions
 from streams import aggregator
 from streams.backends import Precision
@@ -188,9 +186,8 @@ def save(folder: Path, trained: TrainedStream) -> None:
 def set_precision(folder: Path, trained: TrainedStream) -> None:
     """Writes the precision of `trained`, and the space that follows from it, beside its weights, which stay."""
     stored = load_config(folder / "checkpoint", config_file=CONFIG_FILE)
-    stored |= {"precision": trained.precision, "space_id": trained.space_id}
-    text = json.dumps(stored, indent=1, sort_keys=True, ensure_ascii=False)
-    write_bytes(folder / CONFIG_FILE, (text + "\n").encode())
+    changed = {"precision": trained.precision, "space_id": trained.space_id}
+    save_config(folder / "checkpoint", {**stored, **changed}, config_file=CONFIG_FILE)
 
 
 def load(folder: Path) -> TrainedStream:
