@@ -6,9 +6,11 @@ Fields are (2, H, W), x then y, in px. A displacement that a file calls unknown 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import struct
 import uuid
 import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ _COMPACT_HEADER = struct.Struct("<8s4I")  # magic, fields, height, width, escape
 _COMPACT_MAGIC = b"TSFLOW1\0"
 _COMPACT_SCALE = 64
 _ESCAPE = -32768
+_COMPACT_PIECE = 1 << 16  # bytes that are decompressed at a time: a few megabytes of flow
 
 
 def write_flo(path: Path, flow: Float[np.ndarray, "2 H W"]) -> None:
@@ -161,14 +164,18 @@ def encode_compact(flow: Float[np.ndarray, "fields 2 H W"]) -> UInt8[np.ndarray,
     return np.frombuffer(data, dtype=np.uint8)
 
 
-def decode_compact(data: bytes | UInt8[np.ndarray, "n"]) -> Float32[np.ndarray, "fields 2 H W"]:
-    """The flow in our cache form, from its bytes or an array of them.
+def decode_compact(
+    data: bytes | UInt8[np.ndarray, "n"], *, empty: Callable[[tuple[int, ...]], np.ndarray] | None = None
+) -> Float[np.ndarray, "fields 2 H W"]:
+    """The flow in our cache form, from its bytes or an array of them, read field by field.
+
+    Args:
+        data: what `encode_compact` gave.
+        empty: makes the array for a shape, which is filled; None: float32 in memory.
 
     Raises:
         ValueError: damaged, cut short, or not this form.
     """
-    import zstandard
-
     data = data if isinstance(data, bytes) else data.tobytes()
     start = _COMPACT_HEADER.size + 4
     header = data[: _COMPACT_HEADER.size]
@@ -179,26 +186,53 @@ def decode_compact(data: bytes | UInt8[np.ndarray, "n"]) -> Float32[np.ndarray, 
     if struct.unpack_from("<I", data, _COMPACT_HEADER.size)[0] != zlib.crc32(header):
         raise ValueError(f"compact flow of {len(data)} bytes has a damaged header; compute it again")
     _, n_fields, height, width, n_escaped = _COMPACT_HEADER.unpack(header)
-    n_field, n_exact = 4 * height * width, 4 * n_escaped  # bytes
-    expected = n_fields * n_field + n_exact
-    try:
-        raw = zstandard.ZstdDecompressor().decompress(data[start:], max_output_size=expected, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise ValueError(f"compact flow of {len(data)} bytes is damaged ({error}); compute it again") from error
-    if len(raw) != expected:
-        raise ValueError(
-            f"compact flow holds {len(raw)} bytes; {n_fields} fields of {width} x {height} px have {expected}"
-        )
-    flow = np.empty((n_fields, 2, height, width), dtype=np.float32)
-    exact = np.frombuffer(raw, dtype="<f4", offset=n_fields * n_field)
-    for t in range(n_fields):
-        codes = _unpack(np.frombuffer(raw, np.uint8, n_field, t * n_field), height, width)
-        np.multiply(codes, np.float32(1 / _COMPACT_SCALE), out=flow[t])
-        if n_escaped:
-            escaped = codes == _ESCAPE
-            here, exact = np.split(exact, [np.count_nonzero(escaped)])
-            flow[t][escaped] = here
+    sizes = [*itertools.repeat(4 * height * width, n_fields), 4 * n_escaped]
+    parts = _decompressed(data, start, sizes, f"{n_fields} fields of {width} x {height} px")
+    flow = np.empty((n_fields, 2, height, width), np.float32) if empty is None else empty((n_fields, 2, height, width))
+    escaped: list[tuple[int, np.ndarray]] = []
+    for t, planes in enumerate(itertools.islice(parts, n_fields)):
+        codes = _unpack(np.frombuffer(planes, np.uint8), height, width)
+        flow[t] = np.multiply(codes, np.float32(1 / _COMPACT_SCALE))
+        if n_escaped and (marked := codes == _ESCAPE).any():
+            escaped.append((t, marked))
+    exact = np.frombuffer(next(parts), dtype="<f4")
+    next(parts, None)  # the checksum, and that nothing follows
+    for t, marked in escaped:
+        here, exact = np.split(exact, [np.count_nonzero(marked)])
+        flow[t][marked] = here
     return flow
+
+
+def _decompressed(data: bytes, start: int, sizes: Sequence[int], what: str) -> Iterator[bytes]:
+    """What was compressed, in pieces of these sizes; never more than one piece and a little is in memory."""
+    import zstandard
+
+    decompressor = zstandard.ZstdDecompressor().decompressobj()
+    waiting, at, n_found, expected = bytearray(), start, 0, sum(sizes)
+
+    def damaged(why: object) -> ValueError:
+        return ValueError(f"compact flow of {len(data)} bytes is damaged ({why}); compute it again")
+
+    for size in [*sizes, None]:
+        while (size is None or len(waiting) < size) and at < len(data) and not decompressor.eof:
+            try:
+                found = decompressor.decompress(data[at : at + _COMPACT_PIECE])
+            except zstandard.ZstdError as error:
+                raise damaged(error) from error
+            at, n_found = at + _COMPACT_PIECE, n_found + len(found)
+            waiting += found
+            if n_found > expected:
+                break
+        if n_found > expected or (size is not None and len(waiting) < size and decompressor.eof):
+            raise ValueError(f"compact flow holds {n_found} bytes; {what} have {expected}")
+        if not decompressor.eof and (size is None or len(waiting) < size):
+            raise damaged("it ends too soon")
+        if size is None:
+            if decompressor.unused_data or at < len(data):
+                raise damaged("something follows")
+            return
+        yield bytes(waiting[:size])
+        del waiting[:size]
 
 
 def _pack(codes: Int16[np.ndarray, "2 H W"]) -> bytes:

@@ -28,15 +28,15 @@ def save_artifact(
 
     data = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
     sha256 = hashlib.sha256(data).hexdigest()
+    text = _text({**config, "sha256": sha256})  # before anything is written: it may not be possible
     write_bytes(path.with_name(f"{path.name}.safetensors"), data)
-    save_config(path, {**config, "sha256": sha256}, config_file=config_file)
+    write_bytes(_config_path(path, config_file), _sealed(text))
     return sha256
 
 
 def save_config(path: Path, config: dict[str, Any], *, config_file: str | None = None) -> None:
     """Writes the JSON half of an artifact anew, sealed; the arrays stay, and so must their sha256 in `config`."""
-    text = json.dumps({**config, "sealed": True}, indent=1, sort_keys=True, ensure_ascii=False)
-    write_bytes(_config_path(path, config_file), _sealed(text))
+    write_bytes(_config_path(path, config_file), _sealed(_text(config)))
 
 
 def load_config(path: Path, *, config_file: str | None = None) -> dict[str, Any]:
@@ -99,6 +99,10 @@ def load_artifact(
 
 
 _SEAL = ',\n "file_sha256": "'
+
+
+def _text(config: dict[str, Any]) -> str:
+    return json.dumps({**config, "sealed": True}, indent=1, sort_keys=True, ensure_ascii=False)
 
 
 def _sealed(text: str) -> bytes:
