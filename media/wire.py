@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from media import paged
+
 _LENGTH = struct.Struct(">I")
 _MAX_HEADER_BYTES = 1 << 20
 _DTYPES = {"uint8": np.uint8, "bool": np.bool_, "float32": np.float32, "float64": np.float64}
@@ -73,9 +75,10 @@ def receive_arrays(
         max_bytes -= math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
         if max_bytes < 0:
             raise Closed(f"array {name!r} of shape {shape} is larger than allowed")
-        array = np.empty(shape, _DTYPES[dtype])
+        array = paged.empty(tuple(shape), _DTYPES[dtype])  # pictures of a long video do not stay in memory
         if array.size:
             _receive_exactly(source, array.data.cast("B"), deadline)
+            paged.release(array)
         arrays[name] = array
     return arrays
 

@@ -234,6 +234,6 @@ def _weights_fields(config: Any) -> list[str]:
 
 def pad(sequences: Sequence[Float[np.ndarray, "_ D"]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Segment embeddings of several videos as (B, S, D), zeros at the ends, and their lengths (B,)."""
-    tensors = [torch.from_numpy(np.ascontiguousarray(sequence)) for sequence in sequences]
+    tensors = [torch.from_numpy(np.array(sequence)) for sequence in sequences]  # copies: what is mapped is read-only
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     return nn.utils.rnn.pad_sequence(tensors, batch_first=True), lengths

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from store.lineage import digest
 from streams.backends import Backend, Precision, TorchBackend
@@ -17,7 +18,7 @@ from streams.encoding import BatchFiller
 from streams.model import StreamModel, build_model, pad
 from streams.parallel import Ranks
 from streams.segments import Footage
-from streams.shelf import Shelf
+from streams.spool import Spool
 from streams.stream import Stream
 from streams.training import ALONE, Phase, run_phase
 
@@ -205,13 +206,12 @@ def aggregator_phase(
     module = torch.nn.ModuleDict({"aggregator": model.aggregator, "classifier": model.classifier})
     generator = np.random.default_rng(int(digest([seed, stream.name, "views"])[:8], 16))
 
-    filler: BatchFiller[list[int]] = BatchFiller(model.encoder, config.encode_batch_size, backend)
+    filler: BatchFiller[list[np.ndarray]] = BatchFiller(model.encoder, config.encode_batch_size, backend)
+    spool = Spool()  # thousands of videos have more segment embeddings than a machine has memory
 
-    shelf = Shelf()  # thousands of videos have more segment embeddings than a machine has memory
-
-    def embed(examples: Sequence[Example], n_views: int) -> list[list[int]]:
-        """Where on the shelf all views of every example are; batches are filled across them."""
-        found: list[list[int]] = [[] for _ in examples]
+    def embed(examples: Sequence[Example], n_views: int) -> list[list[Float[np.ndarray, "S D"]]]:
+        """All views of every example, on disk; batches are filled across them."""
+        found: list[list[np.ndarray]] = [[] for _ in examples]
         for example, views in zip(examples, found, strict=True):
             if example.embedding is not None:
                 views.append(example.embedding)
@@ -219,27 +219,27 @@ def aggregator_phase(
             for view in range(n_views):
                 segments = stream.cut(example.cuttable, config, generator if view > 0 else None)
                 for owner, embedding in filler.add(views, segments):
-                    owner.append(shelf.put(embedding))
+                    owner.append(spool.keep(embedding))
         for owner, embedding in filler.finish():
-            owner.append(shelf.put(embedding))
+            owner.append(spool.keep(embedding))
         return found
 
     views = embed(train_examples, settings.n_views)
-    held_out = [place for [place] in embed(val_examples, 1)]
+    held_out = [embedding for [embedding] in embed(val_examples, 1)]
 
     def train_batches(generator: np.random.Generator) -> Iterator[Batch]:
         if settings.bucket_by_length:
-            lengths = [shelf.n_rows(places[0]) for places in views]
+            lengths = [len(some[0]) for some in views]
             batches = batches_of_like_length(lengths, settings.batch_size, generator)
         else:
             batches = batches_of(len(views), settings.batch_size, generator)
         for rows in batches:
-            sequences = [shelf[views[row][generator.integers(settings.n_views)]] for row in rows]
+            sequences = [views[row][generator.integers(settings.n_views)] for row in rows]
             yield _batch(pad(sequences), [train_examples[row] for row in rows])
 
     def val_batches() -> Iterator[Batch]:
         for rows in batches_of(len(held_out), settings.batch_size):
-            yield _batch(pad([shelf[held_out[row]] for row in rows]), [val_examples[row] for row in rows])
+            yield _batch(pad([held_out[row] for row in rows]), [val_examples[row] for row in rows])
 
     return Phase(
         name=f"{stream.name}-aggregator",

@@ -16,6 +16,7 @@ from jaxtyping import Float, Float64, UInt8
 
 from flow import precomputed, storage
 from flow.sampling import motion_lengths
+from media import paged
 from media.reasons import Rejected
 from streams.config import Crop, DataConfig, SamplerConfig
 from streams.estimators import Estimators
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from media.decode import DecodedVideo
     from store.cache import Cache
 
+BLOCK = 32  # pairs of frames at a time: the flow of a whole video is never in memory
 FLOW_SCHEMA = 2  # raised by hand when flow or motion of the same video come out different
 
 
@@ -42,7 +44,7 @@ class Flow:
     """Optical flow of a whole video and the times of its frames.
 
     Attributes:
-        field: (T − 1, 2, H, W) px at the size it was estimated at; x, then y.
+        field: (T − 1, 2, H, W) float16, px at the size it was estimated at; x, then y.
         start_seconds: of the T frames.
         stop_seconds: of the T frames.
     """
@@ -185,7 +187,9 @@ class Video:
             }
             self._keep("flow", key, entry)
         self._noted = tuple(json.loads(entry["reasons"].tobytes()))
-        return Flow(storage.decode_compact(entry["flow"]), entry["start_seconds"], entry["stop_seconds"])
+        field = storage.decode_compact(entry["flow"], empty=lambda shape: paged.empty(shape, np.float16))
+        paged.release(field)
+        return Flow(field, entry["start_seconds"], entry["stop_seconds"])
 
     @property
     def motion(self) -> Float64[np.ndarray, " steps"]:
@@ -256,7 +260,12 @@ class Video:
             return self._given_estimate(*wanted)
         if self._estimated is None or self._estimated[0] != wanted:
             with self._stages.spent("flow"):
-                self._estimated = (wanted, self._estimators.load(estimator)(self.frames_at(height, width)))
+                estimate = self._estimators.load(estimator)
+                flow = paged.empty((len(frames) - 1, 2, height, width), np.float32)
+                for first in range(0, len(flow), BLOCK):
+                    flow[first : first + BLOCK] = estimate(squash(frames[first : first + BLOCK + 1], height, width))
+                paged.release(flow)
+            self._estimated = (wanted, flow)
         return self._estimated[1]
 
 
@@ -283,7 +292,11 @@ def squash(frames: UInt8[np.ndarray, "T H W 3"], height: int, width: int) -> UIn
     if frames.shape[1:3] == (height, width):
         return frames
     how = cv2.INTER_AREA if height * width < frames.shape[1] * frames.shape[2] else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(frame, (width, height), interpolation=how) for frame in frames])
+    small = paged.empty((len(frames), height, width, 3), np.uint8)
+    for frame, out in zip(frames, small, strict=True):
+        cv2.resize(frame, (width, height), dst=out, interpolation=how)
+    paged.release(small)
+    return small
 
 
 def reduce_flow(flow: Float[np.ndarray, "steps 2 H W"], height: int, width: int) -> Float[np.ndarray, "steps 2 H2 W2"]:
@@ -293,8 +306,11 @@ def reduce_flow(flow: Float[np.ndarray, "steps 2 H W"], height: int, width: int)
     if flow.shape[2:] == (height, width):
         return flow
     how = cv2.INTER_AREA if height * width < flow.shape[2] * flow.shape[3] else cv2.INTER_LINEAR
-    small = [cv2.resize(field.transpose(1, 2, 0), (width, height), interpolation=how) for field in flow]
-    return np.stack(small).astype(np.float32).transpose(0, 3, 1, 2)
+    small = paged.empty((len(flow), 2, height, width), np.float32)
+    for field, out in zip(flow, small, strict=True):
+        out[:] = cv2.resize(field.transpose(1, 2, 0), (width, height), interpolation=how).transpose(2, 0, 1)
+    paged.release(small)
+    return small
 
 
 @functools.cache

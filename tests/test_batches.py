@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from streams.batches import Batch, batches_of, batches_of_like_length, made_ahead
-from streams.shelf import Shelf
 
 
 def test_bucketed_batches_hold_every_row_once_and_pad_less():
@@ -82,17 +81,3 @@ def test_a_part_of_a_batch_takes_the_segments_of_its_rows():
     padded = Batch((torch.zeros(3, 5, 2), lengths), torch.tensor([0, 1, 2]), ["a", "b", "c"]).part(slice(0, 1))
     assert padded.inputs[0].shape == (1, 5, 2)
     assert padded.inputs[1].tolist() == [1]
-
-
-def test_a_shelf_gives_back_what_was_put_whenever_it_is_asked():
-    shelf, generator = Shelf(), np.random.default_rng(0)
-    arrays = [generator.normal(size=(n, 7)).astype(np.float32) for n in (3, 1, 40, 2)]
-    places = [shelf.put(array) for array in arrays[:2]]
-    assert np.array_equal(shelf[places[1]], arrays[1])
-    places += [shelf.put(array) for array in arrays[2:]]
-    for place, array in zip(places, arrays, strict=True):
-        assert np.array_equal(shelf[place], array)
-        assert shelf.n_rows(place) == len(array)
-    assert len(shelf) == 4
-    shelf[0][:] = 0  # a copy: the shelf keeps its own
-    assert np.array_equal(shelf[0], arrays[0])

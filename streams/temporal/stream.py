@@ -70,7 +70,7 @@ class TemporalStream:
         # A stack that starts at τ sees the frames τ … τ + span: it lasts from the first until the last begins.
         ends = np.minimum(np.arange(n_steps) + span, n_steps)
         return Footage(
-            array=flow.field.astype(np.float16),
+            array=flow.field.astype(np.float16, copy=False),
             start_seconds=flow.start_seconds[:-1],
             stop_seconds=flow.start_seconds[ends],
             plan=plan,
