@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench import prepared
+from bench import flow_engines, prepared
 from bench.subject import Subject
 from bench.table import Table
 from bench.timing import in_turns
@@ -53,7 +53,7 @@ def run(subject: Subject) -> list[Table]:
         f"random weights (seed {subject.seed}) where a network's own are not there",
         "targets: InceptionResNetV2 at least 1.9 times as fast, error at most 1e-5",
     ]
-    return [Table("networks, one item", header, rows, notes)]
+    return [Table("networks, one item", header, rows, notes), *flow_engines.run(subject)]
 
 
 def networks(subject: Subject) -> list[tuple[str, nn.Module, np.ndarray]]:

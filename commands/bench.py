@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from bench.targets import summary
 from commands import options, screen
 from commands.workspace import write_json
+from store.atomic import write_bytes
 
 # Each is bench/<name>.py with run(subject) → list of tables.
 BENCHES = ("networks", "decode", "end-to-end", "cache", "startup", "scale", "flow")
+
+
+def plots_of(name: str, tables: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """File name → SVG of what a bench found."""
+    from bench.plots import bars, curves
+
+    if name == "end-to-end":
+        shares = tables[-1]
+        stages = shares["header"][2:]
+        rows = {str(row["stream"]): [float(row[stage]) for stage in stages] for row in shares["rows"]}
+        return {"stages": bars("Where a 7-second clip's time goes", stages, rows)}
+    found = {}
+    if name == "scale":
+        for table, plot in zip(tables, ("videos", "length", "size"), strict=False):
+            key = table["header"][0]
+            x = [str(row[key]) for row in table["rows"]]
+            for column, unit in (("extraction, s", "s"), ("peak memory, MB", "MB")):
+                series = {column: [float(row[column]) for row in table["rows"]]}
+                found[f"scale-{plot}-{unit.lower()}"] = curves(table["title"], key, x, series, unit)
+    return found
 
 
 @screen.command
@@ -57,6 +80,12 @@ def run(
                 screen.table(table.title, table.header, table.cells(), caption="; ".join(table.notes))
             found[name] = [table.to_json() for table in tables]
             write_json(out / f"{name}.json", {"measured_on": measured.described, "tables": found[name]})
+            for plot, svg in plots_of(name, found[name]).items():
+                write_bytes(out / f"{plot}.svg", svg.encode())
+    targets = summary(found)
+    if targets.rows:
+        screen.table(targets.title, targets.header, targets.cells(), caption="; ".join(targets.notes))
+        write_json(out / "targets.json", targets.to_json())
     screen.note(f"wrote {out}")
     screen.emit({"measured_on": measured.described, "benches": found}, as_json=as_json)
     return screen.OK

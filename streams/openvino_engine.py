@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import queue
 import tempfile
 import types
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,7 +149,7 @@ def convert(module: nn.Module, *example: np.ndarray) -> dict[str, np.ndarray]:
     """A network as two arrays of bytes: OpenVINO's graph (XML) and weights, in float32, for inputs of this shape."""
     import openvino
 
-    with warnings.catch_warnings(), torch.inference_mode():
+    with warnings.catch_warnings(), torch.inference_mode(), _traceable(module):
         warnings.simplefilter("ignore")  # tracing is deprecated; what should replace it imports torch's compiler: 10 s
         tensors = tuple(torch.from_numpy(array) for array in example)
         traced = torch.jit.trace(module, tensors, check_trace=False)
@@ -165,6 +167,19 @@ def convert(module: nn.Module, *example: np.ndarray) -> dict[str, np.ndarray]:
             "graph": np.frombuffer(path.read_bytes(), np.uint8),
             "weights": np.frombuffer(path.with_suffix(".bin").read_bytes(), np.uint8),
         }
+
+
+@contextlib.contextmanager
+def _traceable(module: nn.Module) -> Iterator[None]:
+    """Lightning's modules (ptlflow's networks are) refuse to be looked at without a trainer, unless told why."""
+    parts = [part for part in module.modules() if hasattr(type(part), "_jit_is_scripting")]
+    for part in parts:
+        part._jit_is_scripting = True  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for part in parts:
+            part._jit_is_scripting = False  # type: ignore[assignment]
 
 
 def network_digest(module: nn.Module) -> str:

@@ -80,3 +80,41 @@ def test_a_folder_without_videos_is_named(tmp_path):
 @pytest.mark.parametrize("name", BENCHES)
 def test_every_bench_is_a_module_with_run(name):
     assert callable(importlib.import_module(f"bench.{name.replace('-', '_')}").run)
+
+
+def test_targets_are_looked_up_in_the_tables_and_judged():
+    from bench.targets import summary
+
+    cache = Table("flow in the cache, a pair", ["what", "here"], [["kilobytes", 46.0], ["largest error, px", 0.01]])
+    startup = Table("from process start", ["what", "median, s"], [["tristream --help", 0.31]])
+    rows = {row[0]: row for row in summary({"cache": [cache.to_json()], "startup": [startup.to_json()]}).rows}
+    assert rows["flow cache, kB a pair"] == ("flow cache, kB a pair", 46.0, "at most 50", "reached")
+    assert rows["flow cache, largest error, px"][3] == "missed"
+    assert rows["second run / first run"][1:] == (None, "at most 0.02", "not measured here")
+    assert rows["tristream --help, s"][3] == "reached"
+    assert not any("memory" in name for name in rows), "a bench that was not run has no row"
+
+
+def test_every_target_names_a_bench_that_exists():
+    from bench.targets import TARGETS
+
+    assert {target[1] for target in TARGETS} <= set(BENCHES)
+
+
+def test_bars_are_as_wide_as_their_shares_and_names_are_escaped():
+    import re
+    from xml.etree import ElementTree
+
+    from bench.plots import bars, curves
+
+    svg = bars("where <time> goes", ["decode", "encode"], {"spatial": [1.0, 3.0], "audio": [0.0, 2.0]})
+    ElementTree.fromstring(svg)
+    widths = [float(w) for w in re.findall(r'<rect x="[\d.]+" y="\d+" width="([\d.]+)" height="34"', svg)]
+    assert widths[1] == pytest.approx(3 * widths[0], rel=1e-2)
+    assert widths[2] == 0
+    assert widths[3] == pytest.approx(sum(widths[:2]), rel=1e-3)
+    assert "encode 75.0%" in svg
+    lines = curves("memory", "videos", ["1", "16"], {"MB": [500.0, 1000.0]}, "MB")
+    ElementTree.fromstring(lines)
+    heights = [float(y) for y in re.findall(r'<circle cx="[\d.]+" cy="([\d.]+)"', lines)]
+    assert heights == [190.0, 70.0], "the axis begins at 0"
