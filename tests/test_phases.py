@@ -290,4 +290,5 @@ def test_train_stream_killed_in_each_phase_ends_in_the_weights_of_an_undisturbed
         for run in ("disturbed", "undisturbed")
     )
     assert first == second
-    assert sorted(file.name for file in folder.iterdir()) == ["checkpoint.safetensors", "config.json", "metrics.jsonl"]
+    kept = ["checkpoint.safetensors", "config.json", "events.out.tfevents.tristream", "metrics.jsonl"]
+    assert sorted(file.name for file in folder.iterdir()) == kept
