@@ -26,10 +26,11 @@ from store.cache import Cache
 from store.lineage import digest
 from streams import aggregator
 from streams.backends import TorchBackend
+from streams.batches import Batch, batches_of
 from streams.config import AggregatorPhase
 from streams.encoding import encode
 from streams.model import StreamModel, TrainedStream, load, pad
-from streams.training import Batch, Phase, batches_of, run_phase
+from streams.training import Phase, run_phase
 from streams.video import Video
 
 CPU = torch.device("cpu")

@@ -101,7 +101,7 @@ def extract_windows(
     device = backend.device
     for stream in trained:
         if stream.estimators is not None:
-            stream.estimators.device = device
+            stream.estimators.backend = backend
     keys = {stream.name: {**key_parts(stream, backend), "plan": plan.identity()} for stream in trained}
     fillers: dict[str, BatchFiller[tuple[_Job, Row]]] = make_fillers(trained, backend)
     passing: deque[_Job] = deque()
