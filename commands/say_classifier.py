@@ -141,14 +141,12 @@ def _rejection(rule: dict[str, Any]) -> str:
     option = f"predict --max-error {rule['max_error']:g}"
     if rule["confidence"] is None:
         return f"{option} cannot work: {rule['words']}"
-    on_test = f"{100 * rule['test_kept']:.0f} % of test are named"
+    on_test = f"of test {100 * rule['test_kept']:.0f} %"
     if rule["test_error"] is not None:
         on_test += f", {100 * rule['test_error']:.1f} % of those wrongly"
-    if rule["val_kept"] == 1:
-        return f"{option} may name every video, as on val: {on_test}"
     return (
-        f"{option} says 'not sure' below {rule['confidence']:.2f}, chosen on val, where {100 * rule['val_kept']:.0f} % "
-        f"are named, {100 * rule['val_error']:.1f} % of those wrongly: {on_test}"
+        f"{option} says 'not sure' below {rule['confidence']:.2f}, chosen on val, of which "
+        f"{100 * rule['val_kept']:.0f} % are named, {100 * rule['val_error']:.1f} % of those wrongly; {on_test}"
     )
 
 

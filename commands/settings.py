@@ -30,7 +30,7 @@ class FusionConfig(BaseModel, extra="forbid", frozen=True):
     select: Literal["fixed", "grouped_cv"] = Field("fixed", description="grouped_cv: l2 by cross-validation on train")
     stream_dropout: float = Field(0.0, ge=0, lt=1, description="how often a training video is seen without a stream")
     calibration: Literal["temperature", "platt"] = Field("temperature", description="margins → probabilities, on val")
-    min_cosine: float = Field(0.95, gt=0, le=1, description="alike at least this much across splits: near duplicates")
+    min_cosine: float = Field(0.97, gt=0, le=1, description="alike at least this much across splits: near duplicates")
 
 
 class DetectorConfig(BaseModel, extra="forbid", frozen=True):
