@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 N_SLICES = 24  # of the time of a video
 PICTURE = (16, 20)  # px that pictures and flow of a crop are reduced to; flow to half of it
 ESTIMATOR = "dis_ultrafast"
+TOGETHER = ["log-mel, slices", "crop, slices", "flow of the crop, slices"]
 YAMNET_HOP = 48  # rows of 10 ms, YAMNet's own
 
 Blocks = dict[str, Float[np.ndarray, "F"]]
@@ -41,13 +42,14 @@ def run(rows: Sequence[ListedVideo], *, crop: Crop | None, yamnet: Path | None) 
     """Test accuracy of each plain feature, and of sound, pictures and flow together where there is a crop."""
     found = [_features(row.path, crop, yamnet) for row in rows]
     labels, groups = (np.array([getattr(row, name) for row in rows]) for name in ("label", "group"))
-    candidates = {name: [name] for name in found[0]}
+    ways = {name: ([name], False) for name in found[0]}
     if crop is not None:
-        together = ["log-mel, slices", "crop, slices", "flow of the crop, slices"]
-        candidates |= {" + ".join(together[1:]): together[1:], " + ".join(together): together}
+        for names in (TOGETHER[1:], TOGETHER):
+            ways[" + ".join(names)] = (names, False)
+            ways[" + ".join(names) + ", mean of margins"] = (names, True)
     table = []
-    for name, parts in candidates.items():
-        hits, per_fold = _hits([{part: blocks[part] for part in parts} for blocks in found], labels, rows)
+    for name, (parts, late) in ways.items():
+        hits, per_fold = _hits([{part: blocks[part] for part in parts} for blocks in found], labels, rows, late=late)
         tested = ~np.isnan(hits)
         estimate = mean_interval(hits[tested], groups[tested])
         spread = f"{min(per_fold):.1f}–{max(per_fold):.1f}" if len(per_fold) > 1 else "–"
@@ -64,9 +66,13 @@ def run(rows: Sequence[ListedVideo], *, crop: Crop | None, yamnet: Path | None) 
 
 
 def _hits(
-    features: Sequence[Blocks], labels: np.ndarray, rows: Sequence[ListedVideo]
+    features: Sequence[Blocks], labels: np.ndarray, rows: Sequence[ListedVideo], *, late: bool
 ) -> tuple[Float[np.ndarray, "n"], list[float]]:
-    """1 where a test video is named rightly, NaN where it is never tested; accuracy of each fold, %."""
+    """1 where a test video is named rightly, NaN where it is never tested; accuracy of each fold, %.
+
+    Args:
+        late: an SVM for each block, and the mean of their margins; else one SVM on all of them side by side.
+    """
     columns, start = {}, 0
     for name, values in features[0].items():
         columns[name] = slice(start, start + len(values))
@@ -76,10 +82,24 @@ def _hits(
     hits, per_fold = np.full(len(rows), np.nan), []
     for fold in folds:
         test = np.array([row.fold == fold if fold else row.split == "test" for row in rows])
-        svm = fit_svm(X[~test], labels[~test], columns=columns)
-        hits[test] = svm.predict(X[test]) == labels[test]
+        margins = []
+        for blocks in [[name] for name in columns] if late else [list(columns)]:
+            parts = np.concatenate([np.arange(columns[name].start, columns[name].stop) for name in blocks])
+            svm = fit_svm(X[~test][:, parts], labels[~test], columns=_tiled(columns, blocks))
+            margins.append(svm.decision_function(X[test][:, parts]))
+        hits[test] = svm.classes_[np.mean(margins, axis=0).argmax(axis=1)] == labels[test]
         per_fold.append(100 * hits[test].mean())
     return hits, per_fold
+
+
+def _tiled(columns: Mapping[str, slice], names: Sequence[str]) -> dict[str, slice]:
+    """The blocks of these names, one after the other."""
+    tiled, start = {}, 0
+    for name in names:
+        width = columns[name].stop - columns[name].start
+        tiled[name] = slice(start, start + width)
+        start += width
+    return tiled
 
 
 def _features(path: Path, crop: Crop | None, yamnet: Path | None) -> Blocks:

@@ -20,17 +20,13 @@ NoFlowCache = Annotated[
     bool,
     typer.Option("--no-flow-cache", help="Keep no optical flow, the largest part of the cache: for small disks."),
 ]
-Preset = Annotated[
-    str, typer.Option("--preset", help="light (no download), standard, paper, lips (talking faces), workshop (demo).")
-]
+Preset = Annotated[str, typer.Option("--preset", help="light (no download), standard, paper, workshop (demo).")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; overrides the preset key by key.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. sampler.n_samples=60; overrides --config."),
 ]
-LimitsFile = Annotated[
-    Path | None, typer.Option("--config", help="TOML file; of it the section [limits] counts here.")
-]
+LimitsFile = Annotated[Path | None, typer.Option("--config", help="TOML file; of it the section [limits] counts here.")]
 SetLimit = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="limits.KEY=VALUE", help="One limit per file, e.g. limits.max_bytes=8_000_000_000."),
