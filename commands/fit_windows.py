@@ -11,7 +11,7 @@ import numpy as np
 
 from commands import screen, settings
 from commands.detector_store import StoredDetector, as_float, fit_stored, region_rows
-from commands.fit_detector import fit_rivals, normal_rows, say_fit, show_rivals
+from commands.fit_detector import fit_rivals, has_both, normal_rows, say_fit, show_rivals
 from commands.windows import WindowSet, embed_windows, side_by_side, window_spaces, write_windows
 from commands.workspace import Workspace, write_json
 
@@ -201,7 +201,7 @@ def _measure(
     own = lines[stored.kind]
     known = [n for n, line in enumerate(own) if by_id[line.video_id].anomaly is not None]
     abnormal = np.array([by_id[own[n].video_id].anomaly == 1 for n in known], bool)
-    if 0 < abnormal.sum() < len(known):
+    if has_both(abnormal):
         highest = {name: np.array([some[n].scores.max() for n in known]) for name, some in lines.items()}
         what = f"{len(known)} test videos, {int(abnormal.sum())} abnormal, by their highest window"
         found["rivals"] = show_rivals(highest, abnormal, what)
