@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ OTHER_NETWORKS = ("resnet50", "mobilenetv2_100")  # of timm, beside the paper's,
 
 
 def run(subject: Subject) -> list[Table]:
-    """Milliseconds of the machine per item, medians of turns; errors on real pictures or on noise of the same size."""
+    """Processor milliseconds per item, medians of turns; errors on real pictures or on noise of the same size."""
     import importlib.util
 
     import torch
@@ -42,13 +43,13 @@ def run(subject: Subject) -> list[Table]:
                 running[f"{engine} {precision}"] = backend.compile(module, example, precision=precision)
         n_batches = 2 * n_cores()
         work = {key: functools.partial(_all, network, example, n_batches) for key, network in running.items()}
-        seconds = in_turns(work, subject.repeats)
+        seconds = in_turns(work, subject.repeats, clock=time.process_time)
         outputs = {key: network.submit(example).result() for key, network in running.items()}
         rows.append(_row(name, {key: 1000 * s / n_batches / ROWS for key, s in seconds.items()}, outputs))
     header = ["network", "torch, ms", "torch bf16, ms", "openvino, ms", "openvino bf16, ms", "openvino / torch",
               "error of openvino", "error of its bf16", "cosine of its bf16", "error of torch bf16"]  # fmt: skip
     notes = [
-        f"milliseconds of {n_cores()} cores for one item, batches of {ROWS}; {subject.repeats} turns",
+        f"milliseconds of processor time for one item, batches of {ROWS}, {n_cores()} cores; {subject.repeats} turns",
         "openvino / torch: how many times as fast, float32; errors: relative to the size of torch's float32 output",
         f"random weights (seed {subject.seed}) where a network's own are not there",
         "targets: InceptionResNetV2 at least 1.9 times as fast, error at most 1e-5",

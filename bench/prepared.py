@@ -30,7 +30,8 @@ def stream(name: str, subject: Subject, *, n_samples: int = 180, **overrides: An
 
     part = streams.load(name)
     settings: dict[str, Any] = {}
-    if "input_size" in part.Config.model_fields and "encoder_weights" in part.Config.model_fields:
+    fields = part.Config.model_fields
+    if "encoder_weights" in fields and "input_size" in fields and "stack_length" not in fields:  # it looks at pictures
         settings = {"encoder": PICTURE_NETWORK, "input_size": (299, 299)}
     own = own_weights(settings.get("encoder", ""), subject)
     if own is not None:

@@ -127,8 +127,12 @@ def test_a_folder_of_streams_imports_no_other_folder():
 
 
 def test_nobody_outside_imports_a_folder_of_streams():
-    """Streams are loaded by name: what is shared, and every command, works without any one of them."""
-    wrong = [str(found) for found in OURS if folder_of_streams(found.module) and not folder_of_streams(found.by)]
+    """Streams are loaded by name: what is shared, and every command, works without any one of them.
+
+    A bench of one stream's own parts may import them when it is run.
+    """
+    others = [found for found in OURS if found.at_import or not found.by.startswith("bench.")]
+    wrong = [str(found) for found in others if folder_of_streams(found.module) and not folder_of_streams(found.by)]
     assert wrong == []
 
 
