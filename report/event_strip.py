@@ -46,9 +46,10 @@ def event_strip(
 
 def _title(event: Mapping[str, Any]) -> np.ndarray:
     paper = _paper(TEXT_HEIGHT)
+    causes = "  ".join(f"{name} {share:.0%}" for name, share in event["shares"].items())
     words = (
         f"{event['start_seconds']:.2f} - {event['stop_seconds']:.2f} s    peak {event['peak_score']:.2f} at "
-        f"{event['peak_seconds']:.2f} s"
+        f"{event['peak_seconds']:.2f} s    {causes}"
     )
     return _write(paper, words, (8, 23), INK, 0.6)
 
@@ -97,7 +98,7 @@ def _curve(times: np.ndarray, scores: np.ndarray, threshold: float, event: Mappi
     for part in (0.0, 0.5, 1.0):
         y = at(first, part * high)[1]
         cv2.line(paper, (left, y), (right, y), GRID, 1)
-        paper = _write(paper, f"{part * high:.3g}", (6, y + 4), INK, 0.4)
+        paper = _write(paper, _short(part * high), (6, y + 4), INK, 0.4)
     y = at(first, threshold)[1]
     cv2.line(paper, (left, y), (right, y), RED, 1, cv2.LINE_AA)
     paper = _write(paper, "threshold", (right - 70, max(12, y - 4)), RED, 0.4)
@@ -126,6 +127,11 @@ def _bars(shares: Mapping[str, float]) -> np.ndarray:
 
 def _colours(n: int) -> Sequence[tuple[int, int, int]]:
     return [COLOURS[i % len(COLOURS)] for i in range(n)]
+
+
+def _short(value: float) -> str:
+    """Three digits, without an exponent where the number is at hand."""
+    return f"{value:.0f}" if 100 <= value < 1e6 else f"{value:.3g}"
 
 
 def _paper(height: int) -> np.ndarray:

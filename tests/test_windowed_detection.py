@@ -13,6 +13,7 @@ import torch
 
 import streams
 from media.encode import write_video
+from store.checkpoint import load_artifact, save_artifact
 from streams import model
 from workshop.clips import FPS, Recipe, make_clip
 
@@ -205,14 +206,14 @@ def test_what_does_not_fit_is_said(line: Any, videos: Path) -> None:
 
 def test_streams_trained_again_are_refused(line: Any, videos: Path, tmp_path: Path, fitted: Path, command_line) -> None:
     copy = Path(shutil.copytree(fitted, tmp_path / "copy"))
-    path = copy / "runs/default/fusion/detector.json"
-    stored = json.loads(path.read_text())
+    path = copy / "runs/default/fusion/detector"
+    arrays, stored = load_artifact(path)
     name = next(iter(stored["spaces"]))
     for key, value, words in (
         ("spaces", {**stored["spaces"], name: "0" * 16}, f"the stream '{name}' now gives embeddings of space"),
         ("windows", {**stored["windows"], "schema": 99}, "run tristream fuse again"),
     ):
-        path.write_text(json.dumps({**stored, key: value}))
+        save_artifact(path, arrays, {**stored, key: value})
         other = command_line(copy)
         other("detect", videos / "bad.mp4", code=2)
         assert words in other.said, other.said
