@@ -1,7 +1,7 @@
 """UCSD Ped2: where is something abnormal, by regions of the picture. python -m bench.ped2 --data DIR
 
-No label of the test videos is used but for the figures. What is chosen comes from the normal training videos: the
-size of a region is the median size of what moves in them, and every statistic is theirs, by row of the picture.
+No label of the test videos is used but for the figures. The size of a region is the median size of what moves in the
+normal training videos, and every statistic is theirs. What was looked at on the way stands in docs/results.md.
 """
 
 from __future__ import annotations
