@@ -113,7 +113,7 @@ def test_where_settings_came_from_is_kept_with_them(toml):
         ("data.crop=[0.5, 0, 0.4, 1]", r"\[data\] crop = \[0.5, 0, 0.4, 1\]: .*0 <= top < bottom <= 1"),
         ("data.crop=[0, 0.5, 1, 1.2]", r"\[data\] crop = \[0, 0.5, 1, 1.2\]: .*0 <= left < right <= 1"),
         ("fusion.C=6", r"unknown key 'C' in \[fusion\]; valid: l2"),
-        ("detector.x=6", r"unknown key 'x' in \[detector\]; valid: bottleneck"),
+        ("detector.x=6", r"unknown key 'x' in \[detector\]; valid: kind, bottleneck"),
         (f"streams.{STREAM}.widht=6", rf"unknown key 'widht' in \[streams\.{STREAM}\]; valid: .*aggregator_training"),
         (
             f"streams.{STREAM}.aggregator.layers=6",
