@@ -120,3 +120,17 @@ def test_limits_are_recorded_and_do_not_change_the_space(folder, run):
     assert json.loads((folder / "runs/default/lineage.json").read_text())["limits"]["max_bytes"] == 100
     assert states(folder)["a.mp4"] == "rejected file_too_large"
     assert table(folder).space_id == space
+
+
+@pytest.mark.slow
+def test_no_flow_stays_in_the_cache_when_that_is_asked_for(folder, run, untrained):
+    from streams import model
+
+    for name in streams.names():
+        model.save(folder / "runs/default/streams" / name, untrained(name))
+    run("index", "--data", "videos")
+    run("embed", "--workers", "1", "--cache", "small", "--no-flow-cache", code=3)
+    run("embed", "--workers", "1", "--cache", "large", code=3)
+    kinds = {cache: {path.name for path in (folder / cache).iterdir()} for cache in ("small", "large")}
+    assert kinds["small"] == kinds["large"] - {"flow"}
+    assert "segments" in kinds["small"]
