@@ -33,7 +33,7 @@ def network(name: str) -> torch.nn.Module:
     _exchange_correlations(core)
     for module in core.modules():
         if hasattr(module, "_jit_is_scripting"):  # lightning's: or a module that has no trainer cannot be traced
-            module._jit_is_scripting = True
+            setattr(module, "_jit_is_scripting", True)  # noqa: B010
     if name in NAMES:  # a sixth of the time; networks that take views of their maps do not bear it
         core = core.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return _pair_network(core)
