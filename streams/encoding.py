@@ -42,6 +42,7 @@ class BatchFiller(Generic[Key]):
         self._precision = precision
         self._backend = backend
         self._network: Network | None = None
+        self._busy_before = 0.0  # it may have worked for others
         self._batch_size = backend.batch_size(batch_size)
         self._waiting: list[np.ndarray] = []  # pieces of segments, together less than a batch
         self._n_waiting = 0
@@ -73,8 +74,8 @@ class BatchFiller(Generic[Key]):
 
     @property
     def busy_seconds(self) -> float:
-        """What the network has computed for so far."""
-        return 0.0 if self._network is None else self._network.busy_seconds
+        """What the network has computed for since this began to use it."""
+        return 0.0 if self._network is None else self._network.busy_seconds - self._busy_before
 
     def _start(self) -> None:
         rows = np.concatenate(self._waiting)
@@ -86,6 +87,7 @@ class BatchFiller(Generic[Key]):
                 rows,
                 precision=self._precision,
             )
+            self._busy_before = self._network.busy_seconds
         self._in_flight.append((self._network.submit(rows), self._n_waiting))
         self._waiting, self._n_waiting = [], 0
 

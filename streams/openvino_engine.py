@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import queue
 import tempfile
+import threading
+import time
 import types
 import warnings
 from collections.abc import Iterator
@@ -122,22 +124,32 @@ class OpenVinoNetwork:
             request.set_callback(self._done, request)
             self._idle.put(request)
         self.busy_seconds = 0.0
+        self._n_streams = n_streams
+        self._since, self._lock = time.perf_counter(), threading.Lock()
         self._pending: dict[int, tuple[Future[np.ndarray], tuple[np.ndarray, ...]]] = {}
 
     def submit(self, *inputs: np.ndarray) -> Future[np.ndarray]:
         request = self._idle.get()
         future: Future[np.ndarray] = Future()
         inputs = tuple(np.ascontiguousarray(array) for array in inputs)
+        self._count()
         self._pending[id(request)] = future, inputs  # the request reads the arrays where they are
         request.start_async(dict(enumerate(inputs)), share_inputs=True)
         return future
 
+    def _count(self) -> None:
+        """Adds what the streams have computed since the last change; what waits for a stream does not count."""
+        with self._lock:
+            now = time.perf_counter()
+            self.busy_seconds += (now - self._since) * min(len(self._pending), self._n_streams)
+            self._since = now
+
     def _done(self, request: openvino.InferRequest) -> None:
         """Called in a thread of OpenVINO."""
+        self._count()
         future, _ = self._pending.pop(id(request))
         try:
             found = request.get_output_tensor(0).data.astype(np.float32, copy=True)
-            self.busy_seconds += request.latency / 1000
             future.set_result(found)
         except RuntimeError as error:
             future.set_exception(error)

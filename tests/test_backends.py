@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from store.cache import Cache
-from streams.backends import BACKENDS, Embedding, TorchBackend, as_function, choose
+from streams.backends import BACKENDS, Embedding, TorchBackend, as_function, choose, n_cores
 
 CPU = torch.device("cpu")
 
@@ -76,6 +77,14 @@ def test_batches_in_flight_do_not_change_one_another(backend):
     together = [network.submit(batch) for batch in batches]
     assert all(np.array_equal(future.result(), rows) for future, rows in zip(together, alone, strict=True))
     assert network.busy_seconds > 0
+
+
+def test_a_network_is_never_busier_than_its_streams(backend):
+    network = backend.compile(Embedding(small_encoder()), pictures())
+    begun = time.perf_counter()
+    for future in [network.submit(pictures(seed=seed)) for seed in range(30)]:
+        future.result()
+    assert 0 < network.busy_seconds <= n_cores() * (time.perf_counter() - begun)
 
 
 def test_several_threads_may_use_one_network(backend):
