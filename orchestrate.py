@@ -46,6 +46,9 @@ def main() -> None:
     try:
         # Waiting threads sleep: spinning ones would take the cores from the decode processes.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        # numpy's OpenBLAS can wait for itself for ever when several of our threads multiply at once (seen in log_mel:
+        # exec_blas without end, numpy 2.4.6); its products are small here, and torch does not use it.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         arguments = sys.argv[1:]
         _app(arguments)(arguments or ["--help"])
     except KeyboardInterrupt:

@@ -9,6 +9,10 @@ import sys
 import types
 from pathlib import Path
 
+# Before numpy and torch are imported, as the front door does.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from beartype import BeartypeConf, beartype
@@ -21,8 +25,6 @@ _checks = types.ModuleType("checked_signatures")
 _checks.check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 sys.modules[_checks.__name__] = _checks
 install_import_hook(["media", "flow", "fusion", "streams", "workshop"], "checked_signatures.check")
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the front door does
 
 
 def _needs_an_absent_stream(file: Path) -> bool:
