@@ -16,9 +16,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import pytest
 from beartype import BeartypeConf, beartype
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 HOME = Path(__file__).parents[1]
+
+settings.register_profile("shared machines", deadline=None)  # a timed assertion is not a test
+settings.load_profile("shared machines")
 
 # Types and shapes in the signatures of these rooms are checked while the tests run; an int is a float.
 _checks = types.ModuleType("checked_signatures")
