@@ -27,8 +27,8 @@ class FlowErrors:
     fl_all: float
 
 
-def measure(found: Float[np.ndarray, "*fields 2 H W"], truth: Float[np.ndarray, "*fields 2 H W"]) -> FlowErrors:
-    """Errors over all fields together; where the truth is NaN nothing is counted.
+def measure(found: Float[np.ndarray, "..."], truth: Float[np.ndarray, "..."]) -> FlowErrors:
+    """Errors over all fields together, (…, 2, H, W) each; where the truth is NaN nothing is counted.
 
     Raises:
         ValueError: another shape, no pixel whose truth is known, or flow that is not finite where it is.

@@ -47,7 +47,7 @@ class NetworkFlow:
         n_frames, height, width = frames.shape[:3]
         flow = np.empty((max(0, n_frames - 1), 2, height, width), np.float32)
         for t in range(n_frames - 1):
-            pair = np.array(frames[None, t : t + 2])  # (1, 2, H, W, 3)
+            pair = np.array(frames[None, t : t + 2], order="C")  # (1, 2, H, W, 3); a view's order would change bits
             flow[t] = self._engine(pair)(pair)[0]
         return flow
 

@@ -198,7 +198,7 @@ def test_a_pair_does_not_depend_on_its_batch(name):
     with torch.inference_mode():
         together = estimator.network(pairs).numpy()
     np.testing.assert_allclose(together, estimator(frames), atol=1e-4)
-    assert np.abs(together[0] - together[1]).max() > 1e-2
+    assert np.abs(together[0] - together[1]).max() > 1e-3  # ten times what is allowed above
 
 
 def test_dis_alone_is_its_fast_preset_and_the_presets_differ():

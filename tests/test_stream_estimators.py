@@ -12,6 +12,7 @@ from commands.screen import Mistake
 from flow import estimators
 from store import weights
 from streams import estimators as estimators_of_streams
+from streams.backends import TorchBackend
 from streams.config import SamplerConfig
 from streams.estimators import Estimators
 
@@ -59,8 +60,8 @@ def test_weights_of_a_file_are_the_ones_that_run(tmp_path):
 def test_identities_name_the_published_file():
     assert Estimators().identity("flownet2") == "flownet2, weights d63b53a7"
     assert Estimators().identity("dis") == "dis"
-    on_gpu = Estimators({LEARNED: 3}, device=torch.device("cuda"))
-    assert on_gpu.key(LEARNED) == "raft_small, random weights 3, cuda"
+    on_gpu = Estimators({LEARNED: 3}, backend=TorchBackend(torch.device("cuda")))
+    assert on_gpu.key(LEARNED) == "raft_small, random weights 3, torch-cuda"
     assert on_gpu.key("dis") == "dis"
 
 
