@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--only", help="names of experiments, with commas")
     parser.add_argument("--videos", type=int, default=8)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what it puts aside with SIGINT ignored
     with tempfile.TemporaryDirectory(prefix="tristream-faults-") as name:
         folder = Path(name)
         print("rendering videos and training a small run ...", flush=True)
