@@ -49,12 +49,9 @@ def _second_run(subject: Subject) -> Table:
 
 def _flow(subject: Subject) -> Table:
     from flow import estimators, storage
-    from media.decode import decode_video
     from streams.video import squash
 
-    frames = decode_video(subject.videos[0], max_side=320).frames
-    assert frames is not None, "a video for this bench has pictures"
-    flow = estimators.load("dis")(squash(frames[:50], 240, 320))
+    flow = estimators.load("dis")(squash(subject.pictures()[:50], 240, 320))
     times: dict[str, list[float]] = {"encode": [], "decode": []}
     for _ in range(subject.repeats):
         begun = time.perf_counter()

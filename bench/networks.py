@@ -62,12 +62,11 @@ def networks(subject: Subject) -> list[tuple[str, nn.Module, np.ndarray]]:
     import torch
 
     import streams
-    from media.decode import decode_video
     from streams.backends import Embedding
     from streams.video import squash
 
     generator = np.random.default_rng(subject.seed)
-    frames = decode_video(subject.videos[0], max_side=320).frames
+    frames = subject.pictures()
     found: list[tuple[str, nn.Module, np.ndarray]] = []
     for name in streams.names():
         made = prepared.stream(name, subject)

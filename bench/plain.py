@@ -22,8 +22,8 @@ from jaxtyping import Float
 from bench.table import Table
 from fusion.intervals import mean_interval
 from fusion.svm import fit_svm
-from media.decode import decode_video
 from media.listing import ListedVideo, index_csv, index_folder
+from media.sandbox import DecodePool
 from streams.config import Crop, DataConfig
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ Blocks = dict[str, Float[np.ndarray, "F"]]
 
 def run(rows: Sequence[ListedVideo], *, crop: Crop | None, yamnet: Path | None) -> Table:
     """Test accuracy of each plain feature, and of sound, pictures and flow together where there is a crop."""
-    found = [_features(row.path, crop, yamnet) for row in rows]
+    with DecodePool(1) as pool:
+        found = [_features(pool, row.path, crop, yamnet) for row in rows]
     labels, groups = (np.array([getattr(row, name) for row in rows]) for name in ("label", "group"))
     ways = {name: ([name], False) for name in found[0]}
     if crop is not None:
@@ -102,10 +103,10 @@ def _tiled(columns: Mapping[str, slice], names: Sequence[str]) -> dict[str, slic
     return tiled
 
 
-def _features(path: Path, crop: Crop | None, yamnet: Path | None) -> Blocks:
+def _features(pool: DecodePool, path: Path, crop: Crop | None, yamnet: Path | None) -> Blocks:
     from streams.audio.logmel import SAMPLE_RATE, log_mel
 
-    decoded = decode_video(path, pictures=crop is not None)
+    decoded = pool.submit(path, pictures=crop is not None).result()
     if decoded.samples is None or (crop is not None and decoded.frames is None):
         raise ValueError(f"{path} has {' and '.join(decoded.reasons)}; every file must have what is compared")
     rows = log_mel(decoded.samples, SAMPLE_RATE)

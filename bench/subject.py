@@ -40,6 +40,15 @@ class Subject:
     weights_dir: Path | None = None
     flow_pairs: Path | None = None
 
+    def pictures(self) -> np.ndarray:
+        """The first video's pictures, (T, H, W, 3) uint8, at most 320 px on their longer side."""
+        from media.sandbox import DecodePool
+
+        with DecodePool(1) as pool:
+            frames = pool.submit(self.videos[0], sound=False, max_side=320).result().frames
+        assert frames is not None, "a decoded video without sound has pictures"
+        return frames
+
 
 @contextmanager
 def subject(

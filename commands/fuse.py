@@ -70,14 +70,14 @@ def run(
     fit_detector.check_kind(chosen)
     labels = fit_windows.read_labels(frame_labels, rows)
     report: dict[str, Any] = {}
-    if not (plan.seconds and not has_embeddings(workspace)):
+    if plan.seconds and not has_embeddings(workspace):
+        screen.note("no classifier: the videos have no embeddings (tristream embed); windows are embedded here")
+    else:
         fused = fused_embeddings(workspace, rows, chosen_streams(stream_list))
         report |= {"streams": list(fused.columns), "n_videos": len(fused.rows), "spaces": fused.spaces}
         report["random_weights"] = workspace.random_weights(list(fused.columns))
         report["leaks"] = _say_leaks(fused, chosen.fusion.min_cosine)
         report["classification"] = fit_classifier.classify(workspace, fused, chosen, seed, verbose=verbose)
-    else:
-        screen.note("no classifier: the videos have no embeddings (tristream embed); windows are embedded here")
     if plan.seconds:
         report["detection"] = fit_windows.detect_windows(
             workspace, rows, chosen_streams(stream_list), plan, chosen, normal, labels=labels, seed=seed,
