@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fusion.leaks import presence_gauge
 from fusion.svm import fit_svm
 from fusion.views import stream_views
 
@@ -56,6 +57,23 @@ def test_presence_that_tells_the_class_is_seen_though_the_machine_is_told_nothin
     assert found["sound"].presence.gain.low > 0
     assert found["sight"].presence is None  # every video has it
     assert found["sight"].having == found["sight"].everything
+
+
+def test_the_gauge_of_a_stream_sees_that_stream_alone() -> None:
+    """Sound is missing where it tells the class, sight at random: sight's own gauge must stay at chance."""
+    given = data(np.arange(240) % 4 < 2)
+    blind = (np.arange(240) // 8 % 3 == 0) & given["masks"][:, 1]
+    given["masks"][blind, 0] = False
+    given["X"][blind, COLUMNS["sight"]] = np.nan
+    found = views(given)
+    sight, sound = found["sight"].presence, found["sound"].presence
+    assert sight is not None
+    assert sound is not None
+    assert sound.accuracy.value == 0.5
+    only = presence_gauge(given["masks"][:, [0]], **{k: given[k] for k in ("labels", "splits", "groups")})
+    both = presence_gauge(given["masks"], **{k: given[k] for k in ("labels", "splits", "groups")})
+    assert sight.accuracy == only.accuracy
+    assert both.accuracy.value > only.accuracy.value  # what the streams would tell together
 
 
 def test_a_stream_that_no_test_video_has_has_no_second_view() -> None:
