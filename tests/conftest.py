@@ -9,10 +9,6 @@ import sys
 import types
 from pathlib import Path
 
-# Before numpy and torch are imported, as the front door does.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
 import numpy as np
 import pytest
 from beartype import BeartypeConf, beartype
@@ -20,6 +16,8 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 HOME = Path(__file__).parents[1]
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the front door does
 
 settings.register_profile("shared machines", deadline=None)  # a timed assertion is not a test
 settings.load_profile("shared machines")

@@ -6,6 +6,7 @@ from inspect import unwrap
 import numpy as np
 import pytest
 
+from streams.audio import logmel
 from streams.audio.logmel import SHORTEST_EXAMPLE_SAMPLES, examples, log_mel, mel_matrix
 
 
@@ -163,3 +164,9 @@ def test_examples_own_their_numbers():
 def test_sound_that_has_no_log_mel_is_refused_with_its_value(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_weights_that_are_multiplied_are_those_of_the_matrix():
+    sparse = logmel._sparse_mel_matrix(np.dtype(np.float64))
+    assert sparse.nnz == 461
+    np.testing.assert_array_equal(sparse.toarray().T, mel_matrix())

@@ -7,9 +7,13 @@ librosa and torchaudio draw mel triangles linear in Hz, VGGish linear in mel: th
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 SAMPLE_RATE = 16_000  # Hz
 WINDOW_SECONDS = 0.025
@@ -61,12 +65,12 @@ def log_mel(
         )
     dtype = np.float64 if samples.dtype == np.float64 else np.float32
     windows = np.lib.stride_tricks.sliding_window_view(samples.astype(dtype, copy=False), WINDOW_SAMPLES)[::HOP_SAMPLES]
-    taper, to_mel = _periodic_hann().astype(dtype), mel_matrix().astype(dtype)
+    taper, to_mel = _periodic_hann().astype(dtype), _sparse_mel_matrix(np.dtype(dtype))
     energies = np.empty((len(windows), N_MELS), dtype=dtype)
     for start in range(0, len(windows), _BLOCK_FRAMES):
         block = slice(start, start + _BLOCK_FRAMES)
         magnitudes = np.abs(np.fft.rfft(windows[block] * taper, N_FFT))  # (T, 257)
-        energies[block] = np.log(magnitudes @ to_mel + dtype(log_offset))
+        energies[block] = np.log((to_mel @ magnitudes.T).T + dtype(log_offset))
     return energies
 
 
@@ -105,6 +109,18 @@ def mel_matrix() -> Float[np.ndarray, "F M"]:
     weights = np.maximum(0, np.minimum(rising, falling))
     weights.flags.writeable = False
     return weights
+
+
+@functools.lru_cache(maxsize=2)
+def _sparse_mel_matrix(dtype: np.dtype) -> scipy.sparse.csr_array:
+    """`mel_matrix` transposed, its 461 weights alone.
+
+    Few products, and none of them in numpy's linear algebra: several threads of ours that multiplied at once there have
+    been seen to wait for each other for ever (exec_blas of OpenBLAS, numpy 2.4.6).
+    """
+    import scipy.sparse
+
+    return scipy.sparse.csr_array(mel_matrix().T.astype(dtype))
 
 
 def _mel(hertz: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:

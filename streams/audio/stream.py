@@ -64,7 +64,7 @@ class AudioStream:
     """Examples of log-mel energies, (n_frames, 64)."""
 
     name = "audio"
-    schema = 2  # 2: mono is the mean of the channels
+    schema = 3  # 2: mono is the mean of the channels; 3: log-mel of sparse weights, other last bits
     needs_pictures = False
     needs_sound = True
     Config = AudioConfig
