@@ -62,7 +62,8 @@ class NetworkFlow:
     def _run(self, pair: UInt8[np.ndarray, "1 2 H W 3"]) -> Float32[np.ndarray, "1 2 H W"]:
         import torch
 
-        with torch.inference_mode():
+        # One call at a time: torchvision's RAFT keeps its correlations on the module while it works.
+        with self._lock, torch.inference_mode():
             return self.network(torch.from_numpy(pair)).numpy()
 
 
