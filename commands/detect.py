@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands import options, screen
+from commands import options, screen, settings
 from commands.event_lines import STRONG_SHARE, flat_event, say_video
 from commands.workspace import Workspace, given_rows
 
 if TYPE_CHECKING:
     from commands.detector_store import StoredDetector
     from streams.model import TrainedStream
+
 
 @screen.command
 def run(
@@ -52,6 +53,9 @@ def run(
         Path | None, typer.Option("--save", metavar="DIR", help="Write a short clip and a picture of each event.")
     ] = None,
     flow_from: options.FlowFrom = None,
+    config: options.LimitsFile = None,
+    assignments: options.SetLimit = None,
+    follow_links: options.FollowLinks = False,
     weights_dir: options.WeightsDir = None,
     device: options.Device = "auto",
     workers: options.Workers = options.WORKERS,
@@ -76,7 +80,8 @@ def run(
         raise screen.Mistake("--out is for files; with --follow, --json prints one object a line")
     if save is not None and follow:
         raise screen.Mistake("--save is for files; a live source cannot be read again")
-    workspace = Workspace(run, cache, weights_dir=weights_dir)
+    limits = settings.limits(config, assignments or ())
+    workspace = Workspace(run, cache, weights_dir=weights_dir, limits=limits, follow_links=follow_links)
     stored = StoredDetector.load(workspace)
     limit = chosen_threshold(
         stored, threshold=threshold, quantile=quantile, mean_sd=mean_sd, per_hour=false_alarms_per_hour
@@ -206,7 +211,7 @@ def _windows(
         if save is not None and events:
             from commands.event_pictures import save_events
 
-            written = save_events(save, row.path, line, events, limit, workers=workers)
+            written = save_events(save, row.path, line, events, limit, workers=workers, limits=workspace.limits)
             screen.note(f"{typed[row.video_id]}: {len(written)} files of {len(events)} events in {save}")
     for video in videos if not as_json else ():
         say_video(video)

@@ -30,7 +30,6 @@ from commands.workspace import (
     write_json,
     write_status,
 )
-from media.limits import DEFAULT_LIMITS, Limits
 from media.reasons import Rejected
 
 if TYPE_CHECKING:
@@ -80,9 +79,11 @@ def run(
     """
     if retry not in (None, "failed"):
         raise screen.Mistake(f"--retry {retry} is unknown; it can be: failed")
-    workspace = Workspace(run, cache, keeps_flow=not no_flow_cache, weights_dir=weights_dir)
-    workspace.check_writable()
     limits = settings.limits(config, assignments or ())
+    workspace = Workspace(
+        run, cache, keeps_flow=not no_flow_cache, weights_dir=weights_dir, limits=limits, follow_links=follow_links
+    )
+    workspace.check_writable()
     manifest = workspace.manifest(data)
     say_links(manifest.root, follow_links)
     trained = workspace.load_streams(chosen_streams(stream_list))
@@ -96,7 +97,6 @@ def run(
     chosen_device = choose_device(device, deterministic=deterministic)
     embed = functools.partial(
         results_of, root=manifest.root, device=device, workers=workers, force=force, flow_from=flow_from,
-        limits=limits, follow_links=follow_links,
         engine=backends.Kept(backends.choose(backend, device=chosen_device, cache=workspace.cache())),
     )  # fmt: skip
     trained = in_precision(precision, trained, rows, workspace, functools.partial(embed, workspace=workspace))
@@ -128,8 +128,6 @@ def results_of(
     deterministic: bool = False,
     force: bool = False,
     flow_from: Path | None = None,
-    limits: Limits = DEFAULT_LIMITS,
-    follow_links: bool = False,
     engine: Backend | None = None,
     stages: Stages | None = None,
 ) -> Iterator[VideoResult]:
@@ -150,16 +148,17 @@ def results_of(
     cache, names = workspace.cache(), [stream.name for stream in trained]
     _check_same_reading(trained)
     _say_precomputed(trained, flow_from)
-    content = contents(rows, root, follow_links=follow_links)
+    content = contents(rows, root, follow_links=workspace.follow_links)
     if engine is None:
         chosen = choose_device(device, deterministic=deterministic)
         engine = backends.Kept(backends.choose(backend, device=chosen, cache=cache))
     flow = estimators.of(trained)
     flow.backend = engine
     flow.check(trained, precomputed_flow=flow_from is not None)
-    with decode_pool(workers, limits) as pool, screen.progress(f"embedding ({', '.join(names)})", len(rows)) as move:
+    title = f"embedding ({', '.join(names)})"
+    with decode_pool(workers, workspace.limits) as pool, screen.progress(title, len(rows)) as move:
         pool.check_decoder()
-        decode = decoder(pool, root, follow_links=follow_links)
+        decode = decoder(pool, root, follow_links=workspace.follow_links)
 
         def work(some: Iterable[VideoRow]) -> Iterator[VideoResult]:
             videos: Iterator[Video] = (
@@ -199,12 +198,12 @@ def _say_forecast(
         content = contents([row], None)[row.video_id]
         return all(cache.path("segments", cache.key(content_id=content, flow="", **parts)).exists() for parts in keys)
 
-    with decode_pool(embed.keywords["workers"], embed.keywords["limits"]) as pool:
+    with decode_pool(embed.keywords["workers"], workspace.limits) as pool:
 
         def seconds_of(row: VideoRow) -> float:
             inside = root if row.path.is_relative_to(root) else None
             try:
-                found = pool.probe(row.path, root=inside, follow_links=embed.keywords["follow_links"]).result()
+                found = pool.probe(row.path, root=inside, follow_links=workspace.follow_links).result()
             except Rejected:
                 return 0.0
             return min(most, found.duration_seconds or most)

@@ -14,6 +14,7 @@ from store.atomic import write_bytes
 
 if TYPE_CHECKING:
     from fusion.window_scores import Timeline
+    from media.limits import Limits
 
 MARGIN_SECONDS = 1.0  # shown before and after an event
 AROUND_SECONDS = 15.0  # of the score curve, before and after
@@ -31,6 +32,7 @@ def save_events(
     threshold: float,
     *,
     workers: int,
+    limits: Limits,
 ) -> list[Path]:
     """Writes NAME-START.mp4 and .png for each event of a video; returns what was written."""
     import cv2
@@ -42,7 +44,7 @@ def save_events(
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     chosen = sorted(events, key=lambda event: -event["peak_score"])[:MAX_EVENTS]
-    with decode_pool(workers) as pool:
+    with decode_pool(workers, limits) as pool:
         for event in sorted(chosen, key=lambda event: event["start_seconds"]):
             start = max(0.0, event["start_seconds"] - MARGIN_SECONDS)
             stop = min(event["stop_seconds"] + MARGIN_SECONDS, start + MAX_CLIP_SECONDS)

@@ -188,11 +188,12 @@ def peak_motion(workspace: Workspace, rows: Sequence[VideoRow], names: Sequence[
         return found
     trained = workspace.load_streams(seeing)[0]
     root, cache = workspace.manifest(None).root, workspace.cache()
-    with decode_pool(workers) as pool, screen.progress("motion of test videos", len(rows)) as move:
+    with decode_pool(workers, workspace.limits) as pool, screen.progress("motion of test videos", len(rows)) as move:
+        decode = decoder(pool, root, follow_links=workspace.follow_links)
         for n, row in enumerate(rows):
             video = make_video(
-                row, row.content_id, decode=decoder(pool, root), cache=cache, data=trained.data,
-                sampler=trained.sampler, stream_names=seeing,
+                row, row.content_id, decode=decode, cache=cache, data=trained.data, sampler=trained.sampler,
+                stream_names=seeing,
             )  # fmt: skip
             with contextlib.suppress(Absent, Rejected):  # it stays NaN
                 found[n] = video.peak_motion.max()

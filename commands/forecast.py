@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,14 +93,14 @@ def forecast(
     chosen = [usable[index] for index in np.unique(spread.round().astype(int))]
     generator.shuffle(chosen)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder, _watched_memory() as peak:
-        scratch = Workspace(workspace.run, Path(folder), keeps_flow=workspace.keeps_flow)
+        scratch = replace(workspace, cache_dir=Path(folder))
         begun = clock()
         list(embed([middle], scratch))
         start = clock() - begun
         warm_bytes = _folder_bytes(Path(folder))
         begun, looked_at, n_measured = clock(), 0.0, 0
         rest = [row for row in chosen if row is not middle] or [middle]
-        for result in embed(rest, Workspace(workspace.run, Path(folder) / "again", keeps_flow=workspace.keeps_flow)):
+        for result in embed(rest, replace(workspace, cache_dir=Path(folder) / "again")):
             n_measured += 1
             looked_at += lengths[result.video.video_id]
             if n_measured >= LEAST_MEASURED and clock() - begun > SECONDS:

@@ -45,6 +45,7 @@ def run(
         Path | None,
         typer.Option("--frame-labels", metavar="FILE.json", help="{video_id: [[start, stop], …]}, seconds: the truth."),
     ] = None,
+    follow_links: options.FollowLinks = False,
     cache: options.CacheDir = options.CACHE,
     device: options.Device = "auto",
     workers: options.Workers = options.WORKERS,
@@ -61,10 +62,10 @@ def run(
     of --normal; without it, what the column anomaly says; without that, every training video. With --window the
     detector learns on windows of the videos instead, and says when and why a video is abnormal (timelines.json).
     """
-    workspace = Workspace(run, cache)
+    chosen = settings.load(preset, config, assignments or ())
+    workspace = Workspace(run, cache, limits=chosen.limits.to_limits(), follow_links=follow_links)
     workspace.check_writable(run)
     plan = windows.plan_of(window, hop, regions)
-    chosen = settings.load(preset, config, assignments or ())
     rows = workspace.manifest(data).rows
     fit_detector.normal_rows(rows, normal, "train")  # what is no label, no detector or no table is said before any work
     fit_detector.check_kind(chosen)

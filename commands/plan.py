@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from commands import options, screen
+from commands import options, screen, settings
 from commands.workspace import Workspace
 
 
@@ -18,6 +18,9 @@ def run(
     cache: options.CacheDir = options.CACHE,
     stream_list: options.Streams = None,
     flow_from: options.FlowFrom = None,
+    config: options.LimitsFile = None,
+    assignments: options.SetLimit = None,
+    follow_links: options.FollowLinks = False,
     workers: options.Workers = options.WORKERS,
     as_json: options.Json = False,
 ) -> int:
@@ -29,7 +32,8 @@ def run(
     from commands.embed import results_of
     from commands.workspace import chosen_streams, given_rows
 
-    workspace = Workspace(run, cache)
+    limits = settings.limits(config, assignments or ())
+    workspace = Workspace(run, cache, limits=limits, follow_links=follow_links)
     trained = workspace.load_streams(chosen_streams(stream_list))
     root = workspace.manifest(None).root if workspace.manifest_path.exists() else None
     plans: list[dict[str, Any]] = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from commands import options, screen
+from commands import options, screen, settings
 from commands.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ def run(
     ] = None,
     stream_list: options.Streams = None,
     flow_from: options.FlowFrom = None,
+    config: options.LimitsFile = None,
+    assignments: options.SetLimit = None,
+    follow_links: options.FollowLinks = False,
     weights_dir: options.WeightsDir = None,
     device: options.Device = "auto",
     workers: options.Workers = options.WORKERS,
@@ -51,7 +54,11 @@ def run(
 
     check_out(out)
     wanted = chosen_streams(stream_list)
-    workspaces = [Workspace(each, cache, weights_dir=weights_dir) for each in (run, *(more_runs or ()))]
+    limits = settings.limits(config, assignments or ())
+    workspaces = [
+        Workspace(each, cache, weights_dir=weights_dir, limits=limits, follow_links=follow_links)
+        for each in (run, *(more_runs or ()))
+    ]
     found = [_machine(workspace, wanted) for workspace in workspaces]  # whatever is wrong is said before any work
     if more_runs:
         _check_ensemble([workspace.run for workspace in workspaces], [machine for machine, _ in found], max_error)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from commands import options, screen
+from commands import options, screen, settings
 from commands.workspace import Workspace, chosen_streams
 from media.listing import video_id_of
 
@@ -22,6 +22,9 @@ def run(
     stream_list: options.Streams = None,
     split: Annotated[str | None, typer.Option("--split", help="Only videos of this split: train, val or test.")] = None,
     flow_from: options.FlowFrom = None,
+    config: options.LimitsFile = None,
+    assignments: options.SetLimit = None,
+    follow_links: options.FollowLinks = False,
     device: options.Device = "auto",
     workers: options.Workers = options.WORKERS,
     out: Annotated[Path | None, typer.Option("--out", help="Also write the result to FILE.csv or FILE.json.")] = None,
@@ -39,7 +42,8 @@ def run(
     from fusion.standardise import fit_standardiser
 
     check_out(out)
-    workspace = Workspace(run, cache)
+    limits = settings.limits(config, assignments or ())
+    workspace = Workspace(run, cache, limits=limits, follow_links=follow_links)
     manifest = workspace.manifest(None)
     spaces = trained_spaces(workspace, chosen_streams(stream_list))
     names = list(spaces)

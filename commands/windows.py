@@ -31,6 +31,7 @@ class FileSource:
     content_id: str
     pool: DecodePool
     root: Path | None
+    follow_links: bool
     pictures: bool
     sound: bool
     max_side: int
@@ -39,7 +40,8 @@ class FileSource:
         """Its pieces, from its beginning."""
         inside = self.root if self.root is not None and self.path.is_relative_to(self.root) else None
         return self.pool.stream(
-            self.path, pictures=self.pictures, sound=self.sound, max_side=self.max_side, root=inside
+            self.path, pictures=self.pictures, sound=self.sound, max_side=self.max_side, root=inside,
+            follow_links=self.follow_links,
         )
 
 
@@ -92,11 +94,12 @@ def embed_windows(
     from streams.window_embeddings import extract_windows
 
     wanted = [streams.load(stream.name) for stream in trained]
-    content = contents(rows, root or Path())
+    content = contents(rows, root or Path(), follow_links=workspace.follow_links)
     found = []
-    with decode_pool(workers) as pool, screen.progress(f"windows of {plan.seconds:g} s", len(rows)) as move:
+    title = f"windows of {plan.seconds:g} s"
+    with decode_pool(workers, workspace.limits) as pool, screen.progress(title, len(rows)) as move:
         sources = (
-            FileSource(row.video_id, row.path, content[row.video_id], pool, root,
+            FileSource(row.video_id, row.path, content[row.video_id], pool, root, workspace.follow_links,
                        pictures=any(stream.needs_pictures for stream in wanted),
                        sound=any(stream.needs_sound for stream in wanted), max_side=trained[0].data.max_side_px)
             for row in rows

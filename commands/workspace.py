@@ -36,12 +36,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folder of one run. Nothing is read or made until it is asked for."""
+    """The folder of one run, and how files are read for it. Nothing is read or made until it is asked for.
+
+    Attributes:
+        run: what the run reads and writes.
+        cache_dir: what need not be computed twice.
+        keeps_flow: whether the cache keeps flow.
+        weights_dir: files of pretrained weights.
+        limits: how much of anything one video may use.
+        follow_links: whether links may lead out of the data root.
+    """
 
     run: Path
     cache_dir: Path
     keeps_flow: bool = True
     weights_dir: Path | None = None
+    limits: Limits = DEFAULT_LIMITS
+    follow_links: bool = False
 
     @property
     def manifest_path(self) -> Path:

@@ -122,6 +122,18 @@ def test_limits_are_recorded_and_do_not_change_the_space(folder, run):
     assert table(folder).space_id == space
 
 
+@pytest.mark.parametrize("command", [["plan"], ["similar"]])
+def test_commands_on_new_videos_keep_to_limits_and_links_too(folder, run, command):
+    run("index", "--data", "videos")
+    run("embed", "--workers", "1", code=3)
+    new = folder / "videos" / "new.mp4"
+    shutil.copy(folder / "outside.mp4", new)
+    assert "new.mp4 has" in run(*command, new, "--set", "limits.max_bytes=100", code=3)[1]
+    run(*command, new)
+    assert "or allow links with --follow-links" in run(*command, folder / "videos" / "link.mp4", code=3)[1]
+    run(*command, folder / "videos" / "link.mp4", "--follow-links")
+
+
 @pytest.mark.slow
 def test_no_flow_stays_in_the_cache_when_that_is_asked_for(folder, run, untrained):
     from streams import model
