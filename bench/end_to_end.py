@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +12,7 @@ import numpy as np
 from bench import prepared
 from bench.subject import Subject
 from bench.table import Table
+from bench.timing import cpu_seconds
 
 if TYPE_CHECKING:
     from media.sandbox import DecodePool
@@ -127,14 +126,6 @@ def _clock(work: Callable[[int], None], turn: int) -> tuple[float, float]:
 
 def _children_cpu(pool: DecodePool, work: Callable[[int], None], turn: int) -> float:
     """Processor seconds of the decode processes and of handing over to this one."""
-    before, own = _ticks(pool), time.process_time()
+    before, own = cpu_seconds(pool.pids()), time.process_time()
     work(turn)
-    return _ticks(pool) - before + time.process_time() - own
-
-
-def _ticks(pool: DecodePool) -> float:
-    total = 0
-    for pid in pool.pids():
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / os.sysconf("SC_CLK_TCK")
+    return cpu_seconds(pool.pids()) - before + time.process_time() - own

@@ -35,7 +35,8 @@ def run(subject: Subject) -> list[Table]:
     engines: dict[str, Any] = {"torch": TorchBackend(cpu)}
     if importlib.util.find_spec("openvino"):
         engines["openvino"] = choose("openvino", device=cpu, cache=Cache(subject.scratch / "networks"))
-    rows = []
+    rows, errors = [], []
+    peak = {precision: matrix_product_gflops(precision) for precision in ("float32", "bf16")}
     for name, module, example in networks(subject):
         running: dict[str, Network] = {}
         for engine, backend in engines.items():
@@ -45,16 +46,53 @@ def run(subject: Subject) -> list[Table]:
         work = {key: functools.partial(_all, network, example, n_batches) for key, network in running.items()}
         seconds = in_turns(work, subject.repeats, clock=time.process_time)
         outputs = {key: network.submit(example).result() for key, network in running.items()}
-        rows.append(_row(name, {key: 1000 * s / n_batches / ROWS for key, s in seconds.items()}, outputs))
-    header = ["network", "torch, ms", "torch bf16, ms", "openvino, ms", "openvino bf16, ms", "openvino / torch",
-              "error of openvino", "error of its bf16", "cosine of its bf16", "error of torch bf16"]  # fmt: skip
+        each = {key: 1000 * s / n_batches / ROWS for key, s in seconds.items()}
+        rows.append(_speed(name, each, gflop(module, example) / ROWS, peak))
+        errors.append(_errors(name, outputs))
+    header = ["network", "GFLOP", "torch, ms", "torch bf16", "openvino", "openvino bf16", "openvino / torch",
+              "torch, % of peak", "openvino, %", "openvino bf16, %"]  # fmt: skip
     notes = [
         f"milliseconds of processor time for one item, batches of {ROWS}, {n_cores()} cores; {subject.repeats} turns",
-        "openvino / torch: how many times as fast, float32; errors: relative to the size of torch's float32 output",
+        "openvino / torch: how many times as fast, float32; target: InceptionResNetV2 at least 1.9",
+        f"peak: what a product of two large matrices reaches on one core here, {peak['float32']:.0f} GFLOP/s in "
+        f"float32 and {peak['bf16']:.0f} in bf16: where torch is near it, nothing can be twice as fast",
         f"random weights (seed {subject.seed}) where a network's own are not there",
-        "targets: InceptionResNetV2 at least 1.9 times as fast, error at most 1e-5",
     ]
-    return [Table("networks, one item", header, rows, notes), *flow_engines.run(subject)]
+    return [
+        Table("networks, one item", header, rows, notes),
+        Table(
+            "networks, errors",
+            ["network", "error of openvino", "error of its bf16", "cosine of its bf16", "error of torch bf16"],
+            errors,
+            ["relative to the size of torch's float32 output; target: InceptionResNetV2 at most 1e-5"],
+        ),
+        *flow_engines.run(subject),
+    ]
+
+
+def matrix_product_gflops(precision: str, side: int = 2048) -> float:
+    """10⁹ floating-point operations a second of one core in a matrix product: the ceiling of any convolution."""
+    import torch
+
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.ones(side, side, dtype=dtype) for _ in range(2))
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        seconds = in_turns({"product": lambda: torch.mm(a, b)}, 5, clock=time.process_time)["product"]
+    finally:
+        torch.set_num_threads(n_threads)
+    return 2 * side**3 / seconds / 1e9
+
+
+def gflop(module: nn.Module, example: np.ndarray) -> float:
+    """10⁹ operations of products and convolutions in one forward pass; a multiplication and an addition are two."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        module(torch.from_numpy(example))
+    return counter.get_total_flops() / 1e9
 
 
 def networks(subject: Subject) -> list[tuple[str, nn.Module, np.ndarray]]:
@@ -101,7 +139,19 @@ def _all(network: Network, batch: np.ndarray, n_batches: int) -> None:
         future.result()
 
 
-def _row(name: str, ms: dict[str, float], outputs: dict[str, np.ndarray]) -> list[str | float | int | None]:
+def _speed(name: str, ms: dict[str, float], gflop: float, peak: dict[str, float]) -> list[str | float | int | None]:
+    def share(key: str, precision: str) -> float | None:
+        return 100 * gflop / (ms[key] / 1000) / peak[precision] if key in ms else None
+
+    speedup = ms["torch float32"] / ms["openvino float32"] if "openvino float32" in ms else None
+    return [
+        name, gflop, ms["torch float32"], ms["torch bf16"], ms.get("openvino float32"), ms.get("openvino bf16"),
+        speedup, share("torch float32", "float32"), share("openvino float32", "float32"),
+        share("openvino bf16", "bf16"),
+    ]  # fmt: skip
+
+
+def _errors(name: str, outputs: dict[str, np.ndarray]) -> list[str | float | int | None]:
     expected = outputs["torch float32"]
 
     def error(key: str) -> float | None:
@@ -114,8 +164,4 @@ def _row(name: str, ms: dict[str, float], outputs: dict[str, np.ndarray]) -> lis
     if half is not None:
         lengths = float(np.linalg.norm(half)) * float(np.linalg.norm(expected))
         cosine = float((half * expected).sum()) / max(lengths, 1e-30)
-    speedup = ms["torch float32"] / ms["openvino float32"] if "openvino float32" in ms else None
-    return [
-        name, ms["torch float32"], ms["torch bf16"], ms.get("openvino float32"), ms.get("openvino bf16"), speedup,
-        error("openvino float32"), error("openvino bf16"), cosine, error("torch bf16"),
-    ]  # fmt: skip
+    return [name, error("openvino float32"), error("openvino bf16"), cosine, error("torch bf16")]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +89,15 @@ def run_child(arguments: Sequence[str | Path], *, environment: Mapping[str, str]
         raise RuntimeError(f"{' '.join(map(str, arguments))} ended with {child.returncode}: {err[-2000:].strip()}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Ran(seconds, cpu, peak, out)
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Processor seconds that these processes have taken so far."""
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def tree_bytes(pid: int) -> int:

@@ -48,7 +48,7 @@ def run(
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for BENCH.json and the plots.")] = Path("runs/bench"),
     n_videos: Annotated[int, typer.Option("--videos", min=1, help="How many videos at most.")] = 16,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Times each of a pair is timed.")] = 5,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Times each of a pair is timed.")] = 3,
     seed: Annotated[
         int, typer.Option("--random-weights", metavar="SEED", help="Weights of networks whose own are not there.")
     ] = 0,
