@@ -16,6 +16,7 @@ import pytest
 
 from media.follow import Follower, Notice, Piece
 from media.live import parse_source
+from tests.rtsp_camera import RtspCamera, access_units
 
 FPS = 25
 
@@ -206,6 +207,28 @@ def test_a_camera_that_falls_silent_is_an_alarm_and_is_opened_again(server: str)
     assert not [n for n in found if isinstance(n, Notice) and "secret" in n.words]
     alarm = next(n for n in found if isinstance(n, Notice) and n.kind == "no_frames")
     assert "ALARM http://***@127.0.0.1" in alarm.words
+
+
+@pytest.mark.slow
+def test_an_rtsp_camera_that_falls_silent_comes_back() -> None:
+    with RtspCamera(access_units(30)) as camera:
+        source = parse_source(camera.address, ["rtsp"])
+        found: list[Piece | Notice] = []
+        with Follower(source, chunk_seconds=0.5, silence_seconds=1.5, back_off=(0.3, 1.0)) as follower:
+            for thing in follower:
+                found.append(thing)
+                if frames(found) >= FPS and not camera.silent.is_set() and "no_frames" not in kinds(found):
+                    camera.silent.set()
+                if "no_frames" in kinds(found):
+                    camera.silent.clear()
+                if isinstance(thing, Notice) and thing.kind == "recovered":
+                    break
+            after = next(thing for thing in follower if isinstance(thing, Piece))
+        camera.shutdown()
+    assert kinds(found)[:2] == ["opened", "no_frames"]
+    assert after.is_new == ("reconnecting" in kinds(found))
+    assert camera.asked[:4] == ["OPTIONS", "DESCRIBE", "SETUP", "PLAY"]
+    assert not [n for n in found if isinstance(n, Notice) and "secret" in n.words]
 
 
 @pytest.mark.slow
