@@ -28,20 +28,31 @@ class NetworkFlow:
     Attributes:
         name: of the architecture and its settings.
         identity: the name and the weights' sha256; the seed where they are random.
-        network: pairs (B, 2, H, W, 3) uint8 RGB → (B, 2, H, W) float32 px; its `core` is the library's own network,
-            which the weights are of.
+        make: builds the network.
         compile: another engine for the network, asked once for each size of pictures; None: torch, as it is.
     """
 
     name: str
     identity: str
-    network: torch.nn.Module = dataclasses.field(repr=False)
+    make: Callable[[], torch.nn.Module] = dataclasses.field(repr=False)
     compile: Compile | None = None
     tolerance_px: float = TOLERANCE_PX
     _compiled: dict[tuple[int, ...], Callable[[np.ndarray], np.ndarray]] = dataclasses.field(
         default_factory=dict, repr=False
     )
+    _built: list[torch.nn.Module] = dataclasses.field(default_factory=list, repr=False)
     _lock: Any = dataclasses.field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """Pairs (B, 2, H, W, 3) uint8 RGB → (B, 2, H, W) float32 px.
+
+        Its `core` is the library's own network, which the weights are of. It is kept while torch runs it; another
+        engine has the weights in a form of its own.
+        """
+        if not self._built:
+            self._built.append(self.make())
+        return self._built[0]
 
     def __call__(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float32[np.ndarray, "steps 2 H W"]:
         n_frames, height, width = frames.shape[:3]
@@ -57,6 +68,7 @@ class NetworkFlow:
         with self._lock:
             if pair.shape not in self._compiled:
                 self._compiled[pair.shape] = self.compile(self.network, pair)
+                self._built.clear()  # FlowNet 2.0: 650 MB
             return self._compiled[pair.shape]
 
     def _run(self, pair: UInt8[np.ndarray, "1 2 H W 3"]) -> Float32[np.ndarray, "1 2 H W"]:
@@ -87,16 +99,19 @@ def load(
         raise ValueError(
             f"flow estimator '{name}' has no weights; it needs a safetensors file of them, or a seed for random ones"
         )
-    if isinstance(weights, int):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(weights)
+
+    def make() -> tuple[torch.nn.Module, str]:
+        if isinstance(weights, int):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(weights)
+                network, what = build(), f"random weights {weights}"
+        else:
             network = build()
-        identity = f"{name} random weights {weights}"
-    else:
-        network = build()
-        identity = f"{name} {_load_weights(name, network, weights)}"
-    network.eval().requires_grad_(False)
-    return NetworkFlow(name, identity, network, compile)
+            what = _load_weights(name, network, weights)
+        return network.eval().requires_grad_(False), f"{name} {what}"
+
+    network, identity = make()  # now: what does not fit is said before any work
+    return NetworkFlow(name, identity, lambda: make()[0], compile, _built=[network])
 
 
 def _load_weights(name: str, network: torch.nn.Module, path: Path) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
+import mmap
 import queue
 import tempfile
 import threading
@@ -83,22 +85,27 @@ class OpenVinoBackend:
             self._check(entry, module, *example)
             if self._cache is not None and key is not None:
                 self._cache.put("compiled", key, entry)
-        return OpenVinoNetwork(self._load(entry, precision), self._n_streams)
+        return self._load(entry, precision)
 
-    def _load(self, entry: dict[str, np.ndarray], precision: Precision) -> openvino.CompiledModel:
+    def _load(self, entry: dict[str, np.ndarray], precision: Precision) -> OpenVinoNetwork:
         import openvino
 
-        model = self._core.read_model(entry["graph"].tobytes(), openvino.Tensor(entry["weights"]))
+        weights = entry["weights"]
+        # OpenVINO takes only arrays that could be written to, without writing: so the mapped file is not copied.
+        writable = np.ctypeslib.as_array((ctypes.c_uint8 * weights.nbytes).from_address(weights.ctypes.data))
+        model = self._core.read_model(entry["graph"].tobytes(), openvino.Tensor(writable, shared_memory=True))
         settings = {
             "NUM_STREAMS": self._n_streams,
             "INFERENCE_NUM_THREADS": self._n_streams,
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "ENABLE_CPU_PINNING": False,  # decode processes and others share these cores
         }
-        return self._core.compile_model(model, "CPU", settings)
+        compiled = self._core.compile_model(model, "CPU", settings)
+        _leave_on_disk(weights)
+        return OpenVinoNetwork(compiled, self._n_streams, weights)
 
     def _check(self, entry: dict[str, np.ndarray], module: nn.Module, *example: np.ndarray) -> None:
-        found = OpenVinoNetwork(self._load(entry, "float32"), self._n_streams).submit(*example).result()
+        found = self._load(entry, "float32").submit(*example).result()
         with torch.inference_mode():
             expected = module(*(torch.from_numpy(array) for array in example)).numpy()
         error = relative_error(found, expected)
@@ -115,9 +122,11 @@ class OpenVinoNetwork:
     Args:
         compiled: the model.
         n_streams: how many requests it computes at the same time; as many again may wait.
+        weights: the memory that the model reads its constants from; kept as long as the model.
     """
 
-    def __init__(self, compiled: openvino.CompiledModel, n_streams: int) -> None:
+    def __init__(self, compiled: openvino.CompiledModel, n_streams: int, weights: np.ndarray) -> None:
+        self._weights = weights
         self._idle: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
         for _ in range(2 * n_streams):
             request = compiled.create_infer_request()
@@ -155,6 +164,16 @@ class OpenVinoNetwork:
             future.set_exception(error)
         finally:
             self._idle.put(request)
+
+
+def _leave_on_disk(weights: np.ndarray) -> None:
+    """Gives back the memory of an array that is mapped from a file: the model has its own form of nearly all of it."""
+    owner: Any = weights
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    owner = owner.obj if isinstance(owner, memoryview) else owner
+    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        owner.madvise(mmap.MADV_DONTNEED)
 
 
 def convert(module: nn.Module, *example: np.ndarray) -> dict[str, np.ndarray]:

@@ -137,7 +137,7 @@ def encoder_phase(
         segments = stream.cut(example.cuttable, config)
         spread = np.linspace(0, len(segments) - 1, min(VAL_SEGMENTS, len(segments)))
         for index in np.unique(spread.round().astype(int)).tolist():
-            held_out.append((torch.from_numpy(np.ascontiguousarray(segments.read(index, index + 1)[0])), example))
+            held_out.append((torch.from_numpy(np.array(segments.read(index, index + 1)[0])), example))
 
     def train_batches(generator: np.random.Generator) -> Iterator[Batch]:
         for rows in batches_of(len(pool), settings.batch_size, generator):

@@ -115,7 +115,7 @@ def _augment(
     gain = generator.uniform(1 - config.brightness, 1 + config.brightness, n)
     if alike:
         views, gain = views.repeat(len(pictures)), gain.repeat(len(pictures))
-    batch = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float()
+    batch = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float()
     batch = apply_views(batch, views, padding="reflection") * torch.from_numpy(gain).float()[:, None, None, None]
     return batch.clamp(0, 255).round().byte().permute(0, 2, 3, 1)
 
