@@ -187,11 +187,12 @@ def fit_stored(
     from fusion import kinds
     from fusion.detectors import PlainDetector
     from fusion.perspective import fit_row_scale, row_extremes
+    from fusion.standardise import LEAST_SHARE
 
     scale, n_rows = None, 2 * plan.regions[0] - 1
     rows, rows_val = (None if r is None else region_rows(plan, r) for r in (region, region_val))
     if plan.regions != (1, 1) and rows is not None:
-        scale = fit_row_scale(X, rows, n_rows, spread=1)
+        scale = fit_row_scale(X, rows, n_rows, spread=1, columns=columns, least_share=LEAST_SHARE)
         X = scale.transform(X, rows)
         X_val = scale.transform(X_val, rows_val) if len(X_val) and rows_val is not None else X_val
     detector = kinds.build(chosen.kind, columns=columns, seed=seed, **chosen.autoencoder())

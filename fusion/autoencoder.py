@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, valida
 from fusion.attribution import error_shares, stream_errors, usual_errors, video_error
 from fusion.bottleneck import Basis, fit_basis, reconstruct
 from fusion.normal import split_normal
-from fusion.standardise import WHOLE, Standardiser, check_arrays, fit_standardiser
+from fusion.standardise import LEAST_SHARE, WHOLE, Standardiser, check_arrays, fit_standardiser
 from fusion.thresholds import Threshold, choose_threshold
 from fusion.training import train_layers
 
@@ -99,7 +99,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
         rows, held_out, self.remarks_ = split_normal(
             self._validated(X, reset=True), None if X_val is None else self._validated(X_val, reset=False), rng
         )
-        self.standardiser_ = fit_standardiser(rows, columns=self.columns)
+        self.standardiser_ = fit_standardiser(rows, columns=self.columns, least_share=LEAST_SHARE)
         Z, Z_val = self.standardiser_.transform(rows), self.standardiser_.transform(held_out)
         masks, masks_val = self.standardiser_.masks(rows), self.standardiser_.masks(held_out)
         self.basis_ = fit_basis(Z, self.standardiser_.columns)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from fusion.attribution import error_shares, stream_errors, usual_errors, video_error
 from fusion.bottleneck import fit_basis
 from fusion.normal import split_normal
-from fusion.standardise import Standardiser, check_arrays, fit_standardiser
+from fusion.standardise import LEAST_SHARE, Standardiser, check_arrays, fit_standardiser
 from fusion.threads import one_thread
 from fusion.thresholds import Threshold, choose_threshold
 
@@ -70,7 +70,7 @@ class PlainDetector:
         rows, held_out, self.remarks_ = split_normal(
             X.astype(np.float64), None if X_val is None else X_val.astype(np.float64), np.random.RandomState(0)
         )
-        self.standardiser_ = fit_standardiser(rows, columns=self.columns)
+        self.standardiser_ = fit_standardiser(rows, columns=self.columns, least_share=LEAST_SHARE)
         Z = self.standardiser_.transform(rows)
         basis = fit_basis(Z, self.standardiser_.columns)
         self.normality_ = Normality(

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64, Int64
 
 from fusion.attribution import error_shares, video_error
 from fusion.normal import split_normal
-from fusion.standardise import Standardiser, check_arrays, fit_standardiser
+from fusion.standardise import LEAST_SHARE, Standardiser, check_arrays, fit_standardiser
 from fusion.threads import one_thread
 from fusion.thresholds import Threshold, choose_threshold
 
@@ -50,7 +50,7 @@ class OutsideDetector:
             None if X_val is None else X_val.astype(np.float64),
             np.random.RandomState(self.random_state),
         )
-        self.standardiser_ = fit_standardiser(rows, columns=self.columns)
+        self.standardiser_ = fit_standardiser(rows, columns=self.columns, least_share=LEAST_SHARE)
         Z = self.standardiser_.transform(rows)
         if not np.ptp(Z, axis=0).any():
             raise ValueError(

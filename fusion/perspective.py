@@ -43,9 +43,24 @@ class RowScale:
 
 
 def fit_row_scale(
-    X: Float[np.ndarray, "n F"], row: Int64[np.ndarray, " n"], n_rows: int, *, spread: int = SPREAD
+    X: Float[np.ndarray, "n F"],
+    row: Int64[np.ndarray, " n"],
+    n_rows: int,
+    *,
+    spread: int = SPREAD,
+    columns: Mapping[str, slice] | None = None,
+    least_share: float = 0.0,
 ) -> RowScale:
     """Scale of normal regions; each row takes those up to `spread` rows away into account.
+
+    Args:
+        X: normal regions.
+        row: of the picture that each lies in.
+        n_rows: of regions in a picture.
+        spread: rows above and below that lend a row their regions.
+        columns: which columns are whose.
+        least_share: no column of a stream is divided by less than this part of the root mean square of its stream's
+            deviations over all rows: a unit that is silent in a band would make anything there enormous.
 
     Raises:
         ValueError: a row out of range, or no region in a whole band.
@@ -58,6 +73,10 @@ def fit_row_scale(
             raise ValueError(f"row {r} of {n_rows} rows of regions has no normal region; nothing is known of it")
         known = ~np.isnan(band).all(axis=0)
         mean[r, known], sd[r, known] = np.nanmean(band[:, known], axis=0), np.nanstd(band[:, known], axis=0)
+    for block in (columns or {}).values():
+        whole = X[~np.isnan(X[:, block]).all(axis=1), block].astype(np.float64)
+        if len(whole):
+            sd[:, block] = np.maximum(sd[:, block], least_share * np.sqrt(np.mean(whole.std(axis=0) ** 2)))
     sd[sd <= 1e-7 * np.maximum(1e-30, np.abs(mean))] = 1.0
     return RowScale(mean, sd)
 

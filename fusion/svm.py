@@ -12,13 +12,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Shaped
 from numpy.typing import ArrayLike
 
-from fusion.standardise import Standardiser, check_arrays, fit_standardiser
+from fusion.standardise import LEAST_SHARE, Standardiser, check_arrays, fit_standardiser
 from fusion.threads import one_thread
 
 READINGS = ("mean_hinge", "keras", "libsvm")
-# ESC-10, 1024 ReLU units of YAMNet, most of them silent on most sounds: five folds 89.9 % with 0, 96.6 % with .1 and
-# with .3. Embeddings of our own BiGRUs vary alike in all columns and are not touched.
-LEAST_SHARE = 0.1
 GRAM_ROWS = 16_000  # up to here the Gram matrix is held whole (2 GB); beyond, its columns come and go, slower
 
 

@@ -40,6 +40,17 @@ def test_missing_streams_stay_missing_and_constant_columns_are_left_alone() -> N
     assert np.array_equal(again.transform(X, row), Z, equal_nan=True)
 
 
+def test_a_unit_that_is_silent_in_a_band_does_not_make_anything_there_enormous() -> None:
+    X, row = regions(6000)
+    X[row == 0, 1] *= 1e-4
+    columns, new = {"a": slice(0, 2), "b": slice(2, 3)}, np.array([[1.0, 1.0, 1.0]])
+    loud = fit_row_scale(X, row, 6, spread=0).transform(new, np.array([0]))
+    kept = fit_row_scale(X, row, 6, spread=0, columns=columns, least_share=0.1).transform(new, np.array([0]))
+    assert abs(loud[0, 1]) > 10_000
+    assert abs(kept[0, 1]) < 10
+    np.testing.assert_allclose(kept[0, [0, 2]], loud[0, [0, 2]])
+
+
 def test_a_row_where_nothing_ever_moves_does_not_make_everything_infinite() -> None:
     scores, row = np.concatenate([np.zeros(50), np.ones(150)]), np.repeat(np.arange(4), 50)
     assert row_extremes(scores, row, 4, spread=0).tolist() == pytest.approx([0.1, 1, 1, 1])
