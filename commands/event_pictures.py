@@ -21,7 +21,6 @@ AROUND_SECONDS = 15.0  # of the score curve, before and after
 MAX_CLIP_SECONDS = 20.0
 MAX_SIDE_PX = 320
 MAX_EVENTS = 50  # a video, the highest first; a threshold that is too low would fill the disk
-_XYWH = re.compile(r"#xywh=percent:([\d.]+),([\d.]+),([\d.]+),([\d.]+)")
 
 
 def save_events(
@@ -39,7 +38,7 @@ def save_events(
 
     from media.encode import write_video
     from media.reasons import Rejected
-    from report.event_strip import event_strip
+    from report.event_strip import event_strip, part_of
 
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
@@ -59,7 +58,7 @@ def save_events(
                 write_video(folder / f"{name}.mp4", frames, fps=min(fps, 60.0), samples=shown.samples)
                 written.append(folder / f"{name}.mp4")
             near = np.abs(line.times - event["peak_seconds"]) <= AROUND_SECONDS
-            region = _region(event["region"])
+            region = part_of(event["region"])
             strip = event_strip(
                 frames, shown.start_seconds, line.times[near], line.scores[near], threshold, event, region=region
             )
@@ -78,11 +77,3 @@ def _even(frames: np.ndarray) -> np.ndarray:
 def _safe(stem: str) -> str:
     """A file name of letters, digits, dots and dashes."""
     return re.sub(r"[^\w.-]+", "_", stem.encode("ascii", "replace").decode())[:80] or "video"
-
-
-def _region(name: str) -> tuple[float, float, float, float] | None:
-    found = _XYWH.fullmatch(name)
-    if found is None:
-        return None
-    left, top, width, height = (float(part) / 100 for part in found.groups())
-    return left, top, width, height

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,17 @@ WIDTH = 1080
 CURVE_HEIGHT, BARS_HEIGHT, TEXT_HEIGHT = 180, 34, 34
 INK, PAPER, GRID = (40, 40, 40), (255, 255, 255), (225, 225, 225)
 RED, BLUE = (200, 55, 45), (45, 95, 160)
+_XYWH = re.compile(r"#xywh=percent:([\d.]+),([\d.]+),([\d.]+),([\d.]+)")
 COLOURS = ((45, 95, 160), (220, 140, 40), (70, 150, 90), (150, 80, 160), (120, 120, 120))  # one a stream, in order
+
+
+def part_of(region: str) -> tuple[float, float, float, float] | None:
+    """Left, top, width and height of a region `#xywh=percent:…`, in parts of the picture; None for the whole."""
+    found = _XYWH.fullmatch(region)
+    if found is None:
+        return None
+    left, top, width, height = (float(part) / 100 for part in found.groups())
+    return left, top, width, height
 
 
 def event_strip(

@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from fusion.intervals import Estimate
-from report import drawing, made_of, plots, scenes, words
+from report import drawing, event_strip, made_of, plots, scenes, words
 from report.charts import Looks, Map, Timeline
 from report.collect import Run, estimate
 from report.markup import clock, percent, script_json, signed, three_digits, unbroken, visible
@@ -229,6 +229,7 @@ def _anomalies(
                 "score": three_digits(event.peak_score),
                 "shares": sorted(event.shares.items()),
                 "region": event.region,
+                "part": event_strip.part_of(event.region),
                 "nearest": event.nearest[:2],
             }
             for number, event in enumerate(line.events)
