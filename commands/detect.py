@@ -78,8 +78,6 @@ def run(
         raise screen.Mistake(f"{len(paths)} video files and {what} --follow SOURCE; give one or the other")
     if follow and out is not None:
         raise screen.Mistake("--out is for files; with --follow, --json prints one object a line")
-    if save is not None and follow:
-        raise screen.Mistake("--save is for files; a live source cannot be read again")
     limits = settings.limits(config, assignments or ())
     workspace = Workspace(run, cache, weights_dir=weights_dir, limits=limits, follow_links=follow_links)
     stored = StoredDetector.load(workspace)
@@ -93,7 +91,7 @@ def run(
         check_spaces(stored, trained, run)
         return watch.follow(
             follow, stored, trained, limit, protocols=protocols, device=device, cache=workspace.cache(),
-            silence_seconds=silence, max_lag_seconds=max_lag, as_json=as_json,
+            silence_seconds=silence, max_lag_seconds=max_lag, as_json=as_json, save=save,
         )  # fmt: skip
     if stored.plan.seconds:
         if flow_from is not None:

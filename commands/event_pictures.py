@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +35,7 @@ def save_events(
     limits: Limits,
 ) -> list[Path]:
     """Writes NAME-START.mp4 and .png for each event of a video; returns what was written."""
-    import cv2
-
-    from media.encode import write_video
     from media.reasons import Rejected
-    from report.event_strip import event_strip, part_of
 
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
@@ -51,22 +48,114 @@ def save_events(
                 shown = pool.submit(path, start_seconds=start, stop_seconds=stop, max_side=MAX_SIDE_PX).result()
             except Rejected:
                 continue  # its windows were scored: what fails now is the file, and was said
-            name = f"{_safe(path.stem)}-{event['start_seconds']:08.2f}s"
-            frames = np.zeros((0, 2, 2, 3), np.uint8) if shown.frames is None else _even(shown.frames)
-            if len(frames) > 1:
-                fps = 1 / float(np.median(np.diff(shown.start_seconds)))
-                write_video(folder / f"{name}.mp4", frames, fps=min(fps, 60.0), samples=shown.samples)
-                written.append(folder / f"{name}.mp4")
             near = np.abs(line.times - event["peak_seconds"]) <= AROUND_SECONDS
-            region = part_of(event["region"])
-            strip = event_strip(
-                frames, shown.start_seconds, line.times[near], line.scores[near], threshold, event, region=region
-            )
-            done, data = cv2.imencode(".png", cv2.cvtColor(strip, cv2.COLOR_RGB2BGR))
-            assert done
-            write_bytes(folder / f"{name}.png", data.tobytes())
-            written.append(folder / f"{name}.png")
+            frames = np.zeros((0, 2, 2, 3), np.uint8) if shown.frames is None else shown.frames
+            written += write_event(
+                folder / f"{_safe(path.stem)}-{event['start_seconds']:08.2f}s", frames, shown.start_seconds,
+                line.times[near], line.scores[near], threshold, event, samples=shown.samples,
+            )  # fmt: skip
     return written
+
+
+def write_event(
+    place: Path,
+    frames: np.ndarray,
+    frame_seconds: np.ndarray,
+    times: np.ndarray,
+    scores: np.ndarray,
+    threshold: float,
+    event: Mapping[str, Any],
+    *,
+    samples: np.ndarray | None = None,
+) -> list[Path]:
+    """Writes PLACE.mp4 (of two pictures or more) and PLACE.png; arguments as `report.event_strip.event_strip` has them.
+
+    Args:
+        samples: the sound of the pictures, amplitude at 16 kHz; None: a silent clip.
+    """
+    import cv2
+
+    from media.encode import write_video
+    from report.event_strip import event_strip, part_of
+
+    place.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    frames = _even(frames)
+    if len(frames) > 1:
+        fps = 1 / float(np.median(np.diff(frame_seconds)))
+        clip = place.with_name(f"{place.name}.mp4")
+        write_video(clip, frames, fps=min(fps, 60.0), samples=samples)
+        written.append(clip)
+    region = part_of(event["region"])
+    strip = event_strip(frames, frame_seconds, times, scores, threshold, event, region=region)
+    done, data = cv2.imencode(".png", cv2.cvtColor(strip, cv2.COLOR_RGB2BGR))
+    assert done
+    picture = place.with_name(f"{place.name}.png")
+    write_bytes(picture, data.tobytes())
+    return [*written, picture]
+
+
+class LivePictures:
+    """Pictures of a source that cannot be read again: the seconds before an alarm, and the first of its event.
+
+    Args:
+        folder: for the files of each event.
+        threshold: an alarm starts at it.
+        before_seconds: that are always kept: as long as a window, since an alarm comes when its window is over.
+    """
+
+    def __init__(self, folder: Path, threshold: float, before_seconds: float) -> None:
+        self._folder, self._threshold = folder, threshold
+        self._before_seconds = before_seconds + 2 * MARGIN_SECONDS
+        self._recent: deque[tuple[float, np.ndarray]] = deque()
+        self._clip: list[tuple[float, np.ndarray]] | None = None
+        self._curve: deque[tuple[float, float]] = deque()
+
+    def add_frames(self, seconds: np.ndarray, frames: np.ndarray) -> None:
+        """Takes the next pictures, and when each begins."""
+        self._recent.extend(zip(seconds.tolist(), frames.copy(), strict=True))
+        while self._recent and self._recent[0][0] < self._recent[-1][0] - self._before_seconds:
+            self._recent.popleft()
+        if self._clip is not None:
+            self._extend(zip(seconds.tolist(), frames, strict=True))
+
+    def add_score(self, seconds: float, score: float) -> None:
+        """Takes the score of the window around `seconds`."""
+        self._curve.append((seconds, score))
+        while self._curve[0][0] < seconds - 2 * AROUND_SECONDS:
+            self._curve.popleft()
+
+    def begin(self, start_seconds: float) -> None:
+        """An event has begun."""
+        self._clip = []
+        self._extend((at, frame) for at, frame in self._recent if at >= start_seconds - MARGIN_SECONDS)
+
+    def end(self, event: Mapping[str, Any], name: str) -> list[Path]:
+        """Writes NAME.mp4 and NAME.png of the event that is over."""
+        clip, self._clip = self._clip or [], None
+        clip = [(at, frame) for at, frame in clip if at < event["stop_seconds"] + MARGIN_SECONDS]
+        frames = np.stack([frame for _, frame in clip]) if clip else np.zeros((0, 2, 2, 3), np.uint8)
+        times, scores = np.array(self._curve, np.float64).reshape(-1, 2).T
+        near = np.abs(times - event["peak_seconds"]) <= AROUND_SECONDS
+        return write_event(
+            self._folder / _safe(name), frames, np.array([at for at, _ in clip]), times[near], scores[near],
+            self._threshold, event,
+        )  # fmt: skip
+
+    def restart(self) -> None:
+        """What comes next does not join what came before."""
+        self._recent.clear()
+        self._curve.clear()
+        self._clip = None
+
+    def _extend(self, more: Iterable[tuple[float, np.ndarray]]) -> None:
+        assert self._clip is not None
+        for at, frame in more:
+            if not self._clip:
+                self._clip.append((at, frame.copy()))
+            first, shape = self._clip[0][0], self._clip[0][1].shape
+            if self._clip[-1][0] < at < first + MAX_CLIP_SECONDS and frame.shape == shape:  # cameras change their size
+                self._clip.append((at, frame.copy()))
 
 
 def _even(frames: np.ndarray) -> np.ndarray:

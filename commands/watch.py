@@ -37,6 +37,7 @@ class Watch:
         device: where the networks run.
         cache: of compiled networks.
         as_json: one JSON object a line on stdout, else sentences.
+        save: folder for a clip and a picture of each event; None: none are kept.
     """
 
     def __init__(
@@ -48,7 +49,9 @@ class Watch:
         *,
         cache: Cache,
         as_json: bool,
+        save: Path | None = None,
     ) -> None:
+        from commands.event_pictures import LivePictures
         from fusion.online import OnlineEvents
         from media.picture_state import PictureState
         from streams import backends
@@ -62,6 +65,7 @@ class Watch:
         self._ring = Ring(stored.plan)
         self._offset = 0.0
         self._pictures = PictureState()
+        self._saved = None if save is None else LivePictures(save, limit, stored.plan.seconds)
         self._regions = [cell.name for cell in stored.plan.cells()]
         self._events: OnlineEvents = OnlineEvents(
             limit, stored.hysteresis * abs(limit), stored.plan.hop_seconds, stored.min_seconds, tuple(stored.spaces)
@@ -93,7 +97,11 @@ class Watch:
             self._report(self._events.close())
             self._ring, self._offset = Ring(self._stored.plan), piece.offset_seconds
             self._pictures.restart()
+            if self._saved is not None:
+                self._saved.restart()
         if piece.video.frames is not None:
+            if self._saved is not None:
+                self._saved.add_frames(piece.video.start_seconds + self._offset, piece.video.frames)
             for what, since in self._pictures.add(piece.video.frames, piece.video.start_seconds):
                 self._say_picture(what, since + self._offset)
         for window in self._ring.add(piece.video):
@@ -110,9 +118,7 @@ class Watch:
     def _say_picture(self, what: str, since: float) -> None:
         states = {"black": "is black", "frozen": "is frozen", "picture": "moves again"}
         words = f"the picture {states[what]} since {since:.1f} s"
-        self._emit(
-            {"type": "notice", "kind": what, "at_seconds": round(since, 3), "value": 0.0, "words": words}, words
-        )
+        self._emit({"type": "notice", "kind": what, "at_seconds": round(since, 3), "value": 0.0, "words": words}, words)
 
     def _score(self, window: Window) -> None:
         from streams.window_rows import aggregate, cut, embed_now
@@ -131,6 +137,8 @@ class Watch:
         errors = self._stored.errors(X[best : best + 1], regions[best : best + 1])[0]
         centre = (window.start_seconds + window.stop_seconds) / 2 + self._offset
         region = int(regions[best])
+        if self._saved is not None:
+            self._saved.add_score(centre, float(scores[best]))
         # The row at the peak is kept with the event: its neighbours are looked up when it ends.
         self._report(self._events.add(centre, float(scores[best]), errors, region, self._keep(X[best])))
 
@@ -158,6 +166,8 @@ class Watch:
                     f"ALARM at {one.at_seconds:.2f} s  score {one.score:.3f} (threshold {self._limit:.3f})  by "
                     f"{'+'.join(by)}"
                 )
+                if self._saved is not None:
+                    self._saved.begin(one.at_seconds)
             else:
                 self.n_events += 1
                 event = one.event
@@ -170,7 +180,19 @@ class Watch:
                     **common,
                 }
                 words = "event " + event_words(line)
+                if self._saved is not None:
+                    line["files"] = self._save(line)
             self._emit(line, words)
+
+    def _save(self, line: dict[str, Any]) -> list[str]:
+        """Names of the files of an event; a disk that is full ends no watch."""
+        assert self._saved is not None
+        moment = line["at"].replace("-", "").replace(":", "")[:15]
+        try:
+            return [str(path) for path in self._saved.end(line, f"{moment}-{line['start_seconds']:08.2f}s")]
+        except OSError as error:
+            screen.warn(f"the pictures of this event were not saved: {error}")
+            return []
 
     def _emit(self, line: dict[str, Any], words: str) -> None:
         if self._as_json:
@@ -194,6 +216,7 @@ def follow(
     silence_seconds: float,
     max_lag_seconds: float | None,
     as_json: bool,
+    save: Path | None = None,
 ) -> int:
     """Follows a source until it ends.
 
@@ -213,7 +236,7 @@ def follow(
     cv2.setNumThreads(1)
     source = source_of(text, protocols)
     wanted = [streams.load(stream.name) for stream in trained]
-    watch = Watch(stored, trained, limit, device, cache=cache, as_json=as_json)
+    watch = Watch(stored, trained, limit, device, cache=cache, as_json=as_json, save=save)
     with Follower(
         source,
         pictures=any(stream.needs_pictures for stream in wanted),
@@ -234,4 +257,3 @@ def source_of(text: str, protocols: str | None) -> LiveSource:
     from media.live import parse_source
 
     return parse_source(text, [name.strip() for name in (protocols or "").split(",") if name.strip()])
-

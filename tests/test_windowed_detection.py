@@ -145,6 +145,9 @@ def test_a_live_pipe_gives_the_events_of_the_file(line: Any, videos: Path, tmp_p
     import io
 
     import av
+    import cv2
+
+    from media.decode import decode_video
 
     buffer = io.BytesIO()
     with av.open(str(videos / "bad.mp4")) as source, av.open(buffer, "w", format="matroska") as pipe:
@@ -157,7 +160,8 @@ def test_a_live_pipe_gives_the_events_of_the_file(line: Any, videos: Path, tmp_p
     path.write_bytes(buffer.getvalue())
     with path.open("rb") as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
-        said = [json.loads(text) for text in line("detect", "--follow", "-", "--json").splitlines()]
+        folder = tmp_path / "events"
+        said = [json.loads(text) for text in line("detect", "--follow", "-", "--json", "--save", folder).splitlines()]
     [expected] = line.json("detect", path)["detections"]
     events = [one for one in said if one["type"] == "event"]
     assert len(events) == len(expected["events"])
@@ -166,6 +170,13 @@ def test_a_live_pipe_gives_the_events_of_the_file(line: Any, videos: Path, tmp_p
             assert event[key] == again[key], key
     assert [one["kind"] for one in said if one["type"] == "notice"] == ["opened", "ended"]
     assert [one["type"] for one in said].count("alarm") >= len(events)
+    for event in events:  # the pictures of its seconds, which no one can read again
+        clip, picture = map(Path, event["files"])
+        shown = decode_video(clip)
+        start, stop = max(0.0, event["start_seconds"] - 1), min(7.2, event["stop_seconds"] + 1)
+        assert shown.stop_seconds[-1] == pytest.approx(stop - start, abs=0.7)
+        assert cv2.imread(str(picture)).shape[1] == 1080
+    assert len(list(folder.iterdir())) == 2 * len(events)
 
 
 def test_each_event_gets_a_clip_of_its_seconds_and_a_picture(line: Any, videos: Path, tmp_path: Path) -> None:
@@ -198,7 +209,6 @@ def test_what_does_not_fit_is_said(line: Any, videos: Path) -> None:
         (["detect"], "0 video files and no --follow SOURCE; give one or the other"),
         (["detect", "--follow", "http://127.0.0.1:1/a"], "needs the network; allow it with --protocols http"),
         (["detect", bad, "--flow-from", "x"], "--flow-from is for whole videos"),
-        (["detect", "--follow", "-", "--save", "x"], "--save is for files; a live source cannot be read again"),
         (["detect", "--follow", "-", "--out", "x.json"], "--out is for files; with --follow, --json prints"),
         (["fuse", "--hop", 1], "--hop needs windows; give --window SECONDS too"),
         (["fuse", "--window", 2, "--regions", "4by6"], "--regions 4by6 is not ROWSxCOLUMNS"),
