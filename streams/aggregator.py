@@ -21,7 +21,7 @@ DROPOUT = 0.5
 
 Cell = Literal["gru", "lstm"]
 _CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
-KINDS = (*_CELLS, "attention", "mean", "mean_deviation")
+KINDS = (*_CELLS, "attention", "mean", "mean_deviation", "max")
 
 
 class SelfAttention(nn.Module):
@@ -155,6 +155,21 @@ class MeanAggregator(nn.Module):
         return torch.cat([mean, deviation], dim=1)
 
 
+class MaxAggregator(nn.Module):
+    """Largest value of each column over the segments; untrained, blind to order.
+
+    For what is short and loud: a mean dilutes one bark in five seconds of silence (ESC-10, docs/results.md).
+    """
+
+    def __init__(self, input_dim: int) -> None:
+        super().__init__()
+        self.embedding_dim = input_dim
+
+    def forward(self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B E"]:
+        _check_lengths(segments, lengths)
+        return torch.where(_inside(segments, lengths)[:, :, None], segments, -torch.inf).amax(dim=1)
+
+
 def build(
     kind: str,
     input_dim: int,
@@ -164,10 +179,10 @@ def build(
     bidirectional: bool = True,
     dropout: float = DROPOUT,
     self_attention: bool = False,
-) -> RecurrentAggregator | AttentionPooling | MeanAggregator:
-    """The aggregator of this kind: "gru", "lstm", "attention", "mean" or "mean_deviation".
+) -> RecurrentAggregator | AttentionPooling | MeanAggregator | MaxAggregator:
+    """The aggregator of this kind: "gru", "lstm", "attention", "mean", "mean_deviation" or "max".
 
-    "attention" uses no more than widths and dropout, the means nothing but `input_dim`; `self_attention` is for the
+    "attention" uses no more than widths and dropout, the last three only `input_dim`; `self_attention` is for the
     recurrent ones.
 
     Raises:
@@ -180,6 +195,8 @@ def build(
         )  # fmt: skip
     if kind == "attention":
         return AttentionPooling(input_dim, hidden_dim, dropout=dropout)
+    if kind == "max":
+        return MaxAggregator(input_dim)
     if kind in KINDS:
         return MeanAggregator(input_dim, with_deviation=kind == "mean_deviation")
     raise ValueError(f"unknown aggregator {kind!r}; available: {', '.join(KINDS)}")

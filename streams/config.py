@@ -43,7 +43,7 @@ class SamplerConfig(BaseModel, extra="forbid", frozen=True):
 class AggregatorConfig(BaseModel, extra="forbid", frozen=True):
     """Sequence of segment embeddings to video embedding (paper, section IV-E)."""
 
-    kind: Literal["gru", "lstm", "attention", "mean", "mean_deviation"] = "gru"
+    kind: Literal["gru", "lstm", "attention", "mean", "mean_deviation", "max"] = "gru"
     hidden_dim: int = Field(512, ge=1)
     n_layers: int = Field(2, ge=1)
     bidirectional: bool = True

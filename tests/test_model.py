@@ -229,7 +229,7 @@ def test_a_checkpoint_of_a_stream_that_is_not_there_is_refused(untrained, tmp_pa
         model.load(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["gru", "lstm", "mean", "mean_deviation"])
+@pytest.mark.parametrize("kind", ["gru", "lstm", "mean", "mean_deviation", "max"])
 def test_every_aggregator_of_the_configuration_is_built(untrained, workshop_settings, kind, tmp_path):
     name = streams.names()[0]
     parts = AggregatorConfig(kind=kind, hidden_dim=6, n_layers=1, bidirectional=False)
