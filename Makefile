@@ -41,10 +41,10 @@ bench: $(READY)  ## measure speed and memory here (tens of minutes)
 	@$(BIN)/tristream bench
 
 test: $(READY)   ## the whole suite, with ruff and mypy
-	@$(BIN)/python -m pytest -n auto --dist loadfile
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-fast: $(READY)  ## the usual local loop
-	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
 lint: $(READY)   ## ruff and mypy alone
 	@$(BIN)/ruff check . && $(BIN)/mypy
