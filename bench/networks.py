@@ -50,12 +50,12 @@ def run(subject: Subject) -> list[Table]:
         rows.append(_speed(name, each, gflop(module, example) / ROWS, peak))
         errors.append(_errors(name, outputs))
     header = ["network", "GFLOP", "torch, ms", "torch bf16", "openvino", "openvino bf16", "openvino / torch",
-              "torch, % of peak", "openvino, %", "openvino bf16, %"]  # fmt: skip
+              "torch, % of product", "openvino, %", "openvino bf16, %"]  # fmt: skip
     notes = [
         f"milliseconds of processor time for one item, batches of {ROWS}, {n_cores()} cores; {subject.repeats} turns",
         "openvino / torch: how many times as fast, float32; target: InceptionResNetV2 at least 1.9",
-        f"peak: what a product of two large matrices reaches on one core here, {peak['float32']:.0f} GFLOP/s in "
-        f"float32 and {peak['bf16']:.0f} in bf16: where torch is near it, nothing can be twice as fast",
+        f"product: torch's own of two large matrices on one core, {peak['float32']:.0f} GFLOP/s in float32 and "
+        f"{peak['bf16']:.0f} in bf16 here: where torch convolves as fast as that, nothing is likely to be twice as fast",
         f"random weights (seed {subject.seed}) where a network's own are not there",
     ]
     return [
@@ -71,7 +71,7 @@ def run(subject: Subject) -> list[Table]:
 
 
 def matrix_product_gflops(precision: str, side: int = 2048) -> float:
-    """10⁹ floating-point operations a second of one core in a matrix product: the ceiling of any convolution."""
+    """10⁹ floating-point operations a second of one core in torch's product of two large matrices."""
     import torch
 
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
