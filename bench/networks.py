@@ -55,7 +55,7 @@ def run(subject: Subject) -> list[Table]:
         f"milliseconds of processor time for one item, batches of {ROWS}, {n_cores()} cores; {subject.repeats} turns",
         "openvino / torch: how many times as fast, float32; target: InceptionResNetV2 at least 1.9",
         f"product: torch's own of two large matrices on one core, {peak['float32']:.0f} GFLOP/s in float32 and "
-        f"{peak['bf16']:.0f} in bf16 here: where torch convolves as fast as that, nothing is likely to be twice as fast",
+        f"{peak['bf16']:.0f} in bf16: where torch convolves as fast as that, nothing is likely to be twice as fast",
         f"random weights (seed {subject.seed}) where a network's own are not there",
     ]
     return [
