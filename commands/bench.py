@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +15,10 @@ from bench.targets import summary
 from commands import options, screen
 from commands.workspace import write_json
 from store.atomic import write_bytes
+
+if TYPE_CHECKING:
+    from bench.subject import Subject
+    from bench.table import Table
 
 # Each is bench/<name>.py with run(subject) → list of tables.
 BENCHES = ("networks", "decode", "end-to-end", "cache", "startup", "scale", "flow")
@@ -36,6 +42,17 @@ def plots_of(name: str, tables: Sequence[Mapping[str, Any]]) -> dict[str, str]:
                 series = {column: [float(row[column]) for row in table["rows"]]}
                 found[f"scale-{plot}-{unit.lower()}"] = curves(table["title"], key, x, series, unit)
     return found
+
+
+def _measure(name: str, measured: Subject) -> list[Table]:
+    tables: list[Table] = importlib.import_module(f"bench.{name.replace('-', '_')}").run(measured)
+    return tables
+
+
+def _in_a_process_of_its_own(name: str, measured: Subject) -> list[Table]:
+    """The tables of one bench; what its networks took (up to 7 GB) is given back before the next one."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(_measure, name, measured).result()
 
 
 @screen.command
@@ -75,7 +92,7 @@ def run(
                  flow_pairs=flow_pairs) as measured:  # fmt: skip
         screen.note(f"measuring on {measured.described}")
         for name in chosen:
-            tables = importlib.import_module(f"bench.{name.replace('-', '_')}").run(measured)
+            tables = _in_a_process_of_its_own(name, measured)
             for table in tables:
                 screen.table(table.title, table.header, table.cells(), caption="; ".join(table.notes))
             found[name] = [table.to_json() for table in tables]
