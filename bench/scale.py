@@ -60,7 +60,7 @@ def _ratio(rows: Sequence[Sequence[Any]], column: int) -> float:
 
 
 def _extract(subject: Subject, videos: Sequence[Path], names: Sequence[str], case: str) -> Ran:
-    cache = subject.scratch / case
+    cache = subject.scratch / f"cache-{case}"  # beside the clips of that case
     shared = subject.scratch / "compiled-networks"
     shared.mkdir(exist_ok=True)
     cache.mkdir()
