@@ -60,6 +60,13 @@ ROWS: dict[str, dict[str, Any]] = {
     "Farneback": {"estimator": "farneback"},
     "batch norm on conv1 alone": {"batch_norm": "conv1"},
     "80 epochs": {"encoder_training": {"epochs": 80}, "aggregator_training": {"n_views": 8}},
+    "80 epochs at width 1/2": {
+        "encoder_training": {"epochs": 80},
+        "aggregator_training": {"n_views": 8},
+        "width": 0.5,
+        "full6": 512,
+        "full7": 256,
+    },
 }
 
 
