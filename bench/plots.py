@@ -45,7 +45,7 @@ def curves(title: str, x_name: str, x: Sequence[str], series: Mapping[str, Seque
     lines = [_text(10, 22, title, bold=True)]
     lines.append(f'<path d="M{left} {top}V{top + height}H{_WIDTH - 30}" fill="none" stroke="#888"/>')
     lines += [_text(left + index * step - 8, top + height + 20, name) for index, name in enumerate(x)]
-    lines += [_text(_WIDTH / 2, top + height + 42, x_name), _text(6, top + 5, f"{highest:.3g} {unit}")]
+    lines += [_text(_WIDTH / 2, top + height + 42, x_name), _text(6, top + 5, unit)]
     for index, (name, values) in enumerate(series.items()):
         colour = COLOURS[index % len(COLOURS)]
         points = [(left + n * step, top + height * (1 - value / highest)) for n, value in enumerate(values)]
@@ -54,11 +54,15 @@ def curves(title: str, x_name: str, x: Sequence[str], series: Mapping[str, Seque
         for (px, py), value in zip(points, values, strict=True):
             lines += [
                 f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3.5" fill="{colour}"/>',
-                _text(px + 5, py - 7, f"{value:.3g}"),
+                _text(px + 5, py - 7, _short(value)),
             ]
         lines += [f'<rect x="{10 + index * 190}" y="36" width="12" height="12" fill="{colour}"/>']
         lines += [_text(27 + index * 190, 47, name)]
     return _svg(lines, top + height + 55)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _text(x: float, y: float, text: str, *, bold: bool = False) -> str:
