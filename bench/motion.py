@@ -214,10 +214,11 @@ def table(lines: Sequence[dict[str, Any]], clips: Sequence[Clip]) -> Table:
             if here:
                 rows.append(_row(name, split, here, clips))
     header = ("row", "split", "trainings", "softmax, %", "mean of stacks, %", "SVM, %", "95 % interval",
-              "mirrored, %", "95 % interval", "CPU s each")  # fmt: skip
+              "mirrored, %", "95 % interval", "CPU s each", "seeds agree, %", "95 % interval")  # fmt: skip
     notes = (
         "SVM: the linear SVM of fuse on video embeddings; mirrored: softmax and stacks, on the clip and mirrored; "
-        "intervals: bootstrap over groups, seeds averaged",
+        "intervals: bootstrap over groups, seeds averaged; seeds agree: clips that the softmax layers of most seeds "
+        "name rightly, of three seeds or more: at least that is right by their vote",
     )
     return Table("Temporal stream, one choice changed at a time", header, rows, notes)
 
@@ -235,7 +236,16 @@ def _row(name: str, split: str, here: Sequence[dict[str, Any]], clips: Sequence[
         cells.append(f"{100 * np.mean(list(found.values())):.1f}" if found else "–")
         if kind in ("svm", "mirrored"):
             cells.append("{:.1f}–{:.1f}".format(*_interval(found, clips)) if found else "–")
-    return (name, split, len(here), *cells, float(np.median([line["cpu_seconds"] for line in here])))
+    return (name, split, len(here), *cells, float(np.median([line["cpu_seconds"] for line in here])),
+            *_agreed(here, shares["softmax"], clips))  # fmt: skip
+
+
+def _agreed(here: Sequence[dict[str, Any]], shares: dict[int, float], clips: Sequence[Clip]) -> tuple[str, str]:
+    """Share of the clips that most seeds name rightly, and its interval."""
+    if len({line["seed"] for line in here}) < 3:
+        return "–", "–"
+    right = {clip: float(share > 0.5) for clip, share in shares.items()}
+    return f"{100 * np.mean(list(right.values())):.1f}", "{:.1f}–{:.1f}".format(*_interval(right, clips))
 
 
 def _interval(shares: dict[int, float], clips: Sequence[Clip], n_draws: int = 4000) -> tuple[float, float]:

@@ -53,6 +53,9 @@ def test_the_table_averages_seeds_and_pools_folds() -> None:
     ]
     rows = table(lines, CLIPS).rows
     assert [row[:4] for row in rows] == [("default", "given", 2, "75.0"), ("default", "folds", 5, "70.0")]
+    assert rows[0][-2:] == ("–", "–")  # two seeds do not vote
+    lines.append(line("given", 2, [24, 25, 26, 27], [0, 0, 1, 1]))
+    assert table(lines, CLIPS).rows[0][-2] == "100.0"  # each clip is named rightly by two of three
     low, high = (float(end) for end in str(rows[0][6]).split("–"))
     assert 50 <= low <= 75 <= high <= 100
 
