@@ -11,6 +11,7 @@ import importlib.util
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -188,7 +189,7 @@ class Kept:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._networks: dict[tuple[Any, ...], tuple[nn.Module, Network]] = {}
+        self._networks: dict[tuple[Any, ...], tuple[weakref.ref[nn.Module], Network]] = {}
         self.name, self.device = backend.name, backend.device
 
     def identity(self) -> dict[str, Any]:
@@ -200,9 +201,11 @@ class Kept:
     def compile(self, module: nn.Module, *example: np.ndarray, precision: Precision = "float32") -> Network:
         part = module.encoder if isinstance(module, Embedding) else module
         key = (id(part), precision, *((array.dtype, array.shape) for array in example))
-        if key not in self._networks:  # the module is kept too, so that no other gets its id
-            self._networks[key] = part, self._backend.compile(module, *example, precision=precision)
-        return self._networks[key][1]
+        known = self._networks.get(key)
+        if known is None or known[0]() is not part:  # a module that is gone may leave its id to another
+            known = weakref.ref(part), self._backend.compile(module, *example, precision=precision)
+            self._networks[key] = known
+        return known[1]
 
 
 def n_cores() -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import torch
 from torch import nn
 
 from store.cache import Cache
-from streams.backends import BACKENDS, Embedding, TorchBackend, as_function, choose, n_cores
+from streams.backends import BACKENDS, Embedding, Kept, TorchBackend, as_function, choose, n_cores
 
 CPU = torch.device("cpu")
 
@@ -230,3 +232,24 @@ def test_torch_compiled_computes_what_torch_does():
     found = TorchBackend(CPU, is_compiled=True).compile(Embedding(encoder), rows).submit(rows).result()
     expected = reference(encoder, rows)
     assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+def test_a_kept_network_does_not_hold_on_to_the_module_it_was_made_from():
+    class Converting:  # an engine that has the weights in a form of its own
+        name, device = "converting", torch.device("cpu")
+        n_compiled = 0
+
+        def compile(self, module, *example, precision="float32"):
+            self.n_compiled += 1
+            return object()
+
+    engine = Converting()
+    kept, module, example = Kept(engine), nn.Linear(2, 2), np.zeros((1, 2), np.float32)
+    assert kept.compile(module, example) is kept.compile(module, example)
+    assert engine.n_compiled == 1
+    gone = weakref.ref(module)
+    del module
+    gc.collect()
+    assert gone() is None
+    kept.compile(nn.Linear(2, 2), example)
+    assert engine.n_compiled == 2
