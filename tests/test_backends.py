@@ -235,13 +235,25 @@ def test_torch_compiled_computes_what_torch_does():
 
 
 def test_a_kept_network_does_not_hold_on_to_the_module_it_was_made_from():
+    class Converted:
+        busy_seconds = 0.0
+
+        def submit(self, *inputs):
+            raise NotImplementedError
+
     class Converting:  # an engine that has the weights in a form of its own
         name, device = "converting", torch.device("cpu")
         n_compiled = 0
 
+        def identity(self):
+            return {}
+
+        def batch_size(self, configured):
+            return configured
+
         def compile(self, module, *example, precision="float32"):
             self.n_compiled += 1
-            return object()
+            return Converted()
 
     engine = Converting()
     kept, module, example = Kept(engine), nn.Linear(2, 2), np.zeros((1, 2), np.float32)
