@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 from commands import options, screen
+from store.lineage import OPENCVS
 
 HOME = Path(__file__).parents[1]
 ROOTS = ("commands", "media", "flow", "streams", "store", "fusion", "report", "workshop", "bench", "orchestrate")
-OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 EXTRAS = {  # extra → (what is imported, what it adds)
     "flow": ("ptlflow", "FlowNet 2.0, RAFT and the other flow networks"),
     "fast": ("openvino", "OpenVINO on Intel CPUs"),

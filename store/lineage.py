@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 LIBRARIES = ("tristream", "torch", "torchvision", "timm", "numpy", "scikit-learn", "opencv-python", "av", "safetensors")
+OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 
 
 def canonical_json(value: Any) -> str:
@@ -37,8 +39,9 @@ def versions() -> dict[str, str]:
     """Versions of Python and of every library whose arithmetic can reach a result."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
+        found[name] = "absent"
+        for package in OPENCVS if name in OPENCVS else (name,):  # one library under four names
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found[name] = importlib.metadata.version(package)
+                break
     return found

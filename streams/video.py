@@ -18,6 +18,7 @@ from flow import precomputed, storage
 from flow.sampling import motion_lengths
 from media import paged
 from media.reasons import Rejected
+from store.lineage import versions
 from streams.config import Crop, DataConfig, SamplerConfig
 from streams.estimators import Estimators
 from streams.segments import Absent
@@ -316,6 +317,5 @@ def reduce_flow(flow: Float[np.ndarray, "steps 2 H W"], height: int, width: int)
 @functools.cache
 def _libraries() -> str:
     """What decodes and what estimates: another build may give other bits."""
-    import importlib.metadata
-
-    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("av", "opencv-python"))
+    found = versions()
+    return ", ".join(f"{name} {found[name]}" for name in ("av", "opencv-python"))
