@@ -23,19 +23,21 @@ TOLERANCE_PX = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class NetworkFlow:
-    """Flow of a network, one pair of pictures at a time: larger batches gain nothing on a CPU.
+    """Flow of a network, `batch_size` pairs of pictures at a time.
 
     Attributes:
         name: of the architecture and its settings.
         identity: the name and the weights' sha256; the seed where they are random.
         make: builds the network.
         compile: another engine for the network, asked once for each size of pictures; None: torch, as it is.
+        batch_size: of every batch; the last one is filled up. More than 1 gains nothing on a CPU.
     """
 
     name: str
     identity: str
     make: Callable[[], torch.nn.Module] = dataclasses.field(repr=False)
     compile: Compile | None = None
+    batch_size: int = 1
     tolerance_px: float = TOLERANCE_PX
     _compiled: dict[tuple[int, ...], Callable[[np.ndarray], np.ndarray]] = dataclasses.field(
         default_factory=dict, repr=False
@@ -57,30 +59,38 @@ class NetworkFlow:
     def __call__(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float32[np.ndarray, "steps 2 H W"]:
         n_frames, height, width = frames.shape[:3]
         flow = np.empty((max(0, n_frames - 1), 2, height, width), np.float32)
-        for t in range(n_frames - 1):
-            pair = np.array(frames[None, t : t + 2], order="C")  # (1, 2, H, W, 3); a view's order would change bits
-            flow[t] = self._engine(pair)(pair)[0]
+        for first in range(0, n_frames - 1, self.batch_size):
+            wanted = flow[first : first + self.batch_size]
+            rows = np.minimum(np.arange(first, first + self.batch_size), n_frames - 2)
+            pairs = np.stack([frames[rows], frames[rows + 1]], axis=1)  # (B, 2, H, W, 3)
+            pairs = np.ascontiguousarray(pairs)  # the order of a view would change bits
+            wanted[:] = self._engine(pairs)(pairs)[: len(wanted)]
         return flow
 
-    def _engine(self, pair: UInt8[np.ndarray, "1 2 H W 3"]) -> Callable[[np.ndarray], np.ndarray]:
+    def _engine(self, pairs: UInt8[np.ndarray, "B 2 H W 3"]) -> Callable[[np.ndarray], np.ndarray]:
         if self.compile is None:
             return self._run
         with self._lock:
-            if pair.shape not in self._compiled:
-                self._compiled[pair.shape] = self.compile(self.network, pair)
+            if pairs.shape not in self._compiled:
+                self._compiled[pairs.shape] = self.compile(self.network, pairs)
                 self._built.clear()  # FlowNet 2.0: 650 MB
-            return self._compiled[pair.shape]
+            return self._compiled[pairs.shape]
 
-    def _run(self, pair: UInt8[np.ndarray, "1 2 H W 3"]) -> Float32[np.ndarray, "1 2 H W"]:
+    def _run(self, pairs: UInt8[np.ndarray, "B 2 H W 3"]) -> Float32[np.ndarray, "B 2 H W"]:
         import torch
 
         # One call at a time: torchvision's RAFT keeps its correlations on the module while it works.
         with self._lock, torch.inference_mode():
-            return self.network(torch.from_numpy(pair)).numpy()
+            return self.network(torch.from_numpy(pairs)).numpy()
 
 
 def load(
-    name: str, build: Callable[[], torch.nn.Module], *, weights: Path | int | None, compile: Compile | None = None
+    name: str,
+    build: Callable[[], torch.nn.Module],
+    *,
+    weights: Path | int | None,
+    compile: Compile | None = None,
+    batch_size: int = 1,
 ) -> NetworkFlow:
     """The estimator of an architecture and its weights.
 
@@ -88,7 +98,7 @@ def load(
         name: of the architecture.
         build: makes the network with random weights.
         weights: a safetensors file in the network's own layout, or the seed of random weights.
-        compile: see `NetworkFlow`.
+        compile, batch_size: see `NetworkFlow`.
 
     Raises:
         ValueError: no weights, or a file that does not fit the network.
@@ -111,7 +121,7 @@ def load(
         return network.eval().requires_grad_(False), f"{name} {what}"
 
     network, identity = make()  # now: what does not fit is said before any work
-    return NetworkFlow(name, identity, lambda: make()[0], compile, _built=[network])
+    return NetworkFlow(name, identity, lambda: make()[0], compile, batch_size, _built=[network])
 
 
 def _load_weights(name: str, network: torch.nn.Module, path: Path) -> str:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from streams.backends import Backend
     from streams.model import TrainedStream
 
+PAIRS_ON_A_GPU = 8  # at once: a single pair keeps one waiting for the next kernel
+
 
 class Estimators:
     """Flow estimators by name.
@@ -52,7 +54,9 @@ class Estimators:
         """
         with self._lock:
             if name not in self._loaded:
-                self._loaded[name] = estimators.load(name, weights=self._weights(name), compile=self._compile())
+                self._loaded[name] = estimators.load(
+                    name, weights=self._weights(name), compile=self._compile(), batch_size=self._batch_size()
+                )
             return self._loaded[name]
 
     def check(self, trained: Iterable[TrainedStream], *, precomputed_flow: bool = False) -> None:
@@ -95,6 +99,9 @@ class Estimators:
 
     def _compile(self) -> Compile | None:
         return None if self.backend is None else as_function(self.backend)
+
+    def _batch_size(self) -> int:
+        return 1 if self.backend is None or self.backend.device.type == "cpu" else PAIRS_ON_A_GPU
 
 
 def published_sha256(name: str) -> str:

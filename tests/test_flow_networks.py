@@ -208,6 +208,22 @@ def test_another_engine_is_asked_once_for_each_size_and_its_answers_are_the_flow
     assert asked == [(1, 2, 40, 60, 3), (1, 2, 50, 44, 3)]
 
 
+@pytest.mark.parametrize("batch_size", [2, 3, 8])
+def test_pairs_in_batches_have_the_fields_of_single_pairs(batch_size):
+    frames = pictures(6, 40, 60)
+    single = estimators.load("raft_small", weights=0)(frames)
+    asked = []
+
+    def compile(network: nn.Module, example: np.ndarray):
+        asked.append(example.shape[0])
+        return lambda pairs: network(torch.from_numpy(pairs)).numpy()
+
+    estimator = estimators.load("raft_small", weights=0, compile=compile, batch_size=batch_size)
+    np.testing.assert_allclose(estimator(frames), single, atol=1e-3)
+    assert asked == [batch_size], "the last batch is filled up"
+    assert estimator(frames[:1]).shape == (0, 2, 40, 60)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_flownet2_can_be_traced_for_another_engine(flownet):

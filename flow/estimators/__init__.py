@@ -69,13 +69,16 @@ def weights_name(name: str) -> str:
     return canonical.removeprefix(PTLFLOW)
 
 
-def load(name: str, *, weights: Path | int | None = None, compile: Compile | None = None) -> FlowEstimator:
+def load(
+    name: str, *, weights: Path | int | None = None, compile: Compile | None = None, batch_size: int = 1
+) -> FlowEstimator:
     """The estimator of this name.
 
     Args:
         name: one of `names()`, or "ptlflow:" and a name of ptlflow.
         weights: of a learned one: a safetensors file in its library's own layout, or the seed of random ones.
-        compile: (network, example pair) → what runs it, another engine than torch; of a learned one.
+        compile: (network, example pairs) → what runs it, another engine than torch; of a learned one.
+        batch_size: pairs that a learned one gets at once.
 
     Raises:
         ValueError: an unknown name, no weights where they are needed, weights where there can be none, or weights that
@@ -87,7 +90,9 @@ def load(name: str, *, weights: Path | int | None = None, compile: Compile | Non
 
         canonical = getattr(module, "ALIASES", {}).get(name, name)
         build = canonical.removeprefix(PTLFLOW)
-        return network.load(canonical, lambda: module.network(build), weights=weights, compile=compile)
+        return network.load(
+            canonical, lambda: module.network(build), weights=weights, compile=compile, batch_size=batch_size
+        )
     if weights is not None:
         raise ValueError(f"flow estimator '{name}' learned nothing; it takes no weights, and {weights} were given")
     return module.build(name)
