@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
-from streams.backends import Backend, Embedding, Network, Precision
+from streams.backends import Backend, Embedding, Network, Precision, n_cores
 from streams.segments import Segments
 from streams.stream import Encoder
 
+MAX_MAKERS = 4  # threads that make batches: one makes as many stacks of flow as two cores embed, a GPU wants more
+
 Key = TypeVar("Key")
+Part = tuple[Segments, int, int]  # of which the rows from the first until the last are in a batch
 
 
 def encode(encoder: Encoder, segments: Segments, *, batch_size: int, backend: Backend) -> Float[np.ndarray, "S D"]:
@@ -25,7 +28,9 @@ def encode(encoder: Encoder, segments: Segments, *, batch_size: int, backend: Ba
 
 
 class BatchFiller(Generic[Key]):
-    """Collects segments of many videos until a batch is full, starts it, and hands the rows back to their videos.
+    """Collects segments of many videos until a batch is full, has it made and embedded, and hands the rows back.
+
+    Batches are made by threads of its own; the caller is held back while enough are under way.
 
     Args:
         encoder: its weights must not change any more.
@@ -44,9 +49,12 @@ class BatchFiller(Generic[Key]):
         self._network: Network | None = None
         self._busy_before = 0.0  # it may have worked for others
         self._batch_size = backend.batch_size(batch_size)
-        self._waiting: list[np.ndarray] = []  # pieces of segments, together less than a batch
+        self._waiting: list[Part] = []  # together less than a batch
         self._n_waiting = 0
-        self._in_flight: deque[tuple[Future[np.ndarray], int]] = deque()  # and how many of its rows are no padding
+        self._n_makers = min(MAX_MAKERS, n_cores())
+        self._makers = ThreadPoolExecutor(self._n_makers, thread_name_prefix="segments")
+        # What makes a batch and gives it to the network, whose result comes later; and how many rows are no padding.
+        self._in_flight: deque[tuple[Future[Future[np.ndarray]], int]] = deque()
         self._open: deque[tuple[Key, int, list[np.ndarray]]] = deque()  # videos with rows still to come, in order
 
     def add(self, key: Key, segments: Segments) -> Iterator[tuple[Key, Float[np.ndarray, "S D"]]]:
@@ -55,7 +63,7 @@ class BatchFiller(Generic[Key]):
         first = 0
         while first < len(segments):
             last = min(len(segments), first + self._batch_size - self._n_waiting)
-            self._waiting.append(segments.read(first, last))
+            self._waiting.append((segments, first, last))
             self._n_waiting += last - first
             first = last
             if self._n_waiting == self._batch_size:
@@ -78,24 +86,28 @@ class BatchFiller(Generic[Key]):
         return 0.0 if self._network is None else self._network.busy_seconds - self._busy_before
 
     def _start(self) -> None:
-        rows = np.concatenate(self._waiting)
-        if len(rows) < self._batch_size:
-            rows = np.concatenate([rows, np.repeat(rows[-1:], self._batch_size - len(rows), axis=0)])
+        parts, n_rows = self._waiting, self._n_waiting
+        self._waiting, self._n_waiting = [], 0
         if self._network is None:
-            self._network = self._backend.compile(
+            rows = _made(parts, self._batch_size)
+            network = self._network = self._backend.compile(
                 Embedding(self._encoder),  # type: ignore[arg-type]
                 rows,
                 precision=self._precision,
             )
-            self._busy_before = self._network.busy_seconds
-        self._in_flight.append((self._network.submit(rows), self._n_waiting))
-        self._waiting, self._n_waiting = [], 0
+            self._busy_before = network.busy_seconds
+            started = self._makers.submit(network.submit, rows)
+        else:
+            started = self._makers.submit(_make_and_submit, self._network, parts, self._batch_size)
+        self._in_flight.append((started, n_rows))
+        if len(self._in_flight) > self._n_makers:
+            self._in_flight[-1 - self._n_makers][0].result()  # it is made, and the network has taken it
 
     def _finished(self, *, wait: bool) -> Iterator[tuple[Key, np.ndarray]]:
-        """Hands out what is there, in order. How much is under way is bounded by the engine, which holds us back."""
-        while self._in_flight and (wait or self._in_flight[0][0].done()):
+        """Hands out what is there, in order."""
+        while self._in_flight and (wait or _is_there(self._in_flight[0][0])):
             future, n_rows = self._in_flight.popleft()
-            done = future.result()[:n_rows]
+            done = future.result().result()[:n_rows]
             while self._open and len(done):
                 key, n, pieces = self._open[0]
                 missing = n - sum(map(len, pieces))
@@ -105,3 +117,19 @@ class BatchFiller(Generic[Key]):
                     break
                 self._open.popleft()
                 yield key, np.concatenate(pieces)
+
+
+def _make_and_submit(network: Network, parts: Sequence[Part], batch_size: int) -> Future[np.ndarray]:
+    return network.submit(_made(parts, batch_size))
+
+
+def _made(parts: Sequence[Part], batch_size: int) -> np.ndarray:
+    """A batch: all parts, and the last row again until it is full."""
+    rows = np.concatenate([segments.read(first, last) for segments, first, last in parts])
+    if len(rows) < batch_size:
+        rows = np.concatenate([rows, np.repeat(rows[-1:], batch_size - len(rows), axis=0)])
+    return rows
+
+
+def _is_there(future: Future[Future[np.ndarray]]) -> bool:
+    return future.done() and (future.exception() is not None or future.result().done())

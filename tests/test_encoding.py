@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+import time
 from concurrent.futures import Future
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from streams import encoding
 from streams.backends import TorchBackend
 from streams.encoding import BatchFiller, encode
 from streams.segments import Segments
@@ -68,8 +71,10 @@ def test_every_batch_has_the_fixed_size_and_only_the_last_is_padded(encoder):
     through_filler(encoder, videos)
     assert {len(batch) for batch in encoder.batches} == {BATCH}
     assert len(encoder.batches) == -(-sum(LENGTHS) // BATCH)
-    seen = torch.cat(encoder.batches).numpy()
     everything = np.concatenate([segments.array for segments in videos])
+    starts = {row.tobytes(): index for index, row in enumerate(everything)}
+    in_order = sorted(encoder.batches, key=lambda batch: starts[batch[0].numpy().tobytes()])  # several are made at once
+    seen = torch.cat(in_order).numpy()
     assert np.array_equal(seen[: len(everything)], everything)
     assert (seen[len(everything) :] == everything[-1]).all()
 
@@ -101,12 +106,14 @@ class Held:
         future.set_result(rows)
 
 
-def test_a_video_comes_out_in_order_as_soon_as_its_last_row_is_there():
+def test_a_video_comes_out_in_order_as_soon_as_its_last_row_is_there(monkeypatch):
+    monkeypatch.setattr(encoding, "MAX_MAKERS", 1)  # batches begin in order
     engine, videos = Held(), {name: video_of(n, n) for name, n in (("a", 5), ("b", 4), ("c", 15))}
     filler = BatchFiller(WatchedEncoder(), BATCH, engine)
     for name, segments in videos.items():
         assert list(filler.add(name, segments)) == []
-    assert len(engine.begun) == 3
+    while len(engine.begun) < 3:
+        time.sleep(0.01)
     engine.finish(1)
     assert list(filler.finished()) == [], "a batch that overtook another waits for it"
     engine.finish(0)
@@ -116,6 +123,36 @@ def test_a_video_comes_out_in_order_as_soon_as_its_last_row_is_there():
     [(key, rows)] = filler.finish()
     assert key == "c"
     assert np.array_equal(rows, 2 * videos["c"].array.reshape(15, -1))
+
+
+def test_no_more_batches_are_made_than_are_about_to_be_embedded():
+    """A stack of flow is twenty times its source: what is made ahead must not grow with the video."""
+
+    class Busy(Held):
+        def __init__(self) -> None:
+            super().__init__()
+            self.is_free = threading.Event()
+
+        def submit(self, batch):
+            self.is_free.wait()
+            future = super().submit(batch)
+            future.set_result(self.begun[-1][1])
+            return future
+
+    engine, read, source = Busy(), [], video_of(800, 0)
+    watched = Segments(
+        source.start_seconds, source.stop_seconds, lambda *rows: read.append(rows[0]) or source.read(*rows)
+    )
+    filler = BatchFiller(WatchedEncoder(), BATCH, engine)
+    found = []
+    caller = threading.Thread(target=lambda: found.extend([*filler.add("v", watched), *filler.finish()]))
+    caller.start()
+    time.sleep(0.3)
+    n_made = len(read)
+    engine.is_free.set()
+    caller.join()
+    assert 1 <= n_made <= encoding.MAX_MAKERS
+    assert np.array_equal(found[0][1], 2 * source.array.reshape(800, -1)), "and none is lost or mixed up"
 
 
 def test_a_long_video_is_read_in_pieces_no_larger_than_a_batch(encoder):
