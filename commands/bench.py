@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.table import Table
 
 # Each is bench/<name>.py with run(subject) → list of tables.
-BENCHES = ("networks", "decode", "end-to-end", "cache", "startup", "scale", "flow")
+BENCHES = ("networks", "decode", "end-to-end", "cache", "startup", "scale", "flow", "gpu")
 
 
 def plots_of(name: str, tables: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -93,6 +93,8 @@ def run(
         screen.note(f"measuring on {measured.described}")
         for name in chosen:
             tables = _in_a_process_of_its_own(name, measured)
+            if not tables:
+                screen.note(f"{name}: nothing that it measures is here")
             for table in tables:
                 screen.table(table.title, table.header, table.cells(), caption="; ".join(table.notes))
             found[name] = [table.to_json() for table in tables]
