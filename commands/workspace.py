@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -163,6 +164,8 @@ def choose_device(name: str, *, deterministic: bool) -> torch.device:
     """
     import torch
 
+    if deterministic:  # cuBLAS asks for it, before its first product
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports torch's compiler: 3 s
         torch.use_deterministic_algorithms(deterministic)
     if name == "auto":

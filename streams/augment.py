@@ -82,7 +82,9 @@ def apply_views(
     theta[:, 0, 0] = np.where(views.flipped, -views.scale[:, 0], views.scale[:, 0])
     theta[:, 1, 1] = views.scale[:, 1]
     theta[:, :, 2] = 2 * views.shift
-    grid = torch.nn.functional.affine_grid(torch.from_numpy(theta), list(pictures.shape), align_corners=False)
+    grid = torch.nn.functional.affine_grid(
+        torch.from_numpy(theta).to(pictures.device), list(pictures.shape), align_corners=False
+    )
     return torch.nn.functional.grid_sample(
         pictures, grid.to(pictures), mode="bilinear", padding_mode=padding, align_corners=False
     )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "bf16"]
 BACKENDS = ("auto", "torch", "torch-compiled", "openvino")
+CPU = torch.device("cpu")
 PRECISIONS: tuple[Precision, ...] = ("float32", "bf16")
 
 
@@ -117,7 +118,7 @@ def choose(name: str = "auto", *, device: torch.device, cache: Cache | None = No
 class TorchBackend:
     """torch itself, eager or compiled (never frozen: inductor's freezing is wrong on InceptionResNetV2 by 13 %).
 
-    bf16 is torch's autocast: convolutions and products in bf16, the rest in float32.
+    bf16 is torch's autocast: convolutions and products in bf16, the rest in float32. See `full_float32` for GPUs.
 
     Args:
         device: where to run.
@@ -128,13 +129,20 @@ class TorchBackend:
         self.name = "torch-compiled" if is_compiled else "torch"
         self.device = device
         self._is_compiled = is_compiled
-        # One thread for all networks: they run one after the other, while the caller makes the next batch.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="torch")
+        full_float32(device)
+        if device.type == "cuda":
+            torch.backends.cudnn.deterministic = True  # FlowNet's transposed convolutions are not, by default
+        # One thread for all networks: they run one after the other, while the caller makes the next batch. A GPU has
+        # two, each with a queue of its own: one batch is sent while the other is computed.
+        self._n_threads = 2 if device.type == "cuda" else 1
+        self._threads = ThreadPoolExecutor(
+            self._n_threads, thread_name_prefix="torch", initializer=_take_own_queue, initargs=(device,)
+        )
 
     def identity(self) -> dict[str, Any]:
-        # On a CPU the bits follow from how the rows are shared among threads; on a GPU threads of the CPU say nothing.
+        # On a CPU the bits follow from how the rows are shared among threads; on a GPU from its model.
         threads = torch.get_num_threads() if self.device.type == "cpu" else 0
-        return {"backend": f"{self.name}-{self.device.type}", "n_threads": threads}
+        return {"backend": f"{self.name}-{_model_of(self.device)}", "n_threads": threads}
 
     def batch_size(self, configured: int) -> int:
         return configured
@@ -144,39 +152,74 @@ class TorchBackend:
         forward: Callable[..., torch.Tensor] = network
         if self._is_compiled:
             forward = torch.compile(network, dynamic=False)  # type: ignore[assignment]
-        return TorchNetwork(forward, self.device, precision, self._thread)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # the weights are there before another queue reads them
+        return TorchNetwork(forward, self.device, precision, self._threads, n_at_once=self._n_threads)
 
 
 class TorchNetwork:
-    """Runs batches one after the other in `thread`, while the caller makes the next one."""
+    """Runs batches in `threads`, while the caller makes the next one."""
 
     def __init__(
         self,
         forward: Callable[..., torch.Tensor],
         device: torch.device,
         precision: Precision,
-        thread: ThreadPoolExecutor,
+        threads: ThreadPoolExecutor,
+        *,
+        n_at_once: int,
     ) -> None:
         self._forward = forward
         self._device = device
         self._precision = precision
-        self._thread = thread
-        self._room = threading.BoundedSemaphore(2)  # one that runs, one that waits
+        self._threads = threads
+        self._room = threading.BoundedSemaphore(n_at_once + 1)  # those that run, and one that waits
+        self._lock = threading.Lock()
         self.busy_seconds = 0.0
 
     def submit(self, *inputs: np.ndarray) -> Future[np.ndarray]:
         self._room.acquire()
-        future = self._thread.submit(self._run, *inputs)
+        future = self._threads.submit(self._run, *inputs)
         future.add_done_callback(lambda _: self._room.release())
         return future
 
     def _run(self, *inputs: np.ndarray) -> np.ndarray:
         begun = time.perf_counter()
         with torch.inference_mode(), autocast(self._device, self._precision):
-            rows = self._forward(*(torch.from_numpy(array).to(self._device) for array in inputs))
+            tensors = [to_device(torch.from_numpy(array), self._device) for array in inputs]
+            with self._lock:  # torchvision's RAFT keeps its correlations on the module while it works
+                rows = self._forward(*tensors)
             found = rows.float().cpu().numpy()
-        self.busy_seconds += time.perf_counter() - begun
+        with self._lock:
+            self.busy_seconds += time.perf_counter() - begun
         return found
+
+
+def _take_own_queue(device: torch.device) -> None:
+    """What this thread starts on a GPU waits for nothing but what it started before."""
+    if device.type == "cuda":
+        torch.cuda.set_stream(torch.cuda.Stream(device))
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on `device`; to a GPU by way of pinned memory, from where it takes it while the caller goes on."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def full_float32(device: torch.device) -> None:
+    """Makes float32 on a GPU mean float32: by default cuDNN rounds what it convolves to TF32, 10 bits of 23."""
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def _model_of(device: torch.device) -> str:
+    """Names what computes: "cpu", "mps", "cuda NVIDIA H100 80GB HBM3"."""
+    if device.type == "cuda" and torch.cuda.is_available():
+        return f"cuda {torch.cuda.get_device_name(device)}"
+    return device.type
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
@@ -214,13 +257,13 @@ def n_cores() -> int:
 
 
 def as_function(backend: Backend) -> Callable[[nn.Module, np.ndarray], Callable[[np.ndarray], np.ndarray]]:
-    """What `flow.estimators.load` takes as `compile`: flow networks on this engine, one pair at a time.
+    """What `flow.estimators.load` takes as `compile`: flow networks on this engine.
 
     What it makes may be called from several threads at once; each waits for its own result.
     """
 
     def compile_flow(module: nn.Module, example: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         network = backend.compile(module, example)
-        return lambda pair: network.submit(pair).result()
+        return lambda pairs: network.submit(pairs).result()
 
     return compile_flow

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 
 from store.lineage import digest
-from streams.backends import Backend, Precision, TorchBackend
+from streams.backends import CPU, Backend, Precision, TorchBackend
 from streams.batches import Batch, batches_of, batches_of_like_length
 from streams.encoding import BatchFiller
 from streams.model import StreamModel, build_model, pad
@@ -110,7 +110,7 @@ def train(
 
     mode = config.encoder_training.mode
     if mode == "segments":
-        run(encoder_phase(stream, config, model, train_examples, val_examples))
+        run(encoder_phase(stream, config, model, train_examples, val_examples, device=device))
     elif mode == "end_to_end":
         run(end_to_end_phase(stream, config, model, train_examples, val_examples))
         return model.cpu().eval()
@@ -126,9 +126,15 @@ def new_model(stream: Stream, config: Any, n_classes: int, *, seed: int) -> Stre
 
 
 def encoder_phase(
-    stream: Stream, config: Any, model: StreamModel, train_examples: Sequence[Example], val_examples: Sequence[Example]
+    stream: Stream,
+    config: Any,
+    model: StreamModel,
+    train_examples: Sequence[Example],
+    val_examples: Sequence[Example],
+    *,
+    device: torch.device = CPU,
 ) -> Phase:
-    """Single random segments, each with the label of its video."""
+    """Single random segments, each with the label of its video, made on `device`."""
     settings = config.encoder_training
     pool = list(train_examples) * settings.segments_per_video
     # The validation segments are the same in every epoch: cut once, a few of each video.
@@ -142,7 +148,7 @@ def encoder_phase(
     def train_batches(generator: np.random.Generator) -> Iterator[Batch]:
         for rows in batches_of(len(pool), settings.batch_size, generator):
             picked = [pool[row] for row in rows]
-            inputs = stream.training_segments([example.cuttable for example in picked], config, generator)
+            inputs = stream.training_segments([example.cuttable for example in picked], config, generator, device)
             yield _batch((inputs,), picked)
 
     def val_batches() -> Iterator[Batch]:

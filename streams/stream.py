@@ -60,9 +60,12 @@ class Stream(Protocol):
         """The planned segments; with a generator, one random augmentation of the whole video."""
 
     def training_segments(
-        self, footages: Sequence[Footage], config: Any, generator: np.random.Generator
+        self, footages: Sequence[Footage], config: Any, generator: np.random.Generator, device: torch.device = ...
     ) -> torch.Tensor:
-        """One random augmented segment of each video, (B, …): what one step of encoder training sees."""
+        """One random augmented segment of each video, (B, …): what one step of encoder training sees.
+
+        They may be made on `device`, where training wants them; the CPU's, without one.
+        """
 
     def build_encoder(self, config: Any, n_classes: int) -> Encoder:
         """A new encoder with random weights, or with those of the file that `config` names."""

@@ -14,7 +14,7 @@ from torch import nn
 
 from store.checkpoint import ArtifactError, load_artifact, save_artifact
 from store.lineage import digest
-from streams.backends import Precision, autocast
+from streams.backends import Precision, autocast, full_float32, to_device
 from streams.batches import Batch, made_ahead
 from streams.config import TrainingConfig
 from streams.parallel import Ranks
@@ -136,6 +136,7 @@ def run_phase(
         TrainingDiverged: the loss is not finite.
     """
     config = phase.config
+    full_float32(device)
     phase.module.to(device)
     optimizer = _optimizer(phase.module, config)
     also = [] if (precision, ranks.n) == ("float32", 1) else [precision, ranks.n]
@@ -189,7 +190,7 @@ def _epoch(
             batch = batch.part(ranks.rows(n_rows))
         labels = batch.labels.to(device)
         with autocast(device, precision):
-            logits = phase.logits(*(tensor.to(device) for tensor in batch.inputs))
+            logits = phase.logits(*(to_device(tensor, device) for tensor in batch.inputs))
         loss = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
         _check_finite(loss.item(), phase, batch, f"the loss became {loss.item()} in epoch {progress.epoch + 1}")
         optimizer.zero_grad(set_to_none=True)
@@ -225,7 +226,7 @@ def evaluate(phase: Phase, device: torch.device, precision: Precision = "float32
     for batch in phase.val_batches():
         labels = batch.labels.to(device)
         with autocast(device, precision):
-            logits = phase.logits(*(tensor.to(device) for tensor in batch.inputs))
+            logits = phase.logits(*(to_device(tensor, device) for tensor in batch.inputs))
         loss = nn.functional.cross_entropy(logits.float(), labels, reduction="sum").item()
         _check_finite(loss, phase, batch, f"the validation loss became {loss}")
         loss_sum += loss

@@ -218,7 +218,7 @@ def two_classes(tmp_path_factory):
 def quick():
     """(name of a stream) → options of a training of one epoch a phase."""
     phases = ("encoder_training", "aggregator_training")
-    options = ["--preset", "workshop", "--deterministic", "--device", "cpu", "--set", "sampler.n_samples=4"]
+    options = ["--preset", "workshop", "--deterministic", "--set", "sampler.n_samples=4"]
     return lambda name: [
         *options, *(word for phase in phases for word in ("--set", f"streams.{name}.{phase}.epochs=1"))
     ]  # fmt: skip
@@ -235,7 +235,7 @@ def trained_run(two_classes, quick, tmp_path_factory):
         for arguments in (
             ["index", "--data", two_classes],
             *(["train-stream", name, *quick(name)] for name in streams.names()),
-            ["embed", "--device", "cpu"],
+            ["embed"],
             ["fuse"],
         ):
             assert _tristream(folder, patch, arguments) in (0, 3), arguments

@@ -64,8 +64,8 @@ def test_folders_of_sound_files_go_all_the_way(tmp_path, tristream):
     assert found["n_videos"] == found["n_with_sound"] == 20
     quick = [f"streams.audio.{phase}_training.epochs=8" for phase in ("encoder", "aggregator")]
     options = [word for assignment in quick for word in ("--set", assignment)]
-    assert tristream("train-stream", "audio", "--preset", "workshop", "--device", "cpu", *options)["trained"]
-    embedded = tristream("embed", "--device", "cpu")
+    assert tristream("train-stream", "audio", "--preset", "workshop", *options)["trained"]
+    embedded = tristream("embed")
     assert (embedded["ok"], embedded["present"]) == (20, {"audio": 20})
     [part] = (tmp_path / "runs/default/embeddings/audio").glob("*/part-*.parquet")
     table = embeddings.read(part.parent)

@@ -33,7 +33,7 @@ def empty(tmp_path: Path, command_line) -> Any:
 
 
 def test_every_video_ends_in_one_state_and_the_broken_one_is_named(line: Any) -> None:
-    found = line.json("embed", "--device", "cpu", code=3)
+    found = line.json("embed", code=3)
     assert found["n_videos"] == 2 * N_CLIPS + 1
     assert found["rejected_videos"] == {"spin/broken.mp4": "not_a_video"}
     assert found["ok"] + found["degraded"] + found["rejected"] == found["n_videos"]
@@ -71,7 +71,7 @@ def n_train(line: Any) -> int:
 
 
 def test_predict_names_an_action_and_says_which_streams_were_masked(line: Any, two_classes: Path) -> None:
-    found = line.json("predict", two_classes / "spin/0.mp4", two_classes / "spin/1.mp4", "--device", "cpu")
+    found = line.json("predict", two_classes / "spin/0.mp4", two_classes / "spin/1.mp4")
     silent, sounding = found["predictions"]
     assert sounding["label"] in RECIPES
     assert [entry["score"] for entry in sounding["top"]] == sorted((e["score"] for e in sounding["top"]), reverse=True)
@@ -80,15 +80,15 @@ def test_predict_names_an_action_and_says_which_streams_were_masked(line: Any, t
 
 
 def test_detect_scores_videos_and_shares_sum_to_one(line: Any, two_classes: Path) -> None:
-    line("detect", two_classes / "bounce/1.mp4", "--device", "cpu", "--out", "found.csv")
-    found = line.json("detect", two_classes / "bounce/1.mp4", "--device", "cpu")["detections"][0]
+    line("detect", two_classes / "bounce/1.mp4", "--out", "found.csv")
+    found = line.json("detect", two_classes / "bounce/1.mp4")["detections"][0]
     assert found["anomaly_score"] > 0
     assert sum(found["shares"].values()) == pytest.approx(1, abs=1e-3)
     assert (line.folder / "found.csv").read_text().startswith("path,anomaly_score,threshold,abnormal,share_")
 
 
 def test_a_broken_new_file_is_named_and_the_exit_code_is_three(line: Any, two_classes: Path) -> None:
-    found = line.json("predict", two_classes / "spin/broken.mp4", two_classes / "spin/1.mp4", "--device", "cpu", code=3)
+    found = line.json("predict", two_classes / "spin/broken.mp4", two_classes / "spin/1.mp4", code=3)
     assert list(found["rejected"].values()) == ["not_a_video"]
     assert len(found["predictions"]) == 1
 
@@ -109,12 +109,12 @@ def test_a_second_training_with_the_same_settings_does_nothing(line: Any, quick)
 
 
 def test_retraining_one_stream_makes_only_its_embeddings_stale(line: Any, quick) -> None:
-    before = line.json("embed", "--device", "cpu", code=3)["spaces"]
+    before = line.json("embed", code=3)["spaces"]
     name = streams.names()[-1]
     line("train-stream", name, *quick(name), "--seed", "7", code=0)
     line("fuse", code=2)
     assert f"'{name}' has no embeddings in its space" in line.said
-    after = line.json("embed", "--device", "cpu", code=3)["spaces"]
+    after = line.json("embed", code=3)["spaces"]
     assert {stream for stream in before if before[stream] != after[stream]} == {name}
     line("predict", next((line.folder / "runs").glob("**/videos.csv")), code=2)  # decided in the old space
     assert "run tristream embed and tristream fuse" in line.said
@@ -123,7 +123,7 @@ def test_retraining_one_stream_makes_only_its_embeddings_stale(line: Any, quick)
 
 def test_a_stream_from_another_run_comes_with_its_space(line: Any, tmp_path: Path) -> None:
     name = streams.names()[0]
-    space = line.json("embed", "--device", "cpu", code=3)["spaces"][name]
+    space = line.json("embed", code=3)["spaces"][name]
     taken = line.json("train-stream", name, "--run", tmp_path / "other", "--from", "runs/default")
     assert taken["space_id"] == space
 
@@ -131,7 +131,7 @@ def test_a_stream_from_another_run_comes_with_its_space(line: Any, tmp_path: Pat
 def test_a_moved_file_and_a_new_one_join_without_training(line: Any, two_classes: Path, tmp_path: Path) -> None:
     extra = tmp_path / "moved.mp4"
     extra.write_bytes((two_classes / "bounce/2.mp4").read_bytes())
-    found = line.json("embed", extra, "--device", "cpu", code=3)
+    found = line.json("embed", extra, code=3)
     assert found["n_videos"] == 2 * N_CLIPS + 2
 
 

@@ -17,8 +17,8 @@ from streams.extraction import SegmentEmbeddings, extract, gather_footage, in_or
 from streams.model import pad
 from streams.segments import Absent, Footage
 
-CPU = torch.device("cpu")
-TORCH = TorchBackend(CPU)
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+TORCH = TorchBackend(DEVICE)
 LENGTHS = {"a.mp4": 40, "b/c.mp4": 60, "d.mp4": 31, "e.mp4": 75, "f.mp4": 45}
 
 
@@ -76,7 +76,10 @@ def alone(files, trained, tmp_path_factory, workshop_settings):
             segments = stream.stream.cut(footage, stream.config)
             rows = encode(stream.model.encoder, segments, batch_size=stream.config.encode_batch_size, backend=TORCH)
             with torch.inference_mode():
-                found[name, stream.name] = stream.model.aggregate(*pad([rows]))[0].numpy()
+                sequence, length = pad([rows])
+                found[name, stream.name] = (
+                    stream.model.to(DEVICE).aggregate(sequence.to(DEVICE), length)[0].cpu().numpy()
+                )
     return found
 
 

@@ -20,8 +20,8 @@ from streams.backends import TorchBackend
 from streams.encoding import encode
 from streams.training import run_phase
 
-CPU = torch.device("cpu")
-TORCH = TorchBackend(CPU)
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+TORCH = TorchBackend(DEVICE)
 HOME = Path(__file__).parents[1]
 EVERY_STREAM = pytest.mark.parametrize("name", streams.names())
 N_CLASSES = 2
@@ -59,7 +59,7 @@ def short(config, mode, epochs=3):
 
 
 def train(name, config, examples, *, n_classes=N_CLASSES, seed=0, **options):
-    return phases.train(streams.load(name), config, *examples, n_classes, seed=seed, device=CPU, **options)
+    return phases.train(streams.load(name), config, *examples, n_classes, seed=seed, device=DEVICE, **options)
 
 
 @EVERY_STREAM
@@ -69,9 +69,7 @@ def test_a_stream_killed_in_any_phase_ends_in_the_same_weights(
 ):
     examples, config = examples_of(name), short(workshop_settings.streams[name], mode)
     heard: list[tuple[str, int]] = []
-    undisturbed = train(
-        name, config, examples, on_epoch=lambda phase, metrics: heard.append((phase, metrics["epoch"]))
-    )
+    undisturbed = train(name, config, examples, on_epoch=lambda phase, metrics: heard.append((phase, metrics["epoch"])))
     n_phases = {"segments": 2, "end_to_end": 1, "frozen": 1}[mode]
     assert len({phase for phase, _ in heard}) == n_phases
     assert len(heard) == 3 * n_phases
@@ -131,7 +129,7 @@ def test_the_aggregator_phase_leaves_the_encoder_alone(name, examples_of, worksh
     network = model.build_model(streams.load(name), config, N_CLASSES)
     before, aggregator = model.weights_sha256(network.encoder), model.weights_sha256(network.aggregator)
     run_phase(phases.aggregator_phase(streams.load(name), config, network, *examples, seed=0, backend=TORCH),
-              seed=0, device=CPU)  # fmt: skip
+              seed=0, device=DEVICE)  # fmt: skip
     assert model.weights_sha256(network.encoder) == before
     assert model.weights_sha256(network.aggregator) != aggregator
 
@@ -141,7 +139,7 @@ def test_the_encoder_phase_leaves_the_aggregator_alone(name, examples_of, worksh
     examples, config = examples_of(name), short(workshop_settings.streams[name], "segments", epochs=1)
     network = model.build_model(streams.load(name), config, N_CLASSES)
     before, encoder = model.weights_sha256(network.aggregator), model.weights_sha256(network.encoder)
-    run_phase(phases.encoder_phase(streams.load(name), config, network, *examples), seed=0, device=CPU)
+    run_phase(phases.encoder_phase(streams.load(name), config, network, *examples), seed=0, device=DEVICE)
     assert model.weights_sha256(network.aggregator) == before
     assert model.weights_sha256(network.encoder) != encoder
 

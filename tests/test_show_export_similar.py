@@ -81,7 +81,7 @@ def test_show_names_what_is_stale_after_each_kind_of_change(own, quick) -> None:
     assert "are of an earlier training" in found["parts"][f"embeddings {name}"]["words"]
     assert f"'{name}' was trained anew since" in found["parts"]["classifier"]["words"]
     assert found["next"] == f"tristream embed --run {RUN}"
-    own("embed", "--device", "cpu", code=3)
+    own("embed", code=3)
     assert own.json("show")["next"] == f"tristream fuse --run {RUN}"
     own("fuse")
     found = own.json("show")
@@ -214,7 +214,7 @@ def test_similar_by_id_by_path_and_by_a_copy_of_the_file(line, two_classes: Path
     assert [row["cosine"] for row in by_id] == sorted((row["cosine"] for row in by_id), reverse=True)
     copy = tmp_path / "copy.mp4"
     shutil.copyfile(two_classes / "spin/3.mp4", copy)
-    by_copy = line.json("similar", copy, "--device", "cpu", "-n", "3")["similar"]
+    by_copy = line.json("similar", copy, "-n", "3")["similar"]
     assert (by_copy[0]["video_id"], by_copy[0]["cosine"]) == ("spin/3.mp4", pytest.approx(1, abs=1e-5))
     assert [row["video_id"] for row in by_copy[1:]] == [row["video_id"] for row in by_id[:2]]
 
@@ -260,7 +260,7 @@ def spoil_the_confidence(run: Path) -> None:
 def test_predict_gives_probabilities_and_says_not_sure_below_the_limit(own, two_classes: Path) -> None:
     files = [two_classes / f"{label}/{index}.mp4" for label in ("bounce", "spin") for index in range(4)]
     set_validation(own.folder / RUN, confidence=[0.9, 0.8, 0.7, 0.6], hits=[1, 1, 1, 1])
-    found = own.json("predict", *files, "--device", "cpu")["predictions"]
+    found = own.json("predict", *files)["predictions"]
     assert "calibrated on 4 validation videos" in own.said
     for row in found:
         assert sum(entry["probability"] for entry in row["top"]) == pytest.approx(1, abs=1e-4)
@@ -268,13 +268,13 @@ def test_predict_gives_probabilities_and_says_not_sure_below_the_limit(own, two_
     surest = sorted((row["top"][0]["probability"] for row in found), reverse=True)
     limit = (surest[3] + surest[4]) / 2
     set_validation(own.folder / RUN, confidence=[limit, limit + 0.001, 0.01, 0.01], hits=[1, 1, 0, 0])
-    again = own.json("predict", *files, "--device", "cpu", "--max-error", "0.1", "--out", "named.csv")["predictions"]
+    again = own.json("predict", *files, "--max-error", "0.1", "--out", "named.csv")["predictions"]
     assert sum(row["not_sure"] for row in again) == len(files) - 4
     assert all((row["label"] is None) == row["not_sure"] for row in again)
     assert "of the 4 validation videos 2 reach it, of which 0 were named wrongly" in own.said
     text = (own.folder / "named.csv").read_text()
     assert text.startswith("path,label,not_sure,label_1,score_1,probability_1,")
-    assert own("predict", *files, "--device", "cpu", "--max-error", "0.1").count(": not sure  [") == len(files) - 4
+    assert own("predict", *files, "--max-error", "0.1").count(": not sure  [") == len(files) - 4
 
 
 def set_validation(run: Path, *, confidence: list[float], hits: list[int]) -> None:
@@ -292,8 +292,8 @@ def test_an_ensemble_is_the_mean_of_the_runs_probabilities(own, two_classes: Pat
     set_validation(run, confidence=[0.9, 0.8, 0.7, 0.6], hits=[1, 1, 1, 1])
     shutil.copytree(run, other)
     cool(other, 3.0)
-    alone = [own.json("predict", *files, "--run", r, "--device", "cpu")["predictions"] for r in (RUN, "runs/other")]
-    both = own.json("predict", *files, "--with", "runs/other", "--device", "cpu")["predictions"]
+    alone = [own.json("predict", *files, "--run", r)["predictions"] for r in (RUN, "runs/other")]
+    both = own.json("predict", *files, "--with", "runs/other")["predictions"]
     for first, second, mean in zip(*alone, both, strict=True):
         p, q, m = ({e["label"]: e["probability"] for e in row["top"]} for row in (first, second, mean))
         assert m == {label: pytest.approx((p[label] + q[label]) / 2, abs=1e-5) for label in p}

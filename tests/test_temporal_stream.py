@@ -5,6 +5,7 @@ import dataclasses
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from flow.sampling import stack_motion, uniform_indices
 from store.cache import Cache
@@ -12,7 +13,7 @@ from streams.augment import AugmentConfig, draw_views
 from streams.config import SamplerConfig
 from streams.segments import Absent
 from streams.temporal.stacks import flip_horizontally, stack_flow
-from streams.temporal.stream import STREAM, TemporalConfig
+from streams.temporal.stream import STREAM, TemporalConfig, _fields, _stack, _stacks_on
 
 FPS = 25.0
 UNIFORM = SamplerConfig(method="uniform", n_samples=1000)
@@ -180,6 +181,18 @@ def test_training_stacks_start_at_every_valid_start(toy_video, footage_of):
     drawn = STREAM.training_segments([footage] * 200, config, np.random.default_rng(0)).numpy()
     found = [next(i for i, stack in enumerate(valid) if np.array_equal(stack, row)) for row in drawn]
     assert set(found) == set(range(7)), "starts are not bound to the plan"
+
+
+@pytest.mark.parametrize("mean_removed", [True, False])
+@pytest.mark.parametrize("n_frames", [4, 20])
+def test_stacks_made_where_training_runs_are_those_made_here(toy_video, footage_of, mean_removed, n_frames):
+    config = SMALL.model_copy(update={"mean_removed": mean_removed})
+    footage = footage_of(toy_video(n_frames), config)
+    fields = np.stack([_fields(footage, 0, config)] * 2)
+    assert fields.dtype == np.float16
+    made = _stacks_on(torch.device("cpu"), fields, config).numpy()
+    assert made.dtype == np.float32
+    np.testing.assert_allclose(made[1], _stack(footage, 0, config), rtol=1e-6, atol=1e-6)
 
 
 def test_flow_is_kept_finely_enough(toy_video, footage_of, make_videos, tmp_path):

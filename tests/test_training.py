@@ -20,7 +20,7 @@ from streams.training import (
     run_phase,
 )
 
-CPU = torch.device("cpu")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 HOME = Path(__file__).parents[1]
 
 
@@ -80,18 +80,18 @@ def stop_at(epoch: int):
 def test_an_interrupted_phase_ends_in_the_same_bits_as_an_undisturbed_one(tmp_path, optimizer, schedule):
     settings = {"optimizer": optimizer, "schedule": schedule, "weight_decay": 0.01}
     undisturbed = tiny_network()
-    history = run_phase(tiny_phase(undisturbed, **settings), seed=3, device=CPU)
+    history = run_phase(tiny_phase(undisturbed, **settings), seed=3, device=DEVICE)
     state = tmp_path / "state"
     for epoch in (2, 3, 6):  # killed three times, at another place each time
         torch.manual_seed(epoch)  # whatever the process drew before must not matter
         with pytest.raises(Interrupted):
             run_phase(
                 tiny_phase(tiny_network(), **settings),
-                seed=3, device=CPU, state=state, save_seconds=0, on_epoch=stop_at(epoch),
+                seed=3, device=DEVICE, state=state, save_seconds=0, on_epoch=stop_at(epoch),
             )  # fmt: skip
     resumed, heard = tiny_network(), []
     again = run_phase(
-        tiny_phase(resumed, **settings), seed=3, device=CPU, state=state, save_seconds=0, on_epoch=heard.append
+        tiny_phase(resumed, **settings), seed=3, device=DEVICE, state=state, save_seconds=0, on_epoch=heard.append
     )
     assert again == history == heard
     assert_same_bits(weights(resumed), weights(undisturbed))
@@ -99,7 +99,7 @@ def test_an_interrupted_phase_ends_in_the_same_bits_as_an_undisturbed_one(tmp_pa
 
 def test_a_phase_that_was_finished_is_not_trained_again(tmp_path):
     first = tiny_network()
-    run_phase(tiny_phase(first), seed=3, device=CPU, state=tmp_path / "state")
+    run_phase(tiny_phase(first), seed=3, device=DEVICE, state=tmp_path / "state")
     again = tiny_network()
     phase = tiny_phase(again)
 
@@ -108,7 +108,7 @@ def test_a_phase_that_was_finished_is_not_trained_again(tmp_path):
 
     run_phase(
         Phase(phase.name, phase.config, again, again, phase.n_batches, no_batches, phase.val_batches),
-        seed=3, device=CPU, state=tmp_path / "state",
+        seed=3, device=DEVICE, state=tmp_path / "state",
     )  # fmt: skip
     assert_same_bits(weights(first), weights(again))
 
@@ -119,7 +119,7 @@ def test_a_state_of_another_training_is_not_taken_up(tmp_path, difference):
     with pytest.raises(Interrupted):
         run_phase(
             tiny_phase(tiny_network()),
-            seed=3, device=CPU, state=state, signature="a", save_seconds=0, on_epoch=stop_at(4),
+            seed=3, device=DEVICE, state=state, signature="a", save_seconds=0, on_epoch=stop_at(4),
         )  # fmt: skip
     assert json.loads((tmp_path / "state.json").read_text())["progress"]["epoch"] == 3
     other = {"seed": 3, "signature": "a"} | {"signature": {"signature": "b"}, "seed": {"seed": 4}}.get(difference, {})
@@ -131,15 +131,15 @@ def test_a_state_of_another_training_is_not_taken_up(tmp_path, difference):
         return Phase(name, config, network, network, made.n_batches, made.train_batches, made.val_batches)
 
     fresh, disturbed = tiny_network(), tiny_network()
-    run_phase(phase(fresh), device=CPU, **other)
-    run_phase(phase(disturbed), device=CPU, state=state, **other)
+    run_phase(phase(fresh), device=DEVICE, **other)
+    run_phase(phase(disturbed), device=DEVICE, state=state, **other)
     assert_same_bits(weights(fresh), weights(disturbed))
 
 
 def test_a_damaged_state_is_not_taken_up(tmp_path):
     with pytest.raises(Interrupted):
         run_phase(
-            tiny_phase(tiny_network()), seed=3, device=CPU, state=tmp_path / "state", save_seconds=0,
+            tiny_phase(tiny_network()), seed=3, device=DEVICE, state=tmp_path / "state", save_seconds=0,
             on_epoch=stop_at(4),
         )  # fmt: skip
     file = tmp_path / "state.safetensors"
@@ -147,15 +147,15 @@ def test_a_damaged_state_is_not_taken_up(tmp_path):
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
     fresh, disturbed = tiny_network(), tiny_network()
-    run_phase(tiny_phase(fresh), seed=3, device=CPU)
-    run_phase(tiny_phase(disturbed), seed=3, device=CPU, state=tmp_path / "state")
+    run_phase(tiny_phase(fresh), seed=3, device=DEVICE)
+    run_phase(tiny_phase(disturbed), seed=3, device=DEVICE, state=tmp_path / "state")
     assert_same_bits(weights(fresh), weights(disturbed))
 
 
 def test_the_state_keeps_the_shape_of_counters(tmp_path):
     from store.checkpoint import load_artifact
 
-    run_phase(tiny_phase(tiny_network(), optimizer="adam", epochs=1), seed=3, device=CPU, state=tmp_path / "state")
+    run_phase(tiny_phase(tiny_network(), optimizer="adam", epochs=1), seed=3, device=DEVICE, state=tmp_path / "state")
     arrays, _ = load_artifact(tmp_path / "state")
     assert arrays["module.1.num_batches_tracked"].shape == ()
     assert arrays["optimizer.0.step"].shape == ()
@@ -164,11 +164,11 @@ def test_the_state_keeps_the_shape_of_counters(tmp_path):
 def test_the_weights_of_the_best_epoch_are_kept():
     network, seen = tiny_network(), []
     phase = tiny_phase(network, epochs=12, schedule="constant", stop_patience=None, optimizer="adam")
-    history = run_phase(phase, seed=0, device=CPU, on_epoch=lambda metrics: seen.append(weights(network)))
+    history = run_phase(phase, seed=0, device=DEVICE, on_epoch=lambda metrics: seen.append(weights(network)))
     best = int(np.argmin([metrics["val_loss"] for metrics in history]))
     assert 0 < best < len(history) - 1, "the series must have its lowest value inside"
     assert_same_bits(weights(network), seen[best])
-    assert evaluate(phase, CPU)[0] == history[best]["val_loss"]
+    assert evaluate(phase, DEVICE)[0] == history[best]["val_loss"]
     assert not network.training
 
 
@@ -264,7 +264,7 @@ def test_a_constant_rate_is_constant():
 
 
 def test_training_stops_after_the_last_epoch_and_says_the_rate_it_used():
-    history = run_phase(tiny_phase(tiny_network(), epochs=3, stop_patience=None), seed=0, device=CPU)
+    history = run_phase(tiny_phase(tiny_network(), epochs=3, stop_patience=None), seed=0, device=DEVICE)
     assert [metrics["epoch"] for metrics in history] == [1, 2, 3]
     assert {metrics["learning_rate"] for metrics in history} == {0.01}
 
@@ -280,7 +280,7 @@ def test_a_loss_that_is_not_finite_names_the_videos_of_its_batch():
     phase = Phase("audio-encoder", phase.config, network, network, 3, poisoned, phase.val_batches)
     sentence = r"audio-encoder: .* nan in epoch 1, .* good\.mp4, bad/v_014\.mp4; .*0\.01"
     with pytest.raises(TrainingDiverged, match=sentence):
-        run_phase(phase, seed=0, device=CPU)
+        run_phase(phase, seed=0, device=DEVICE)
 
 
 def test_a_validation_loss_that_is_not_finite_is_not_passed_over(tmp_path):
@@ -292,7 +292,7 @@ def test_a_validation_loss_that_is_not_finite_is_not_passed_over(tmp_path):
 
     phase = Phase("tiny", phase.config, network, network, phase.n_batches, phase.train_batches, poisoned)
     with pytest.raises(TrainingDiverged, match=r"tiny: the validation loss became nan, .*held_out_7\.mp4"):
-        run_phase(phase, seed=0, device=CPU, state=tmp_path / "state")
+        run_phase(phase, seed=0, device=DEVICE, state=tmp_path / "state")
 
 
 @pytest.mark.parametrize(("n", "size"), [(1, 4), (4, 4), (5, 4), (6, 4), (9, 4), (13, 4), (100, 7), (3, 1), (2, 100)])
@@ -322,7 +322,7 @@ def test_epochs_see_different_numbers_and_a_seed_the_same_ones():
                 rows.append(batch.inputs[0].numpy().copy())
                 yield batch
 
-        run_phase(Phase("p", phase.config, network, network, 3, watched, phase.val_batches), seed=seed, device=CPU)
+        run_phase(Phase("p", phase.config, network, network, 3, watched, phase.val_batches), seed=seed, device=DEVICE)
         return rows
 
     first, again, other = seen(0), seen(0), seen(1)

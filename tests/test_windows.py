@@ -22,8 +22,8 @@ from streams.window_embeddings import extract_windows
 from streams.window_rows import BLOCK, aggregate, cut, embed_now
 from streams.windows import Region, Ring, WindowPlan
 
-CPU = torch.device("cpu")
-TORCH = TorchBackend(CPU)
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+TORCH = TorchBackend(DEVICE)
 PLAN = WindowPlan(seconds=1.2, hop_seconds=0.5)
 
 
@@ -203,7 +203,10 @@ def by_hand(video: DecodedVideo, trained, settings, plan: WindowPlan):
             segments = stream.stream.cut(stream.stream.footage(single, stream.config, sampler), stream.config)
             rows = encode(stream.model.encoder, segments, batch_size=8, backend=TORCH)
             with torch.inference_mode():
-                found[stream.name].append(stream.model.aggregate(*pad([rows]))[0].numpy())
+                sequence, length = pad([rows])
+                found[stream.name].append(
+                    stream.model.to(DEVICE).aggregate(sequence.to(DEVICE), length)[0].cpu().numpy()
+                )
     return {name: np.stack(rows) for name, rows in found.items()}
 
 
@@ -259,7 +262,7 @@ def test_rows_encoded_at_once_are_those_of_full_batches(toy_video, trained, tmp_
         live += cut(window, "a", Path("a"), plan, trained)
         embed_now(live[-1:], fillers)
     for stream in trained:
-        assert np.array_equal(aggregate(live, stream, CPU), rows.embeddings[stream.name])
+        assert np.array_equal(aggregate(live, stream, DEVICE), rows.embeddings[stream.name])
 
 
 def test_a_stream_that_a_window_lacks_is_absent_there_and_a_bad_video_is_rejected(

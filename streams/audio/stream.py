@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, model_validator
 from streams.audio.encoder import build_encoder
 from streams.audio.logmel import HOP_SAMPLES, HOP_SECONDS, LOG_OFFSET, N_MELS, SAMPLE_RATE, WINDOW_SAMPLES, log_mel
 from streams.audio.yamnet import LOG_OFFSET as YAMNET_LOG_OFFSET
+from streams.backends import CPU
 from streams.config import ENCODE_BATCH_SIZE, AggregatorConfig, AggregatorPhase, EncoderPhase, SamplerConfig
 from streams.segments import Absent, Footage, Segments
 from streams.stream import Encoder
@@ -97,9 +98,13 @@ class AudioStream:
         return Segments(footage.start_seconds[starts], footage.stop_seconds[starts], read)
 
     def training_segments(
-        self, footages: Sequence[Footage], config: AudioConfig, generator: np.random.Generator
+        self,
+        footages: Sequence[Footage],
+        config: AudioConfig,
+        generator: np.random.Generator,
+        device: torch.device = CPU,
     ) -> torch.Tensor:
-        """One example with a random start of each video, (B, n_frames, 64)."""
+        """One example with a random start of each video, (B, n_frames, 64); on the CPU: they are small."""
         examples = []
         for footage in footages:
             start = generator.integers(len(footage.array) - config.n_frames + 1)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from flow.sampling import sample_indices, uniform_indices
 from streams.augment import AugmentConfig, apply_views, draw_views
+from streams.backends import CPU, to_device
 from streams.config import ENCODE_BATCH_SIZE, AggregatorConfig, AggregatorPhase, EncoderPhase, SamplerConfig
 from streams.segments import Footage, Segments
 from streams.spatial.encoder import build_encoder
@@ -78,11 +79,15 @@ class SpatialStream:
         return Segments(footage.start_seconds, footage.stop_seconds, lambda first, last: array[first:last])
 
     def training_segments(
-        self, footages: Sequence[Footage], config: SpatialConfig, generator: np.random.Generator
+        self,
+        footages: Sequence[Footage],
+        config: SpatialConfig,
+        generator: np.random.Generator,
+        device: torch.device = CPU,
     ) -> torch.Tensor:
         """One random picture of each video, (B, H, W, 3) uint8."""
         pictures = np.stack([footage.array[generator.integers(len(footage.array))] for footage in footages])
-        return _augment(pictures, config, generator, alike=False)
+        return _augment(pictures, config, generator, alike=False, device=device)
 
     def build_encoder(self, config: SpatialConfig, n_classes: int) -> Encoder:
         """A CNN that takes uint8 pictures; normalisation is part of it."""
@@ -107,7 +112,12 @@ def _prepared(frames: np.ndarray, config: SpatialConfig) -> np.ndarray:
 
 
 def _augment(
-    pictures: np.ndarray, config: SpatialConfig, generator: np.random.Generator, *, alike: bool
+    pictures: np.ndarray,
+    config: SpatialConfig,
+    generator: np.random.Generator,
+    *,
+    alike: bool,
+    device: torch.device = CPU,
 ) -> torch.Tensor:
     """Random views of (B, H, W, 3) uint8 pictures; `alike`: one view for all of them."""
     n = 1 if alike else len(pictures)
@@ -115,8 +125,9 @@ def _augment(
     gain = generator.uniform(1 - config.brightness, 1 + config.brightness, n)
     if alike:
         views, gain = views.repeat(len(pictures)), gain.repeat(len(pictures))
-    batch = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float()
-    batch = apply_views(batch, views, padding="reflection") * torch.from_numpy(gain).float()[:, None, None, None]
+    batch = to_device(torch.from_numpy(np.array(pictures)), device).permute(0, 3, 1, 2).float()
+    gains = torch.from_numpy(gain).float().to(device)[:, None, None, None]
+    batch = apply_views(batch, views, padding="reflection") * gains
     return batch.clamp(0, 255).round().byte().permute(0, 2, 3, 1)
 
 
