@@ -47,17 +47,19 @@ class ExportTable:
 
 
 def write_parquet(table: ExportTable, path: Path) -> None:
-    """`about_rows`, `present_<stream>` and `embedding`, a list of F float32; values of a missing stream are null."""
+    """`about_rows`, `present_<stream>` and `embedding`, a list of F float32; values of a missing stream are null.
+
+    The list itself is never null: pyarrow before 26 cannot read one that is, of a fixed size.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     width = table.X.shape[1]
     missing = np.isnan(table.X)
     values = pa.array(np.where(missing, np.float32(0), table.X).ravel(), pa.float32(), mask=missing.ravel())
-    nothing = pa.array(~table.masks.any(axis=1))
     columns = {name: pa.array(column, from_pandas=True) for name, column in table.about_rows.items()}
     columns |= {f"present_{name}": pa.array(table.masks[:, s]) for s, name in enumerate(table.columns)}
-    columns["embedding"] = pa.FixedSizeListArray.from_arrays(values, width, mask=nothing)
+    columns["embedding"] = pa.FixedSizeListArray.from_arrays(values, width)
     about = {_METADATA: json.dumps(table.description(), sort_keys=True)}
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns).replace_schema_metadata(about), buffer, compression="zstd")

@@ -136,10 +136,10 @@ def read_export(path: Path, names: list[str]) -> dict:
         about = json.loads(table.schema.metadata[b"tristream"])
         assert list(about["columns"]) == list(about["spaces"]) == names
         width = table.schema.field("embedding").type.list_size
+        assert table["embedding"].null_count == 0, "pyarrow before 26 could not read it"
         X = np.full((len(table), width), np.nan, np.float32)
         for row, values in enumerate(table["embedding"].to_pylist()):
-            if values is not None:
-                X[row] = [np.nan if value is None else value for value in values]
+            X[row] = [np.nan if value is None else value for value in values]
         masks = np.column_stack([table[f"present_{name}"].to_numpy() for name in names])
         return {"X": X, "masks": masks, **{name: table[name].to_pylist() for name in ("video_id", "label", "split")}}
     with path.open(encoding="utf-8", newline="") as file:
