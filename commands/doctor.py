@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -15,6 +16,7 @@ from store.lineage import OPENCVS
 
 HOME = Path(__file__).parents[1]
 ROOTS = ("commands", "media", "flow", "streams", "store", "fusion", "report", "workshop", "bench", "orchestrate")
+LOADED = ("cv2", "av", "torchvision", "pyarrow", "sklearn")  # with libraries of their own that a system may lack
 EXTRAS = {  # extra → (what is imported, what it adds)
     "flow": ("ptlflow", "FlowNet 2.0, RAFT and the other flow networks"),
     "fast": ("openvino", "OpenVINO on Intel CPUs"),
@@ -41,7 +43,7 @@ def run(
     from media.sandbox import SHARE_OF_MEMORY, isolation, memory_bytes
     from store.lineage import versions
 
-    problems = [*_foreign(), *_elsewhere(), *_two_opencvs(), *_old_decoder(), *_old_torch()]
+    problems = [*_foreign(), *_elsewhere(), *_not_loaded(), *_two_opencvs(), *_old_decoder(), *_unfit()]
     facts = {
         **versions(),
         "platform": sys.platform,
@@ -92,6 +94,17 @@ def _elsewhere() -> list[str]:
     return found
 
 
+def _not_loaded() -> list[str]:
+    """Libraries that are installed and cannot be imported."""
+    found = []
+    for name in LOADED:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            found.append(screen.missing_library(error) or f"{name} cannot be imported: {error}")
+    return found
+
+
 def _two_opencvs() -> list[str]:
     installed = {d.metadata["Name"].lower() for d in importlib.metadata.distributions() if d.metadata["Name"]}
     there = [name for name in OPENCVS if name in installed]
@@ -128,9 +141,31 @@ def _old_decoder() -> list[str]:
     return [sentence] if (sentence := fault(_ffmpeg())) else []
 
 
-def _old_torch() -> list[str]:
-    version = tuple(int(part) for part in importlib.metadata.version("torch").split("+")[0].split(".")[:2])
-    return [] if version >= (2, 10) else [f"torch {version} must be 2.10 or newer: pip install -U torch torchvision"]
+def _unfit() -> list[str]:
+    """Packages of another version than tristream was made for, and those that it lacks; extras may be absent."""
+    from packaging.requirements import Requirement
+
+    found = []
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # run from its folder, not installed
+        for text in importlib.metadata.requires("tristream") or []:
+            wanted = Requirement(text)
+            version = _version(wanted.name)
+            if version is None:
+                if wanted.marker is None and wanted.name not in OPENCVS:
+                    found.append(f"{wanted.name} is not installed: pip install '{wanted.name}{wanted.specifier}'")
+            elif wanted.name != "tristream" and not wanted.specifier.contains(version, prereleases=True):
+                found.append(
+                    f"{wanted.name} {version} is installed; tristream is made for {wanted.specifier}: "
+                    f"pip install '{wanted.name}{wanted.specifier}'"
+                )
+    return found
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _extras() -> dict[str, str]:

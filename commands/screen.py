@@ -25,6 +25,8 @@ ENVIRONMENT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.
 ROOTS = {"commands", "media", "flow", "streams", "store", "fusion", "report", "workshop"}
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch says so in a RuntimeError
 _BROKEN_BYTE = re.compile("[\udc80-\udcff]")  # as the file system's encoding has it
+_NO_LIBRARY = re.compile(r"(lib\S+\.so[.\d]*): cannot open shared object file")
+_OF_OPENCV = {"libxcb.so.1", "libGL.so.1", "libgthread-2.0.so.0", "libglib-2.0.so.0"}
 LESS_MEMORY = "lower --workers, or give the process more"
 
 people = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else 120)
@@ -68,6 +70,10 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
             if not _on_purpose(error):
                 raise
             _fail(str(error), ENVIRONMENT)
+        except ImportError as error:
+            if (sentence := missing_library(error)) is None:
+                raise
+            _fail(sentence, ENVIRONMENT)
         except MemoryError:
             _fail(f"out of memory; {LESS_MEMORY}", ENVIRONMENT)
         except KeyboardInterrupt:
@@ -87,6 +93,20 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
         raise typer.Exit(code)
 
     return guarded
+
+
+def missing_library(error: ImportError) -> str | None:
+    """What to do where a Python package was installed and a library of the system that it needs was not."""
+    found = _NO_LIBRARY.search(str(error))
+    if found is None:
+        return None
+    if found[1] in _OF_OPENCV:
+        return (
+            f"OpenCV cannot be loaded: this system lacks {found[1]}, as many small containers do; apt-get install "
+            "libxcb1 libgl1 libglib2.0-0, or take the OpenCV that needs none of them: pip uninstall -y opencv-python "
+            "&& pip install opencv-python-headless"
+        )
+    return f"this system lacks {found[1]}, which an installed package needs ({error}); install it"
 
 
 def _on_purpose(error: Exception) -> bool:

@@ -67,6 +67,38 @@ def test_two_opencvs_are_named_with_what_to_do(monkeypatch):
     ]
 
 
+def test_this_environment_fits_and_is_loaded():
+    assert doctor._unfit() == []
+    assert doctor._not_loaded() == []
+
+
+def test_a_package_of_another_version_or_none_is_named_with_what_to_do(monkeypatch):
+    wanted = ["av<19,>=18", "numpy>=2", "absent-one>=3", "opencv-python<5,>=4.11", 'ptlflow>=99; extra == "flow"',
+              'absent-two>=1; extra == "flow"']  # fmt: skip
+    there = {"av": "19.0.2", "numpy": "2.4.6", "ptlflow": "0.4.2"}
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: wanted)
+    monkeypatch.setattr(doctor, "_version", there.get)
+    assert doctor._unfit() == [
+        "av 19.0.2 is installed; tristream is made for <19,>=18: pip install 'av<19,>=18'",
+        "absent-one is not installed: pip install 'absent-one>=3'",
+        "ptlflow 0.4.2 is installed; tristream is made for >=99: pip install 'ptlflow>=99'",
+    ]
+
+
+def test_a_library_that_does_not_load_is_named(monkeypatch):
+    def load(name):
+        if name == "cv2":
+            raise ImportError("libxcb.so.1: cannot open shared object file: No such file or directory")
+        if name == "av":
+            raise ImportError("no such symbol")
+
+    monkeypatch.setattr(importlib, "import_module", load)
+    opencv, av = doctor._not_loaded()
+    assert opencv.startswith("OpenCV cannot be loaded: this system lacks libxcb.so.1")
+    assert "pip install opencv-python-headless" in opencv
+    assert av == "av cannot be imported: no such symbol"
+
+
 def test_a_foreign_package_in_our_names_is_named(monkeypatch):
     owners = {"fusion": ["tristream", "fusion-js"], "media": ["tristream"], "numpy": ["numpy"]}
     monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda: owners)

@@ -132,6 +132,22 @@ def test_too_little_memory_for_torch_is_the_environments_fault(sentence, said):
     assert "out of memory" in said.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("library", "sentence"),
+    [("libxcb.so.1", "OpenCV cannot be loaded: this system lacks libxcb.so.1"),
+     ("libsndfile.so.1.0.31", "this system lacks libsndfile.so.1.0.31")],
+)  # fmt: skip
+def test_a_library_that_the_system_lacks_is_the_environments_fault(library, sentence, said):
+    error = f"{library}: cannot open shared object file: No such file or directory"
+    assert code_of(ours(f"raise ImportError({error!r})", module="cv2")) == 4
+    assert said.getvalue().startswith(sentence)
+
+
+def test_an_import_that_fails_for_another_reason_is_a_bug(said):
+    with pytest.raises(ImportError):
+        code_of(ours("raise ImportError('cannot import name x')"))
+
+
 def test_a_decode_process_that_does_not_start_is_the_environments_fault(said):
     def work():
         import media.sandbox
