@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 RUN    ?= runs/paper
 
-.PHONY: help setup demo paper bench torture faults audit test test-fast lint lock clean
+.PHONY: help setup demo paper bench torture faults audit test test-fast test-lowest lint lock clean
 
 help:           ## show the targets
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -45,6 +45,12 @@ test: $(READY)   ## the whole suite, with ruff and mypy
 
 test-fast: $(READY)  ## the usual local loop
 	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
+
+test-lowest: $(READY)  ## the fast tests with the oldest libraries that pyproject.toml allows, in .venv-lowest
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
+	@VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet --resolution lowest-direct -r pyproject.toml --extra dev
+	@VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet --no-deps --editable .
+	@.venv-lowest/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow" --deselect tests/test_lint.py
 
 lint: $(READY)   ## ruff and mypy alone
 	@$(BIN)/ruff check . && $(BIN)/mypy

@@ -67,6 +67,14 @@ ROWS: dict[str, dict[str, Any]] = {
         "full6": 512,
         "full7": 256,
     },
+    "80 epochs at width 1/2 and mean": {
+        "encoder_training": {"epochs": 80},
+        "aggregator_training": {"n_views": 8},
+        "aggregator": {"kind": "mean"},
+        "width": 0.5,
+        "full6": 512,
+        "full7": 256,
+    },
 }
 
 
