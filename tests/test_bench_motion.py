@@ -53,9 +53,13 @@ def test_the_table_averages_seeds_and_pools_folds() -> None:
     ]
     rows = table(lines, CLIPS).rows
     assert [row[:4] for row in rows] == [("default", "given", 2, "75.0"), ("default", "folds", 5, "70.0")]
-    assert rows[0][-2:] == ("–", "–")  # two seeds do not vote
+    agreed, gain = slice(-4, -2), slice(-2, None)
+    assert rows[0][agreed] == ("–", "–")  # two seeds do not vote
+    assert rows[0][gain] == ("–", "–")  # nothing is better than itself
     lines.append(line("given", 2, [24, 25, 26, 27], [0, 0, 1, 1]))
-    assert table(lines, CLIPS).rows[0][-2] == "100.0"  # each clip is named rightly by two of three
+    assert table(lines, CLIPS).rows[0][agreed][0] == "100.0"  # each clip is named rightly by two of three
+    other = {**line("0", 0, [0, 15], [0, 1]), "row": "L 5"}  # of the same clips "default" names both
+    assert table([*lines, other], CLIPS).rows[-1][gain][0] == "-50.0"
     low, high = (float(end) for end in str(rows[0][6]).split("–"))
     assert 50 <= low <= 75 <= high <= 100
 
