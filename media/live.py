@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from media.chunks import complete_pieces, last_piece
 from media.decode import DecodedVideo, Decoding, ffmpeg_messages
 from media.limits import FORMATS, Limits, Wanted
-from media.opening import decoder_options
+from media.opening import decoder_options, title_options
 from media.reasons import Rejected
 from media.sources import redact
 
@@ -140,7 +140,7 @@ def _open(
     from av.error import FFmpegError
 
     options: dict[str, str] = {**decoder_options(limits), "analyzeduration": "2000000", "probesize": "1000000"}
-    arguments: dict[str, Any] = {"mode": "r", "metadata_errors": "replace"}
+    arguments: dict[str, Any] = {"mode": "r", **title_options()}
     file: _Arriving | None = None
     if source.kind == "network":
         options |= _network_options(source, open_seconds)

@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from media.limits import FORMATS, PICTURE_CODECS, SOUND_CODECS, Limits
 from media.reasons import Rejected
@@ -106,6 +106,13 @@ def decoder_options(limits: Limits) -> dict[str, str]:
     return {"max_pixels": str(limits.max_pixels), "codec_whitelist": ",".join((*PICTURE_CODECS, *SOUND_CODECS))}
 
 
+def title_options() -> dict[str, Any]:
+    """Arguments of av.open that let a title in another encoding than UTF-8 pass; PyAV does so by itself from 19 on."""
+    import av
+
+    return {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
+
+
 def _open_container(file: BinaryIO, path: Path, limits: Limits) -> InputContainer:
     import av
     from av.error import ArgumentError, FFmpegError
@@ -116,7 +123,7 @@ def _open_container(file: BinaryIO, path: Path, limits: Limits) -> InputContaine
     # Containers look into the first packets with decoders of their own: those get the decoders' options from here.
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none", **decoder_options(limits)}
     try:
-        return av.open(file, mode="r", options=options, metadata_errors="replace")
+        return av.open(file, mode="r", options=options, **title_options())
     except ArgumentError as error:
         raise Rejected("container_not_allowed", path, "is in a container that is not decoded here") from error
     except (FFmpegError, OSError) as error:

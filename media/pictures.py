@@ -192,7 +192,8 @@ class Pictures:
         """By its time stamp: B-frames let a key frame come out late. Far before the damage, its clock started anew."""
         if frame.pts is None or frame.pts > damage:
             return True
-        return frame.time_base is not None and float((damage - frame.pts) * frame.time_base) > GAP_SECONDS
+        step = frame.time_base
+        return bool(step) and float((damage - frame.pts) * step) > GAP_SECONDS  # type: ignore[operator]
 
     def _note_damage(self, pts: int | None) -> None:
         known = [time for time in (pts, self._damage) if time is not None]
@@ -201,7 +202,7 @@ class Pictures:
     def _place(self, frame: VideoFrame, origin_seconds: float) -> float:
         """When the frame begins, on a clock that only goes forward."""
         stamp = self._stamp(frame)
-        if stamp is None or frame.time_base is None:
+        if stamp is None or not frame.time_base:
             start = 0.0 if self._last is None else self._last + self._last_step
         else:
             start = float(stamp * frame.time_base) - origin_seconds + self._shift

@@ -198,7 +198,7 @@ class Sound:
         source = (frame.format.name, frame.layout.name, frame.sample_rate)
         expected = self._begins + self._n_input / frame.sample_rate
         start = expected
-        if frame.pts is not None and frame.time_base is not None:
+        if frame.pts is not None and frame.time_base:
             start = float(frame.pts * frame.time_base) - origin_seconds + self._shift
         unbroken = self._format == source and abs(start - expected) <= JITTER_SECONDS
         if self._format is not None and start < self._newest - JITTER_SECONDS:

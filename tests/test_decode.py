@@ -461,6 +461,21 @@ def test_what_is_no_video_is_named(tmp_path, content, reason, text):
     assert caught.value.reason == reason
 
 
+def test_a_title_in_another_encoding_does_not_matter(tmp_path, good):
+    with av.open(str(good)) as source, av.open(str(tmp_path / "titled.mkv"), "w") as copy:
+        copy.metadata["title"] = "Zuerich"
+        track = copy.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = track
+                copy.mux(packet)
+    written = (tmp_path / "titled.mkv").read_bytes()
+    assert written.count(b"Zuerich") == 1
+    latin = tmp_path / "latin.mkv"
+    latin.write_bytes(written.replace(b"Zuerich", "Zürichs".encode("latin-1")))
+    assert len(decode_video(latin).frames) == 50
+
+
 def test_a_name_is_only_a_name(tmp_path, good):
     odd = tmp_path / "concat:a.mp4|http:%03d.mkv"
     odd.write_bytes(good.read_bytes())
