@@ -8,6 +8,7 @@ column, and the files of the folder HandstandPushups are spelled v_HandStandPush
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -53,7 +54,7 @@ def render(
     for label in CLASSES:
         (root / label).mkdir(parents=True, exist_ok=True)
     jobs = [(root / path, label, f"ucf101/{seed}/{path}", n_frames) for label, path in videos]
-    with ProcessPoolExecutor(n_workers) as pool:
+    with ProcessPoolExecutor(n_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         for n_done, _ in enumerate(pool.map(_render_one, *zip(*jobs, strict=True)), start=1):
             progress(n_done, len(jobs))
     lists = root / "lists"
