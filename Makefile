@@ -20,7 +20,7 @@ $(READY): requirements.lock pyproject.toml
 	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
 		VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --require-hashes -r requirements.lock; \
 	else \
-		echo "requirements.lock is for Python 3.11; this is $$($(BIN)/python -V): installing the newest versions, unlocked and untested."; \
+		echo "requirements.lock is for Python 3.11; this is $$($(BIN)/python -V): installing the newest versions instead."; \
 		VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -r pyproject.toml --extra dev; \
 	fi
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .

@@ -110,7 +110,8 @@ def train(
 
     mode = config.encoder_training.mode
     if mode == "segments":
-        run(encoder_phase(stream, config, model, train_examples, val_examples, device=device))
+        made_on = device if device.type == "cuda" else CPU  # MPS has no float64, and not every kind of padding
+        run(encoder_phase(stream, config, model, train_examples, val_examples, device=made_on))
     elif mode == "end_to_end":
         run(end_to_end_phase(stream, config, model, train_examples, val_examples))
         return model.cpu().eval()
