@@ -125,7 +125,8 @@ def _make_and_submit(network: Network, parts: Sequence[Part], batch_size: int) -
 
 def _made(parts: Sequence[Part], batch_size: int) -> np.ndarray:
     """A batch: all parts, and the last row again until it is full."""
-    rows = np.concatenate([segments.read(first, last) for segments, first, last in parts])
+    read = [segments.read(first, last) for segments, first, last in parts]
+    rows = read[0] if len(read) == 1 else np.concatenate(read)
     if len(rows) < batch_size:
         rows = np.concatenate([rows, np.repeat(rows[-1:], batch_size - len(rows), axis=0)])
     return rows

@@ -16,7 +16,7 @@ from streams.extraction import extract
 from streams.phases import Example, train
 from streams.segments import Footage
 from streams.temporal.stream import STREAM as TEMPORAL
-from streams.temporal.stream import TemporalConfig, _fields, _stack, _stacks_on
+from streams.temporal.stream import TemporalConfig, _fields, _stacks, _stacks_on
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 GPU = torch.device("cuda")
@@ -96,4 +96,4 @@ def test_a_short_video_repeats_its_last_field():
     array = np.random.default_rng(0).normal(size=(3, 2, 8, 8)).astype(np.float16)
     footage = Footage(array, np.zeros(3), np.zeros(3), np.arange(1))
     made = _stacks_on(GPU, _fields(footage, 0, config)[None], config)[0].cpu().numpy()
-    np.testing.assert_allclose(made, _stack(footage, 0, config), atol=1e-6)
+    np.testing.assert_allclose(made, _stacks([(footage, 0)], config)[0], atol=1e-6)

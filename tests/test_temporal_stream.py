@@ -13,7 +13,7 @@ from streams.augment import AugmentConfig, draw_views
 from streams.config import SamplerConfig
 from streams.segments import Absent
 from streams.temporal.stacks import flip_horizontally, stack_flow
-from streams.temporal.stream import STREAM, TemporalConfig, _fields, _stack, _stacks_on
+from streams.temporal.stream import STREAM, TemporalConfig, _fields, _stacks, _stacks_on
 
 FPS = 25.0
 UNIFORM = SamplerConfig(method="uniform", n_samples=1000)
@@ -192,7 +192,7 @@ def test_stacks_made_where_training_runs_are_those_made_here(toy_video, footage_
     assert fields.dtype == np.float16
     made = _stacks_on(torch.device("cpu"), fields, config).numpy()
     assert made.dtype == np.float32
-    np.testing.assert_allclose(made[1], _stack(footage, 0, config), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(made[1], _stacks([(footage, 0)], config)[0], rtol=1e-6, atol=1e-6)
 
 
 def test_flow_is_kept_finely_enough(toy_video, footage_of, make_videos, tmp_path):

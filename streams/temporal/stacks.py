@@ -58,14 +58,19 @@ def repeat_last(
     return np.concatenate([flow, np.repeat(flow[-1:], n_missing, axis=0)])
 
 
-def remove_mean(stack: Float[np.ndarray, "*B H W"]) -> Float[np.ndarray, "*B H W"]:
+def remove_mean(
+    stack: Float[np.ndarray, "*B H W"], *, out: Float[np.ndarray, "*B H W"] | None = None
+) -> Float[np.ndarray, "*B H W"]:
     """`stack` with every field's own spatial mean vector taken away: what a moving camera adds.
 
     The mean is exact for constant fields, so that a still scene is exactly 0 even after 8-bit storage, which has no
     code for 0 (`flow.storage.encode_uint8`). On UCF101 it is worth 1.1 points (paper, Table 1b).
+
+    Args:
+        out: where it is written, `stack` itself allowed; None: a new array.
     """
     mean = stack.mean(axis=(-2, -1), keepdims=True, dtype=np.float64)
-    return stack - mean.astype(stack.dtype)
+    return np.subtract(stack, mean.astype(stack.dtype), out=out)
 
 
 def flip_horizontally(stack: Float[np.ndarray, "*B C H W"]) -> Float[np.ndarray, "*B C H W"]:
