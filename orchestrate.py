@@ -6,9 +6,10 @@ tristream COMMAND …    or    python orchestrate.py COMMAND …
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Callable
+
+from commands import environment
 
 COMMANDS = {
     "demo": "Render the built-in data set, train the three streams, fuse, classify, find anomalies.",
@@ -44,11 +45,7 @@ EPILOG = (
 def main() -> None:
     """Runs the command line and exits with its code."""
     try:
-        # Waiting threads sleep: spinning ones would take the cores from the decode processes.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        # numpy's OpenBLAS can wait for itself for ever when several of our threads multiply at once (seen in log_mel:
-        # exec_blas without end, numpy 2.4.6); its products are small here, and torch does not use it.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        environment.prepare()
         arguments = sys.argv[1:]
         _app(arguments)(arguments or ["--help"])
     except KeyboardInterrupt:

@@ -23,8 +23,9 @@ def _second_run(subject: Subject) -> Table:
     import torch
 
     import streams
+    from media.machine import n_cores
     from store.cache import Cache
-    from streams.backends import Kept, choose, n_cores
+    from streams.backends import Kept, choose
     from streams.extraction import extract
 
     made = [prepared.stream(name, subject) for name in streams.names()]

@@ -58,8 +58,9 @@ def _measure(
 ) -> tuple[tuple[str | float | int | None, ...], dict[str, float], float]:
     import torch
 
+    from media.machine import n_cores
     from store.cache import Cache
-    from streams.backends import Embedding, Kept, choose, n_cores
+    from streams.backends import Embedding, Kept, choose
     from streams.extraction import extract
     from streams.stages import Stages
 

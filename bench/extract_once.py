@@ -18,8 +18,9 @@ def main(text: str) -> None:
 
     from bench import prepared
     from bench.subject import Subject
+    from media.machine import n_cores
     from store.cache import Cache
-    from streams.backends import choose, n_cores
+    from streams.backends import choose
     from streams.extraction import extract
 
     wanted = json.loads(text)

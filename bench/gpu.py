@@ -213,8 +213,9 @@ def _step(
 
 def _whole(subject: Subject, device: torch.device, name: str) -> Table:
     import streams
+    from media.machine import n_cores
     from store.cache import Cache
-    from streams.backends import Kept, TorchBackend, n_cores
+    from streams.backends import Kept, TorchBackend
     from streams.extraction import extract
     from streams.stages import STAGES, Stages
 

@@ -28,8 +28,9 @@ def run(subject: Subject) -> list[Table]:
 
     import torch
 
+    from media.machine import n_cores
     from store.cache import Cache
-    from streams.backends import TorchBackend, choose, n_cores
+    from streams.backends import TorchBackend, choose
 
     cpu = torch.device("cpu")
     engines: dict[str, Any] = {"torch": TorchBackend(cpu)}

@@ -97,8 +97,8 @@ def decoding() -> Iterator[DecodePool]:
     """Decode processes, one for each core, and OpenCV on one thread, as the commands have them."""
     import cv2
 
+    from media.machine import n_cores
     from media.sandbox import DecodePool
-    from streams.backends import n_cores
 
     cv2.setNumThreads(1)
     with DecodePool(n_cores()) as pool:

@@ -9,6 +9,7 @@ import os
 import shutil
 import site
 import sys
+import tomllib
 from pathlib import Path
 
 from commands import options, screen
@@ -40,7 +41,8 @@ def run(
     """
     import torch
 
-    from media.sandbox import SHARE_OF_MEMORY, isolation, memory_bytes
+    from media.machine import memory_bytes, n_cores
+    from media.sandbox import SHARE_OF_MEMORY, isolation
     from store.lineage import versions
 
     problems = [*_foreign(), *_elsewhere(), *_not_loaded(), *_two_opencvs(), *_old_decoder(), *_unfit()]
@@ -50,7 +52,7 @@ def run(
         "ffmpeg in PyAV (decodes)": _ffmpeg(),
         **{f"ffmpeg in {name}": version for name, version in _copies()},
         "devices": ", ".join(_devices()),
-        "cpu cores": str(os.cpu_count()),
+        "cpu cores": f"{n_cores()} of {os.cpu_count()} may be used",
         "torch threads": str(torch.get_num_threads()),
         "memory": f"{memory_bytes() / 1e9:.0f} GB; decode processes may use {SHARE_OF_MEMORY:.0%} of it",
         "free disk here": f"{shutil.disk_usage('.').free / 1e9:.0f} GB",
@@ -100,8 +102,9 @@ def _not_loaded() -> list[str]:
     for name in LOADED:
         try:
             importlib.import_module(name)
-        except ImportError as error:
-            found.append(screen.missing_library(error) or f"{name} cannot be imported: {error}")
+        except Exception as error:  # torchvision beside another torch raises RuntimeError, an old NumPy ValueError
+            lacks = screen.missing_library(error) if isinstance(error, ImportError) else None
+            found.append(lacks or f"{name} cannot be imported: {error}")
     return found
 
 
@@ -119,7 +122,10 @@ def _two_opencvs() -> list[str]:
 def _ffmpeg() -> str:
     from media.probe import ffmpeg_version
 
-    return ffmpeg_version()
+    try:
+        return ffmpeg_version()
+    except ImportError as error:
+        return f"cannot be loaded: {error}"
 
 
 def _copies() -> list[tuple[str, str]]:
@@ -138,34 +144,45 @@ def _copies() -> list[tuple[str, str]]:
 def _old_decoder() -> list[str]:
     from media.ffmpeg import fault
 
-    return [sentence] if (sentence := fault(_ffmpeg())) else []
+    found = _ffmpeg()
+    return [sentence] if not found.startswith("cannot") and (sentence := fault(found)) else []
 
 
 def _unfit() -> list[str]:
     """Packages of another version than tristream was made for, and those that it lacks; extras may be absent."""
     from packaging.requirements import Requirement
+    from packaging.version import Version
 
     found = []
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # run from its folder, not installed
-        for text in importlib.metadata.requires("tristream") or []:
-            wanted = Requirement(text)
-            version = _version(wanted.name)
-            if version is None:
-                if wanted.marker is None and wanted.name not in OPENCVS:
-                    found.append(f"{wanted.name} is not installed: pip install '{wanted.name}{wanted.specifier}'")
-            elif wanted.name != "tristream" and not wanted.specifier.contains(version, prereleases=True):
-                found.append(
-                    f"{wanted.name} {version} is installed; tristream is made for {wanted.specifier}: "
-                    f"pip install '{wanted.name}{wanted.specifier}'"
-                )
+    for wanted in map(Requirement, _requirements()):
+        marker = wanted.marker
+        if marker is not None and not any(marker.evaluate({"extra": extra}) for extra in EXTRAS):
+            continue  # tools of who develops it
+        version = _version(wanted.name)
+        if version is None:
+            if marker is None:
+                found.append(f"{wanted.name} is not installed: pip install '{wanted.name}{wanted.specifier}'")
+        elif not wanted.specifier.contains(Version(version).base_version):  # NVIDIA's 2.10.0a0+… is a 2.10.0
+            found.append(
+                f"{wanted.name} {version} is installed; tristream is made for {wanted.specifier}: "
+                f"pip install '{wanted.name}{wanted.specifier}'"
+            )
     return found
 
 
-def _version(name: str) -> str | None:
+def _requirements() -> list[str]:
     try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+        return importlib.metadata.requires("tristream") or []
+    except importlib.metadata.PackageNotFoundError:  # run from its folder, not installed
+        file = HOME / "pyproject.toml"
+        return tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"] if file.exists() else []
+
+
+def _version(name: str) -> str | None:
+    for package in OPENCVS if name in OPENCVS else (name,):  # one library under four names
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(package)
+    return None
 
 
 def _extras() -> dict[str, str]:

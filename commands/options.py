@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from media.machine import n_cores
 
 Run = Annotated[Path, typer.Option("--run", help="Folder of this run: what it reads and writes.", show_default=True)]
 Data = Annotated[Path | None, typer.Option("--data", help="Folder the paths of videos are relative to.")]
@@ -74,4 +75,4 @@ Force = Annotated[bool, typer.Option("--force", help="Do again what is already d
 
 RUN = Path("runs/default")
 CACHE = Path("cache")
-WORKERS = os.cpu_count() or 1
+WORKERS = n_cores()

@@ -25,7 +25,7 @@ ENVIRONMENT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.
 ROOTS = {"commands", "media", "flow", "streams", "store", "fusion", "report", "workshop"}
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch says so in a RuntimeError
 _BROKEN_BYTE = re.compile("[\udc80-\udcff]")  # as the file system's encoding has it
-_NO_LIBRARY = re.compile(r"(lib\S+\.so[.\d]*): cannot open shared object file")
+_NO_LIBRARY = re.compile(r"(lib[^\s/]+\.so[.\d]*): cannot open shared object file")
 _OF_OPENCV = {"libxcb.so.1", "libGL.so.1", "libgthread-2.0.so.0", "libglib-2.0.so.0"}
 LESS_MEMORY = "lower --workers, or give the process more"
 

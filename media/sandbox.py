@@ -17,6 +17,7 @@ from typing import Any
 from media import ffmpeg, wire
 from media.decode import PATIENCE_SECONDS, DecodedVideo
 from media.limits import DEFAULT_LIMITS, Limits
+from media.machine import memory_bytes
 from media.probe import Probe
 from media.process import START_SECONDS, Child
 from media.reasons import DEGRADED, REJECTED, Rejected
@@ -258,15 +259,6 @@ def isolation() -> dict[str, str]:
         return child.isolation
     finally:
         child.end()
-
-
-def memory_bytes() -> int:
-    """Memory that this process may use: the machine's, or less where its control group says so."""
-    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # absent, or the word "max"
-            found = min(found, int(Path(limit).read_text()))
-    return found
 
 
 def _as_text(path: Path) -> str:

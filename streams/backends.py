@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import threading
 import time
 import weakref
@@ -34,7 +33,7 @@ class Network(Protocol):
     """A network that is ready to run on batches of the size it was made for.
 
     Attributes:
-        busy_seconds: spent computing so far, over all batches.
+        busy_seconds: spent computing so far, summed over the batches, of which several may run at once.
     """
 
     busy_seconds: float
@@ -179,7 +178,11 @@ class TorchNetwork:
 
     def submit(self, *inputs: np.ndarray) -> Future[np.ndarray]:
         self._room.acquire()
-        future = self._threads.submit(self._run, *inputs)
+        try:
+            future = self._threads.submit(self._run, *inputs)
+        except RuntimeError:  # the interpreter ends: who waits for room must not wait for ever
+            self._room.release()
+            raise
         future.add_done_callback(lambda _: self._room.release())
         return future
 
@@ -224,7 +227,9 @@ def _model_of(device: torch.device) -> str:
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
     """Where convolutions and products are computed in this precision."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)  # threads would share the cache
 
 
 class Kept:
@@ -249,11 +254,6 @@ class Kept:
             known = weakref.ref(part), self._backend.compile(module, *example, precision=precision)
             self._networks[key] = known
         return known[1]
-
-
-def n_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def as_function(backend: Backend) -> Callable[[nn.Module, np.ndarray], Callable[[np.ndarray], np.ndarray]]:

@@ -10,11 +10,14 @@ from typing import Generic, TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from streams.backends import Backend, Embedding, Network, Precision, n_cores
+from media.machine import n_cores
+from streams.backends import Backend, Embedding, Network, Precision
 from streams.segments import Segments
 from streams.stream import Encoder
 
-MAX_MAKERS = 4  # threads that make batches: one makes as many stacks of flow as two cores embed, a GPU wants more
+# Threads that make batches, each of which holds one. One makes 600 stacks of flow a second, eight cores embed 200 of
+# them (motion CNN), a GPU 2,000.
+MAX_MAKERS, MAX_MAKERS_FOR_A_GPU = 2, 4
 
 Key = TypeVar("Key")
 Part = tuple[Segments, int, int]  # of which the rows from the first until the last are in a batch
@@ -51,7 +54,7 @@ class BatchFiller(Generic[Key]):
         self._batch_size = backend.batch_size(batch_size)
         self._waiting: list[Part] = []  # together less than a batch
         self._n_waiting = 0
-        self._n_makers = min(MAX_MAKERS, n_cores())
+        self._n_makers = min(MAX_MAKERS if backend.device.type == "cpu" else MAX_MAKERS_FOR_A_GPU, n_cores())
         self._makers = ThreadPoolExecutor(self._n_makers, thread_name_prefix="segments")
         # What makes a batch and gives it to the network, whose result comes later; and how many rows are no padding.
         self._in_flight: deque[tuple[Future[Future[np.ndarray]], int]] = deque()
@@ -89,7 +92,7 @@ class BatchFiller(Generic[Key]):
         parts, n_rows = self._waiting, self._n_waiting
         self._waiting, self._n_waiting = [], 0
         if self._network is None:
-            rows = _made(parts, self._batch_size)
+            rows = _make_batch(parts, self._batch_size)
             network = self._network = self._backend.compile(
                 Embedding(self._encoder),  # type: ignore[arg-type]
                 rows,
@@ -98,7 +101,7 @@ class BatchFiller(Generic[Key]):
             self._busy_before = network.busy_seconds
             started = self._makers.submit(network.submit, rows)
         else:
-            started = self._makers.submit(_make_and_submit, self._network, parts, self._batch_size)
+            started = self._makers.submit(_submit, self._network, parts, self._batch_size)
         self._in_flight.append((started, n_rows))
         if len(self._in_flight) > self._n_makers:
             self._in_flight[-1 - self._n_makers][0].result()  # it is made, and the network has taken it
@@ -119,11 +122,11 @@ class BatchFiller(Generic[Key]):
                 yield key, np.concatenate(pieces)
 
 
-def _make_and_submit(network: Network, parts: Sequence[Part], batch_size: int) -> Future[np.ndarray]:
-    return network.submit(_made(parts, batch_size))
+def _submit(network: Network, parts: Sequence[Part], batch_size: int) -> Future[np.ndarray]:
+    return network.submit(_make_batch(parts, batch_size))
 
 
-def _made(parts: Sequence[Part], batch_size: int) -> np.ndarray:
+def _make_batch(parts: Sequence[Part], batch_size: int) -> np.ndarray:
     """A batch: all parts, and the last row again until it is full."""
     read = [segments.read(first, last) for segments, first, last in parts]
     rows = read[0] if len(read) == 1 else np.concatenate(read)

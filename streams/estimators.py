@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from streams.backends import Backend
     from streams.model import TrainedStream
 
-PAIRS_ON_A_GPU = 8  # at once: a single pair keeps one waiting for the next kernel
+PAIRS_ON_A_GPU = 8  # at once: FlowNet 2.0 takes 8 ms a pair on an H100, 27 ms one by one (bench gpu)
 
 
 class Estimators:

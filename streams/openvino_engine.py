@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from streams.backends import Network, Precision, n_cores
+from media.machine import n_cores
+from streams.backends import Network, Precision
 
 if TYPE_CHECKING:
     import openvino

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from media.machine import n_cores
 from store.cache import Cache
-from streams.backends import BACKENDS, Embedding, Kept, TorchBackend, as_function, choose, n_cores
+from streams.backends import BACKENDS, Embedding, Kept, TorchBackend, as_function, choose
 
 CPU = torch.device("cpu")
 

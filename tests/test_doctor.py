@@ -74,13 +74,15 @@ def test_this_environment_fits_and_is_loaded():
 
 def test_a_package_of_another_version_or_none_is_named_with_what_to_do(monkeypatch):
     wanted = ["av<19,>=18", "numpy>=2", "absent-one>=3", "opencv-python<5,>=4.11", 'ptlflow>=99; extra == "flow"',
-              'absent-two>=1; extra == "flow"']  # fmt: skip
-    there = {"av": "19.0.2", "numpy": "2.4.6", "ptlflow": "0.4.2"}
+              'absent-two>=1; extra == "flow"', 'pytest>=99; extra == "dev"', "torch>=2.10"]  # fmt: skip
+    there = {"av": "19.0.2", "numpy": "2.4.6", "ptlflow": "0.4.2", "pytest": "8", "torch": "2.10.0a0+b4e4ee81d3",
+             "opencv-python": "4.5.1"}  # fmt: skip
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: wanted)
     monkeypatch.setattr(doctor, "_version", there.get)
     assert doctor._unfit() == [
         "av 19.0.2 is installed; tristream is made for <19,>=18: pip install 'av<19,>=18'",
         "absent-one is not installed: pip install 'absent-one>=3'",
+        "opencv-python 4.5.1 is installed; tristream is made for <5,>=4.11: pip install 'opencv-python<5,>=4.11'",
         "ptlflow 0.4.2 is installed; tristream is made for >=99: pip install 'ptlflow>=99'",
     ]
 
@@ -92,11 +94,15 @@ def test_a_library_that_does_not_load_is_named(monkeypatch):
         if name == "av":
             raise ImportError("no such symbol")
 
+        if name == "torchvision":
+            raise RuntimeError("operator torchvision::nms does not exist")
+
     monkeypatch.setattr(importlib, "import_module", load)
-    opencv, av = doctor._not_loaded()
+    opencv, av, torchvision = doctor._not_loaded()
     assert opencv.startswith("OpenCV cannot be loaded: this system lacks libxcb.so.1")
     assert "pip install opencv-python-headless" in opencv
     assert av == "av cannot be imported: no such symbol"
+    assert torchvision == "torchvision cannot be imported: operator torchvision::nms does not exist"
 
 
 def test_a_foreign_package_in_our_names_is_named(monkeypatch):

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import Future
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,6 +156,37 @@ def test_no_more_batches_are_made_than_are_about_to_be_embedded():
     caller.join()
     assert 1 <= n_made <= encoding.MAX_MAKERS
     assert np.array_equal(found[0][1], 2 * source.array.reshape(800, -1)), "and none is lost or mixed up"
+
+
+BROKEN_OFF = """
+import time, numpy as np, torch
+from streams import encoding
+from streams.backends import TorchBackend
+from streams.segments import Segments
+
+class Slow(torch.nn.Module):
+    embedding_dim = 2
+    def embed(self, segments):
+        time.sleep(0.2)
+        return segments[:, :2]
+
+encoding.MAX_MAKERS, encoding.n_cores = 4, lambda: 4
+times = np.arange(96.0)
+rows = Segments(times, times + 1, lambda first, last: np.zeros((last - first, 4), np.float32))
+filler = encoding.BatchFiller(Slow(), 8, TorchBackend(torch.device("cpu")))
+for _ in filler.add("v", rows):
+    pass
+raise OSError("the disk is full")
+"""
+
+
+def test_a_run_that_breaks_off_ends_though_batches_are_waiting():
+    """Its threads are joined when the interpreter ends, and none of them may wait for another that never comes."""
+    ended = subprocess.run(
+        [sys.executable, "-c", BROKEN_OFF], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=100
+    )
+    assert ended.returncode == 1
+    assert "the disk is full" in ended.stderr
 
 
 def test_a_long_video_is_read_in_pieces_no_larger_than_a_batch(encoder):

@@ -1,0 +1,19 @@
+"""What libraries have to be told before they are imported."""
+
+from __future__ import annotations
+
+import os
+
+from media.machine import n_cores
+
+
+def prepare() -> None:
+    """Sets variables of this process and its children; what the user has set stays."""
+    # Waiting threads sleep: spinning ones would take the cores from the decode processes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # numpy's OpenBLAS can wait for itself for ever when several of our threads multiply at once (seen in log_mel:
+    # exec_blas without end, numpy 2.4.6); its products are small here, and torch does not use it.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Libraries see all cores of a machine, not the share of them that a container has.
+    if n_cores() < (os.cpu_count() or 1):
+        os.environ.setdefault("OMP_NUM_THREADS", str(n_cores()))
