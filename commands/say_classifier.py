@@ -34,7 +34,7 @@ def table_of_subsets(found: Ablation, n_classes: int) -> None:
         ["streams", "train top-1", "test top-1", "mean of classes", "test top-5"],
         rows,
         caption=f"hinge loss, one class against the rest, bias not penalised; l2 = {found.svm.l2:g} read as "
-        f"{found.svm.reading}: C = {found.svm.C_:.6g}; train is flattered: the BiGRU has fitted those videos",
+        f"{found.svm.reading}: C = {found.svm.C_:.6g}; train is flattered: the networks have fitted those videos",
     )
     if len({r.l2 for r in found.subsets}) > 1:
         chosen = ", ".join(f"{'+'.join(r.streams)} {r.l2:g}" for r in found.subsets)
