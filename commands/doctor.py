@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -13,7 +12,7 @@ import tomllib
 from pathlib import Path
 
 from commands import options, screen
-from store.lineage import OPENCVS
+from store.lineage import OPENCVS, version_of
 
 HOME = Path(__file__).parents[1]
 ROOTS = ("commands", "media", "flow", "streams", "store", "fusion", "report", "workshop", "bench", "orchestrate")
@@ -158,7 +157,7 @@ def _unfit() -> list[str]:
         marker = wanted.marker
         if marker is not None and not any(marker.evaluate({"extra": extra}) for extra in EXTRAS):
             continue  # tools of who develops it
-        version = _version(wanted.name)
+        version = version_of(wanted.name)
         if version is None:
             if marker is None:
                 found.append(f"{wanted.name} is not installed: pip install '{wanted.name}{wanted.specifier}'")
@@ -176,13 +175,6 @@ def _requirements() -> list[str]:
     except importlib.metadata.PackageNotFoundError:  # run from its folder, not installed
         file = HOME / "pyproject.toml"
         return tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"] if file.exists() else []
-
-
-def _version(name: str) -> str | None:
-    for package in OPENCVS if name in OPENCVS else (name,):  # one library under four names
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return importlib.metadata.version(package)
-    return None
 
 
 def _extras() -> dict[str, str]:

@@ -39,9 +39,13 @@ def versions() -> dict[str, str]:
     """Versions of Python and of every library whose arithmetic can reach a result."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
-        found[name] = "absent"
-        for package in OPENCVS if name in OPENCVS else (name,):  # one library under four names
-            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                found[name] = importlib.metadata.version(package)
-                break
+        found[name] = version_of(name) or "absent"
     return found
+
+
+def version_of(name: str) -> str | None:
+    """Version of an installed package; None where it is not there. OpenCV is one library under four names."""
+    for package in OPENCVS if name in OPENCVS else (name,):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(package)
+    return None

@@ -78,7 +78,7 @@ def test_a_package_of_another_version_or_none_is_named_with_what_to_do(monkeypat
     there = {"av": "19.0.2", "numpy": "2.4.6", "ptlflow": "0.4.2", "pytest": "8", "torch": "2.10.0a0+b4e4ee81d3",
              "opencv-python": "4.5.1"}  # fmt: skip
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: wanted)
-    monkeypatch.setattr(doctor, "_version", there.get)
+    monkeypatch.setattr(doctor, "version_of", there.get)
     assert doctor._unfit() == [
         "av 19.0.2 is installed; tristream is made for <19,>=18: pip install 'av<19,>=18'",
         "absent-one is not installed: pip install 'absent-one>=3'",
