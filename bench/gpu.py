@@ -82,7 +82,7 @@ def _networks(subject: Subject, device: torch.device, name: str) -> Table:
             )  # fmt: skip
     return Table(
         f"networks on {name}, one item",
-        ["network", "batch", "float32, ms", "network alone", "bf16, ms", "network alone", "TFLOP/s, float32",
+        ["network", "batch", "float32, ms", "float32 alone, ms", "bf16, ms", "bf16 alone, ms", "TFLOP/s, float32",
          "error", "error, bf16"],
         rows,
         [f"from arrays in memory to arrays in memory, {N_BATCHES} batches in a row, and the network alone on what is "
@@ -144,17 +144,19 @@ def _flow(subject: Subject, device: torch.device, name: str) -> list[Table]:
 
 
 def _training(subject: Subject, device: torch.device, name: str) -> Table:
+    import streams
     from streams.segments import Footage
 
+    looking = [part for part in streams.names() if streams.load(part).needs_pictures]
     rows: list[tuple[str | float | int | None, ...]] = []
-    for one in (prepared.stream(part, subject) for part in ("spatial", "temporal")):
+    for one in (prepared.stream(part, subject) for part in looking):
         size = one.config.encoder_training.batch_size
         generator = np.random.default_rng(subject.seed)
         height, width = one.config.input_size
         footages = []
         for _ in range(size):
             array: np.ndarray = generator.integers(0, 256, (8, height, width, 3), dtype=np.uint8)
-            if one.name == "temporal":
+            if hasattr(one.config, "stack_length"):
                 array = generator.normal(size=(40, 2, height, width)).astype(np.float16)
             none = np.zeros(len(array))
             footages.append(Footage(array, none, none, np.arange(8)))

@@ -137,6 +137,7 @@ def encoder_phase(
 ) -> Phase:
     """Single random segments, each with the label of its video, made on `device`."""
     settings = config.encoder_training
+    where = [] if device.type == "cpu" else [device]  # a stream that knows no other place makes them on the CPU
     pool = list(train_examples) * settings.segments_per_video
     # The validation segments are the same in every epoch: cut once, a few of each video.
     held_out: list[tuple[torch.Tensor, Example]] = []
@@ -149,7 +150,7 @@ def encoder_phase(
     def train_batches(generator: np.random.Generator) -> Iterator[Batch]:
         for rows in batches_of(len(pool), settings.batch_size, generator):
             picked = [pool[row] for row in rows]
-            inputs = stream.training_segments([example.cuttable for example in picked], config, generator, device)
+            inputs = stream.training_segments([example.cuttable for example in picked], config, generator, *where)
             yield _batch((inputs,), picked)
 
     def val_batches() -> Iterator[Batch]:
