@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 
-from bench import prepared
-from bench.subject import Subject
-from bench.table import Table
+from tristream.bench import paper_streams
+from tristream.bench.inputs import Subject
+from tristream.bench.table import Table
 
 N_VIDEOS = 4
 
@@ -22,35 +22,42 @@ def run(subject: Subject) -> list[Table]:
 def _second_run(subject: Subject) -> Table:
     import torch
 
-    import streams
-    from media.machine import n_cores
-    from store.cache import Cache
-    from streams.backends import Kept, choose
-    from streams.extraction import extract
+    from tristream import streams
+    from tristream.media.machine import n_cores
+    from tristream.store.cache import Cache
+    from tristream.streams.backend import Kept
+    from tristream.streams.compute import choose
+    from tristream.streams.extraction import extract
 
-    made = [prepared.stream(name, subject) for name in streams.names()]
-    backend = Kept(choose("auto", device=torch.device("cpu"), cache=Cache(subject.scratch / "networks")))
+    made = [paper_streams.stream(name, subject) for name in streams.names()]
+    backend = Kept(
+        choose("auto", device=torch.device("cpu"), cache=Cache(subject.scratch / "networks"))
+    )
     seconds: dict[str, list[float]] = {"first": [], "second": []}
     for turn in range(max(1, subject.repeats // 2) + 1):
         cache = Cache(subject.scratch / f"runs-{turn}")
         for which in seconds:
-            with prepared.decoding() as pool:
+            with paper_streams.decoding() as pool:
                 begun = time.perf_counter()
-                found = prepared.videos(subject.videos[:N_VIDEOS], made, pool, cache)
+                found = paper_streams.videos(subject.videos[:N_VIDEOS], made, pool, cache)
                 list(extract(found, made, cache=cache, backend=backend, n_threads=n_cores() + 1))
-                seconds[which] += [time.perf_counter() - begun] if turn else []  # the first turn prepares the networks
+                seconds[which] += (
+                    [time.perf_counter() - begun] if turn else []
+                )  # the first turn prepares the networks
     first, second = (statistics.median(found) for found in seconds.values())
     return Table(
         f"a second run, {len(subject.videos[:N_VIDEOS])} videos, all streams",
         ["run", "seconds"],
         [("first", first), ("second, from the cache", second), ("second / first", second / first)],
-        [f"{prepared.said(subject, *made)}; networks prepared before; target: at most 1/50 = 0.02"],
+        [
+            f"{paper_streams.said(subject, *made)}; networks prepared before; target: at most 1/50 = 0.02"
+        ],
     )
 
 
 def _flow(subject: Subject) -> Table:
-    from flow import estimators, storage
-    from streams.video import squash
+    from tristream.flow import estimators, storage
+    from tristream.streams.video import squash
 
     flow = estimators.load("dis")(squash(subject.pictures()[:50], 240, 320))
     times: dict[str, list[float]] = {"encode": [], "decode": []}
@@ -72,5 +79,7 @@ def _flow(subject: Subject) -> Table:
             ("encoding, ms", statistics.median(times["encode"]), None),
             ("decoding, ms", statistics.median(times["decode"]), None),
         ],
-        [f"DIS flow of {len(flow)} pairs; bench flow says what FlowNet2 takes for a pair: encoding is to be 2 % of it"],
+        [
+            f"DIS flow of {len(flow)} pairs; bench flow says what FlowNet2 takes for a pair: target: encoding 2 %"
+        ],
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench import prepared
-from bench.subject import CLIP_FRAMES, Subject, render_clips
-from bench.table import Table
-from bench.timing import cpu_seconds, in_turns
+from tristream.bench import paper_streams
+from tristream.bench.inputs import CLIP_FRAMES, Subject, render_clips
+from tristream.bench.table import Table
+from tristream.bench.timing import cpu_seconds, in_turns
 
 SIZES = ((240, 320), (720, 1280))
 
@@ -18,7 +18,7 @@ def run(subject: Subject) -> list[Table]:
 
 
 def _speed(subject: Subject) -> Table:
-    from media.decode import decode_video
+    from tristream.media.decode import decode_video
 
     files = {"the videos": list(subject.videos[:4])}
     for height, width in SIZES:
@@ -26,7 +26,7 @@ def _speed(subject: Subject) -> Table:
             subject.scratch / f"{width}", 1, n_frames=CLIP_FRAMES, size=(height, width)
         )
     rows = []
-    with prepared.decoding() as pool:
+    with paper_streams.decoding() as pool:
         for name, paths in files.items():
             frames = sum(len(decode_video(path, max_side=320).start_seconds) for path in paths)
 
@@ -43,7 +43,13 @@ def _speed(subject: Subject) -> Table:
             rows.append((name, frames, frames / seconds["here"], frames / seconds["there"], extra))
     return Table(
         "decoding, pictures of at most 320 px and sound, one after the other",
-        ["files", "frames", "frames/s in this process", "frames/s through a decode process", "the way, ms a frame"],
+        [
+            "files",
+            "frames",
+            "frames/s in this process",
+            "frames/s through a decode process",
+            "the way, ms a frame",
+        ],
         rows,
         [f"{subject.repeats} turns; the way: what isolation and handing over cost"],
     )
@@ -53,21 +59,27 @@ def _passes(subject: Subject) -> Table:
     """Processor seconds of the decode processes in a pass over one stream, and in one over all of them."""
     import torch
 
-    import streams
-    from store.cache import Cache
-    from streams.backends import Kept, choose
-    from streams.extraction import extract
+    from tristream import streams
+    from tristream.store.cache import Cache
+    from tristream.streams.backend import Kept
+    from tristream.streams.compute import choose
+    from tristream.streams.extraction import extract
 
-    made = {name: prepared.stream(name, subject, n_samples=8) for name in streams.names()}
+    made = {name: paper_streams.stream(name, subject, n_samples=8) for name in streams.names()}
     pictures = [one for one in made.values() if one.stream.needs_pictures]
     groups = {"one stream": pictures[:1], "all streams": list(made.values())}
     spent: dict[str, list[float]] = {name: [] for name in groups}
-    backend = Kept(choose("auto", device=torch.device("cpu"), cache=Cache(subject.scratch / "networks")))
-    with prepared.decoding() as pool:
+    backend = Kept(
+        choose("auto", device=torch.device("cpu"), cache=Cache(subject.scratch / "networks"))
+    )
+    with paper_streams.decoding() as pool:
         for turn in range(subject.repeats + 1):
             for name, group in groups.items():
-                cache, before = Cache(subject.scratch / f"passes-{turn}-{name}"), cpu_seconds(pool.pids())
-                found = prepared.videos(subject.videos[:4], group, pool, cache)
+                cache, before = (
+                    Cache(subject.scratch / f"passes-{turn}-{name}"),
+                    cpu_seconds(pool.pids()),
+                )
+                found = paper_streams.videos(subject.videos[:4], group, pool, cache)
                 list(extract(found, group, cache=cache, backend=backend, n_threads=2, force=True))
                 if turn:
                     spent[name].append(cpu_seconds(pool.pids()) - before)
@@ -77,5 +89,7 @@ def _passes(subject: Subject) -> Table:
         "decoding in a pass over the videos",
         ["pass", "CPU s of decoding"],
         rows,
-        [f"{len(subject.videos[:4])} videos; {subject.repeats} turns; in the decode processes; target: at most 1.1"],
+        [
+            f"{len(subject.videos[:4])} videos; {subject.repeats} turns; in the decode processes; target: at most 1.1"
+        ],
     )

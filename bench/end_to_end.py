@@ -9,31 +9,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench import prepared
-from bench.subject import Subject
-from bench.table import Table
-from bench.timing import cpu_seconds
+from tristream.bench import paper_streams
+from tristream.bench.inputs import Subject
+from tristream.bench.table import Table
+from tristream.bench.timing import cpu_seconds
 
 if TYPE_CHECKING:
-    from media.sandbox import DecodePool
-    from store.cache import Cache
-    from streams.model import TrainedStream
+    from tristream.media.sandbox.pool import DecodePool
+    from tristream.store.cache import Cache
+    from tristream.streams.model import TrainedStream
 
 N_VIDEOS = 2  # of 7 s: 350 pictures through InceptionResNetV2
 
 
 def run(subject: Subject) -> list[Table]:
     """Wall and processor seconds of whole extractions, and of forward passes and decoding alone, in turns."""
-    import streams
+    from tristream import streams
 
     rows: list[tuple[str | float | int | None, ...]] = []
     shares: list[tuple[str | float | int | None, ...]] = []
-    made = [prepared.stream(name, subject) for name in streams.names()]
+    made = [paper_streams.stream(name, subject) for name in streams.names()]
     for one in made:
         figures, spent, seconds = _measure(one, subject)
         rows.append(figures)
         shares.append((one.name, seconds, *spent.values()))
-    from streams.stages import STAGES
+    from tristream.streams.timings import STAGES
 
     return [
         Table(
@@ -41,7 +41,7 @@ def run(subject: Subject) -> list[Table]:
             ["stream", "engine", "segments", "whole, s", "network alone, s", "network / whole",
              "(network + decode) CPU / cores / whole"],
             rows,
-            [f"{subject.repeats} turns, medians; {prepared.said(subject, *made)}; the network is prepared before",
+            [f"{subject.repeats} turns, medians; {paper_streams.said(subject, *made)}; the network is prepared before",
              "targets (spatial, InceptionResNetV2): network / whole at least 0.93, the last at least 0.95"],
         ),
         Table(
@@ -58,24 +58,37 @@ def _measure(
 ) -> tuple[tuple[str | float | int | None, ...], dict[str, float], float]:
     import torch
 
-    from media.machine import n_cores
-    from store.cache import Cache
-    from streams.backends import Embedding, Kept, choose
-    from streams.extraction import extract
-    from streams.stages import Stages
+    from tristream.media.machine import n_cores
+    from tristream.store.cache import Cache
+    from tristream.streams.backend import Embedding, Kept
+    from tristream.streams.compute import choose
+    from tristream.streams.extraction import extract
+    from tristream.streams.timings import Stages
 
     paths = subject.videos[:N_VIDEOS]
-    backend = Kept(choose("auto", device=torch.device("cpu"), cache=Cache(subject.scratch / "networks")))
+    backend = Kept(
+        choose("auto", device=torch.device("cpu"), cache=Cache(subject.scratch / "networks"))
+    )
     size = backend.batch_size(one.config.encode_batch_size)
-    seconds: dict[str, list[float]] = {"whole": [], "network": [], "network CPU": [], "decode CPU": []}
-    with prepared.decoding() as pool:
+    seconds: dict[str, list[float]] = {
+        "whole": [],
+        "network": [],
+        "network CPU": [],
+        "decode CPU": [],
+    }
+    with paper_streams.decoding() as pool:
         rows = segments(one, subject, pool, Cache(subject.scratch / "segments"))
         n_batches = -(-len(rows) // size)
-        batches = [rows[np.arange(index * size, (index + 1) * size) % len(rows)] for index in range(n_batches)]
+        batches = [
+            rows[np.arange(index * size, (index + 1) * size) % len(rows)]
+            for index in range(n_batches)
+        ]
         network = backend.compile(Embedding(one.model.encoder), batches[0])  # type: ignore[arg-type]
 
         def whole(turn: int) -> None:
-            found = prepared.videos(paths, [one], pool, Cache(subject.scratch / f"{one.name}-{turn}"))
+            found = paper_streams.videos(
+                paths, [one], pool, Cache(subject.scratch / f"{one.name}-{turn}")
+            )
             list(extract(found, [one], cache=Cache(subject.scratch / f"{one.name}-{turn}"), backend=backend,
                          n_threads=n_cores() + 1))  # fmt: skip
 
@@ -99,7 +112,7 @@ def _measure(
         stages = Stages()
         cache = Cache(subject.scratch / f"{one.name}-shares")
         begun = time.perf_counter()
-        list(extract(prepared.videos(paths[:1], [one], pool, cache, stages=stages), [one], cache=cache,
+        list(extract(paper_streams.videos(paths[:1], [one], pool, cache, stages=stages), [one], cache=cache,
                      backend=backend, n_threads=n_cores() + 1, stages=stages))  # fmt: skip
         lasted = time.perf_counter() - begun
     median = {name: statistics.median(found) for name, found in seconds.items()}
@@ -112,7 +125,7 @@ def _measure(
 def segments(one: TrainedStream, subject: Subject, pool: DecodePool, cache: Cache) -> np.ndarray:
     """All segments of the measured videos, as the encoder gets them."""
     pieces = []
-    for video in prepared.videos(subject.videos[:N_VIDEOS], [one], pool, cache):
+    for video in paper_streams.videos(subject.videos[:N_VIDEOS], [one], pool, cache):
         footage = one.stream.footage(video, one.config, one.sampler)
         pieces.append(one.stream.cut(footage, one.config).array)
     return np.concatenate(pieces)

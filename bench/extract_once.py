@@ -1,4 +1,4 @@
-"""One extraction in a process of its own, for benches that watch a whole process: python -m bench.extract_once JSON."""
+"""One extraction in its own process, for benches of a whole process: python -m tristream.bench.extract_once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import sys
 import time
 from pathlib import Path
+
+from tristream.errors import MachineError
 
 
 def main(text: str) -> None:
@@ -16,30 +18,32 @@ def main(text: str) -> None:
     begun = time.perf_counter()
     import torch
 
-    from bench import prepared
-    from bench.subject import Subject
-    from media.machine import n_cores
-    from store.cache import Cache
-    from streams.backends import choose
-    from streams.extraction import extract
+    from tristream.bench import paper_streams
+    from tristream.bench.inputs import Subject
+    from tristream.media.machine import n_cores
+    from tristream.store.cache import Cache
+    from tristream.streams.compute import choose
+    from tristream.streams.extraction import extract
 
     wanted = json.loads(text)
     paths = [Path(path) for path in wanted["videos"]]
     subject = Subject(paths, "", Path(wanted["cache"]), seed=wanted["seed"])
     light = {"encoder": "small", "input_size": (96, 128)}
     made = [
-        prepared.stream(name, subject, n_samples=wanted["n_samples"], **(light if wanted.get("light") else {}))
+        paper_streams.stream(
+            name, subject, n_samples=wanted["n_samples"], **(light if wanted.get("light") else {})
+        )
         for name in wanted["streams"]
     ]
     cache = Cache(Path(wanted["cache"]))
     backend = choose("auto", device=torch.device("cpu"), cache=cache)
     first, started = 0.0, time.perf_counter()
-    with prepared.decoding() as pool:
-        found = prepared.videos(paths, made, pool, cache)
+    with paper_streams.decoding() as pool:
+        found = paper_streams.videos(paths, made, pool, cache)
         for result in extract(found, made, cache=cache, backend=backend, n_threads=n_cores() + 1):
             first = first or time.perf_counter() - begun
             if result.rejected:
-                raise RuntimeError(result.rejected)
+                raise MachineError(result.rejected)
     over = time.perf_counter()
     print(json.dumps({"first": first, "all": over - begun, "extraction": over - started}))
 

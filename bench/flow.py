@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from bench.subject import Subject
-from bench.table import Table
-from bench.timing import in_turns
+from tristream.bench.inputs import Subject
+from tristream.bench.table import Table
+from tristream.bench.timing import in_turns
+from tristream.errors import TristreamError
 
 WORKSHOP_SIDE_PX = 96
 WORKSHOP_STEPS = (5, 20, 35, 50)  # of each clip's 59
@@ -48,30 +49,36 @@ def read_pairs(folder: Path) -> Iterator[Pair]:
     """Pairs called NAME-img0.png, NAME-img1.png, NAME-gt.flo.
 
     Raises:
-        ValueError: there is none, or one of its pictures cannot be read.
+        TristreamError: there is none, or one of its pictures cannot be read.
     """
     import cv2
 
-    from flow.storage import read_flo
+    from tristream.flow.storage import read_flo
 
     before, after, truth = PAIR_SUFFIXES
     names = sorted(path.name.removesuffix(truth) for path in folder.glob(f"*{truth}"))
     if not names:
-        raise ValueError(f"{folder} holds no NAME{truth} with NAME{before} and NAME{after} beside it")
+        raise TristreamError(
+            f"{folder} holds no NAME{truth} with NAME{before} and NAME{after} beside it"
+        )
     for name in names:
         pictures = []
         for path in (folder / f"{name}{before}", folder / f"{name}{after}"):
             picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
             if picture is None:
-                raise ValueError(f"{path} is not a picture that can be read; each {name}{truth} needs both of its pair")
+                raise TristreamError(
+                    f"{path} is not a picture that can be read; each {name}{truth} needs both of its pair"
+                )
             pictures.append(picture)
-        yield Pair(np.stack(pictures).astype(np.uint8, copy=False), read_flo(folder / f"{name}{truth}"))
+        yield Pair(
+            np.stack(pictures).astype(np.uint8, copy=False), read_flo(folder / f"{name}{truth}")
+        )
 
 
 def workshop_pairs() -> Iterator[Pair]:
     """A few pairs of the first test clip of every class; what leaves the picture comes in on the other side."""
-    from workshop.clips import make_clip
-    from workshop.dataset import plan
+    from tristream.workshop.clips import make_clip
+    from tristream.workshop.dataset import plan
 
     seen: set[str] = set()
     for planned in plan(size="tiny"):
@@ -85,33 +92,54 @@ def workshop_pairs() -> Iterator[Pair]:
 
 def accuracy(name: str, pairs: list[Pair], subject: Subject) -> Table:
     """One row for every estimator that has its weights."""
-    from flow.errors import measure
+    from tristream.flow.errors import measure
 
     estimators, missing = ready(subject)
     still = np.stack([np.zeros_like(pair.truth) for pair in pairs])
     truth = np.stack([pair.truth for pair in pairs])
     seconds = in_turns(
-        {key: functools.partial(estimate, pairs[0].frames) for key, estimate in estimators.items()}, subject.repeats
+        {key: functools.partial(estimate, pairs[0].frames) for key, estimate in estimators.items()},
+        subject.repeats,
     )
     rows: list[list[str | float | int | None]] = []
     found: dict[str, np.ndarray] = {"no motion": still}
-    found |= {key: np.stack([estimate(pair.frames)[0] for pair in pairs]) for key, estimate in estimators.items()}
+    found |= {
+        key: np.stack([estimate(pair.frames)[0] for pair in pairs])
+        for key, estimate in estimators.items()
+    }
     for key, flow in found.items():
         errors = measure(flow, truth)
         shares = (errors.above_1_px, errors.above_3_px, errors.above_5_px, errors.fl_all)
-        rows.append([key, errors.endpoint_px, *(100 * share for share in shares), _milliseconds(seconds.get(key))])
+        rows.append(
+            [
+                key,
+                errors.endpoint_px,
+                *(100 * share for share in shares),
+                _milliseconds(seconds.get(key)),
+            ]
+        )
     height, width = truth.shape[2:]
-    notes = [f"{len(pairs)} pairs of {width} x {height} px, all pixels whose truth is known; ms of one pair"]
+    notes = [
+        f"{len(pairs)} pairs of {width} x {height} px, all pixels whose truth is known; ms of one pair"
+    ]
     if missing:
         notes.append(f"no weights here, so no row: {', '.join(missing)}")
-    header = ["estimator", "EPE, px", "> 1 px, %", "> 3 px, %", "> 5 px, %", "Fl-all, %", "ms a pair"]
+    header = [
+        "estimator",
+        "EPE, px",
+        "> 1 px, %",
+        "> 3 px, %",
+        "> 5 px, %",
+        "Fl-all, %",
+        "ms a pair",
+    ]
     return Table(f"flow: {name}", header, rows, notes)
 
 
 def ready(subject: Subject) -> tuple[dict[str, Any], list[str]]:
     """Estimators that can say something true here, and the names of those whose weights are missing."""
-    from flow import estimators
-    from store import weights
+    from tristream.flow import estimators
+    from tristream.store import weights
 
     where = weights.places(subject.weights_dir)
     found, missing = {}, []
@@ -129,7 +157,7 @@ def ready(subject: Subject) -> tuple[dict[str, Any], list[str]]:
 
 def storage_table(name: str, fields: Float[np.ndarray, "fields 2 H W"]) -> Table:
     """Bytes of a field and what is lost, for every way to keep flow."""
-    from flow import storage
+    from tristream.flow import storage
 
     n_fields, _, height, width = fields.shape
     own_bound = storage.fitted_bound(fields)
@@ -151,12 +179,18 @@ def storage_table(name: str, fields: Float[np.ndarray, "fields 2 H W"]) -> Table
     for way, (n_bytes, back) in ways.items():
         off = np.linalg.norm((back - fields).astype(np.float64), axis=1)
         rows.append([way, n_bytes / n_fields / 1000, float(off.max()), float(off.mean())])
-    notes = [f"true flow of {name}: {n_fields} fields of {width} x {height} px, longest {np.abs(fields).max():.1f} px"]
-    return Table("flow on disk", ["form", "kB a field", "worst error, px", "mean error, px"], rows, notes)
+    notes = [
+        f"true flow of {name}: {n_fields} fields of {width} x {height} px, longest {np.abs(fields).max():.1f} px"
+    ]
+    return Table(
+        "flow on disk", ["form", "kB a field", "worst error, px", "mean error, px"], rows, notes
+    )
 
 
 def _as_files(
-    fields: Float[np.ndarray, "fields 2 H W"], write: Callable[[Path, np.ndarray], None], read: Callable[[Path], Any]
+    fields: Float[np.ndarray, "fields 2 H W"],
+    write: Callable[[Path, np.ndarray], None],
+    read: Callable[[Path], Any],
 ) -> tuple[int, np.ndarray]:
     import tempfile
 
@@ -171,15 +205,17 @@ def flownet2_table(subject: Subject) -> Table:
     """ptlflow's own FlowNet2 against ours on the same weights, in turns, one thread."""
     import torch
 
-    from flow import estimators
-    from flow.estimators import flownet
+    from tristream.flow import estimators
+    from tristream.flow.estimators import flownet
 
     ours = estimators.load("flownet2", weights=subject.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(subject.seed)
         stock = flownet.stock("flownet2").eval()
     height, width = FLOWNET_SIZE
-    noise = np.random.default_rng(subject.seed).integers(0, 256, (2, height // 8, width // 8, 3), dtype=np.uint8)
+    noise = np.random.default_rng(subject.seed).integers(
+        0, 256, (2, height // 8, width // 8, 3), dtype=np.uint8
+    )
     frames = noise.repeat(8, axis=1).repeat(8, axis=2)
     pictures = torch.from_numpy(frames[..., ::-1].copy()).permute(0, 3, 1, 2)[None].float() / 255
 
@@ -204,7 +240,12 @@ def flownet2_table(subject: Subject) -> Table:
         f"{subject.seed}): as fast as trained ones",
         "target: at least 2.4 times as fast",
     ]
-    return Table("FlowNet2", ["network", "ms a pair", "times as fast", "largest error / largest flow"], rows, notes)
+    return Table(
+        "FlowNet2",
+        ["network", "ms a pair", "times as fast", "largest error / largest flow"],
+        rows,
+        notes,
+    )
 
 
 def _milliseconds(seconds: float | None) -> float | None:

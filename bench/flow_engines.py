@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.subject import Subject
-from bench.table import Table
-from bench.timing import in_turns, run_child
+from tristream.bench.inputs import Subject
+from tristream.bench.table import Table
+from tristream.bench.timing import Ran, in_turns, run_child
 
 SIZE = (240, 320)
 
@@ -23,16 +23,15 @@ def run(subject: Subject) -> list[Table]:
     if not all(importlib.util.find_spec(name) for name in ("ptlflow", "openvino")):
         return []
     where = str(subject.scratch / "networks-flow")
-    run_child(["-m", "bench.flow_engines", json.dumps({"cache": where, "seed": subject.seed, "repeats": 0})])
-    ran = run_child(["-m", "bench.flow_engines", json.dumps({"cache": where, "seed": subject.seed, "repeats": 0})])
+    _child(cache=where, seed=subject.seed, repeats=0)
+    ran = _child(cache=where, seed=subject.seed, repeats=0)
     found = json.loads(
-        run_child(
-            ["-m", "bench.flow_engines", json.dumps({"cache": where, "seed": subject.seed, "repeats": subject.repeats})]
-        ).stdout.splitlines()[-1]
+        _child(cache=where, seed=subject.seed, repeats=subject.repeats).stdout.splitlines()[-1]
     )
     stock = found["seconds"]["stock ptlflow"]
     rows: list[tuple[str | float | int | None, ...]] = [
-        (name, 1000 * seconds, stock / seconds, found["errors"].get(name)) for name, seconds in found["seconds"].items()
+        (name, 1000 * seconds, stock / seconds, found["errors"].get(name))
+        for name, seconds in found["seconds"].items()
     ]
     return [
         Table(
@@ -52,21 +51,28 @@ def run(subject: Subject) -> list[Table]:
     ]  # fmt: skip
 
 
+def _child(**arguments: Any) -> Ran:
+    return run_child(["-m", "tristream.bench.flow_engines", json.dumps(arguments)])
+
+
 def measure(cache: str, seed: int, repeats: int) -> dict[str, Any]:
     """Seconds of a pair on each engine, one thread; with no repeats only one pair on OpenVINO, for its memory."""
     from pathlib import Path
 
     import torch
 
-    from flow import estimators, storage
-    from flow.estimators import flownet
-    from store.cache import Cache
-    from streams.backends import TorchBackend, as_function
-    from streams.openvino_engine import OpenVinoBackend
+    from tristream.flow import estimators, storage
+    from tristream.flow.estimators import flownet
+    from tristream.store.cache import Cache
+    from tristream.streams.backend import as_function
+    from tristream.streams.openvino_backend import OpenVinoBackend
+    from tristream.streams.torch_backend import TorchBackend
 
     torch.set_num_threads(1)
     engine = OpenVinoBackend(cache=Cache(Path(cache)), n_streams=1)
-    noise = np.random.default_rng(seed).integers(0, 256, (2, SIZE[0] // 8, SIZE[1] // 8, 3), dtype=np.uint8)
+    noise = np.random.default_rng(seed).integers(
+        0, 256, (2, SIZE[0] // 8, SIZE[1] // 8, 3), dtype=np.uint8
+    )
     frames = noise.repeat(8, axis=1).repeat(8, axis=2)
 
     def in_bf16(backend: Any) -> Any:

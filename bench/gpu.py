@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench import prepared
-from bench.networks import gflop, networks
-from bench.subject import Subject
-from bench.table import Table
-from bench.timing import in_turns
+from tristream.bench import paper_streams
+from tristream.bench.inputs import Subject
+from tristream.bench.networks import gflop, networks
+from tristream.bench.table import Table
+from tristream.bench.timing import in_turns
 
 if TYPE_CHECKING:
     import torch
 
-    from streams.backends import Precision
-    from streams.model import TrainedStream
+    from tristream.streams.backend import Precision
+    from tristream.streams.model import TrainedStream
 
 BATCHES = (8, 32, 128)
 N_BATCHES = 4  # that follow one another, so that sending and computing may overlap
@@ -47,13 +47,15 @@ def run(subject: Subject) -> list[Table]:
 def _networks(subject: Subject, device: torch.device, name: str) -> Table:
     import torch
 
-    from streams.backends import TorchBackend, autocast
+    from tristream.streams.torch_backend import TorchBackend, autocast
 
     backend = TorchBackend(device)
     rows: list[tuple[str | float | int | None, ...]] = []
     for network_name, module, example in networks(subject):
         operations = gflop(module.cpu(), example) / len(example)
-        expected = TorchBackend(torch.device("cpu")).compile(module, example).submit(example).result()
+        expected = (
+            TorchBackend(torch.device("cpu")).compile(module, example).submit(example).result()
+        )
         for size in BATCHES:
             batch = np.concatenate([example] * (size // len(example)))
             resident = torch.from_numpy(batch).to(device)
@@ -66,7 +68,9 @@ def _networks(subject: Subject, device: torch.device, name: str) -> Table:
                     for future in [running.submit(batch) for _ in range(N_BATCHES)]:
                         future.result()
 
-                def alone(precision: Precision = precision, module: Any = module, resident: Any = resident) -> None:
+                def alone(
+                    precision: Precision = precision, module: Any = module, resident: Any = resident
+                ) -> None:
                     with torch.inference_mode(), autocast(device, precision):
                         for _ in range(N_BATCHES):
                             module(resident)
@@ -74,8 +78,13 @@ def _networks(subject: Subject, device: torch.device, name: str) -> Table:
 
                 work |= {f"{precision} sent": sent, f"{precision} alone": alone}
                 found = running.submit(batch).result()[: len(example)]
-                errors[precision] = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
-            each = {key: 1000 * s / N_BATCHES / size for key, s in in_turns(work, subject.repeats).items()}
+                errors[precision] = float(
+                    np.linalg.norm(found - expected) / np.linalg.norm(expected)
+                )
+            each = {
+                key: 1000 * s / N_BATCHES / size
+                for key, s in in_turns(work, subject.repeats).items()
+            }
             rows.append(
                 (network_name, size, *each.values(), operations / each["float32 alone"], errors["float32"],
                  errors["bf16"])
@@ -96,13 +105,16 @@ def _flow(subject: Subject, device: torch.device, name: str) -> list[Table]:
 
     if importlib.util.find_spec("ptlflow") is None:
         return []
-    from flow import estimators
-    from flow.estimators import flownet
-    from streams.backends import TorchBackend, as_function
-    from streams.estimators import PAIRS_ON_A_GPU
+    from tristream.flow import estimators
+    from tristream.flow.estimators import flownet
+    from tristream.streams.backend import as_function
+    from tristream.streams.flow_estimators import PAIRS_ON_A_GPU
+    from tristream.streams.torch_backend import TorchBackend
 
     n_pairs = 2 * PAIRS_ON_A_GPU
-    noise = np.random.default_rng(subject.seed).integers(0, 256, (n_pairs + 1, 30, 40, 3), dtype=np.uint8)
+    noise = np.random.default_rng(subject.seed).integers(
+        0, 256, (n_pairs + 1, 30, 40, 3), dtype=np.uint8
+    )
     frames = noise.repeat(8, axis=1).repeat(8, axis=2)
     with torch.random.fork_rng():
         torch.manual_seed(subject.seed)
@@ -114,15 +126,21 @@ def _flow(subject: Subject, device: torch.device, name: str) -> list[Table]:
         return lambda pairs: network.submit(pairs).result()
 
     def run_stock() -> np.ndarray:
-        pictures = torch.from_numpy(frames[..., ::-1].copy()).to(device).permute(0, 3, 1, 2).float() / 255
+        pictures = (
+            torch.from_numpy(frames[..., ::-1].copy()).to(device).permute(0, 3, 1, 2).float() / 255
+        )
         pairs = torch.stack([pictures[:-1], pictures[1:]], dim=1)
         with torch.inference_mode():
-            return np.concatenate([stock({"images": pair[None]})["flows"][0].cpu().numpy() for pair in pairs])
+            return np.concatenate(
+                [stock({"images": pair[None]})["flows"][0].cpu().numpy() for pair in pairs]
+            )
 
     load = functools.partial(estimators.load, "flownet2", weights=subject.seed)
     ours = {
         "float32, a pair at a time": load(compile=as_function(backend)),
-        f"float32, {PAIRS_ON_A_GPU} pairs at once": load(compile=as_function(backend), batch_size=PAIRS_ON_A_GPU),
+        f"float32, {PAIRS_ON_A_GPU} pairs at once": load(
+            compile=as_function(backend), batch_size=PAIRS_ON_A_GPU
+        ),
         f"bf16, {PAIRS_ON_A_GPU} pairs at once": load(compile=in_bf16, batch_size=PAIRS_ON_A_GPU),
     }
     expected = run_stock()
@@ -137,19 +155,24 @@ def _flow(subject: Subject, device: torch.device, name: str) -> list[Table]:
         Table(
             f"FlowNet2 on {name}, a pair of {PAIR_SIZE[1]}x{PAIR_SIZE[0]}",
             ["engine", "ms", "times as fast as stock", "error"],
-            [(key, 1000 * s / n_pairs, stock_seconds / s, errors.get(key)) for key, s in seconds.items()],
-            ["stock: ptlflow's network in float32 as this process set it (no TF32), a pair at a time; error: to stock"],
+            [
+                (key, 1000 * s / n_pairs, stock_seconds / s, errors.get(key))
+                for key, s in seconds.items()
+            ],
+            [
+                "stock: ptlflow's network in float32 as set here (no TF32), one pair at a time; error: to stock"
+            ],
         )
     ]
 
 
 def _training(subject: Subject, device: torch.device, name: str) -> Table:
-    import streams
-    from streams.segments import Footage
+    from tristream import streams
+    from tristream.streams.segments import Footage
 
     looking = [part for part in streams.names() if streams.load(part).needs_pictures]
     rows: list[tuple[str | float | int | None, ...]] = []
-    for one in (prepared.stream(part, subject) for part in looking):
+    for one in (paper_streams.stream(part, subject) for part in looking):
         size = one.config.encoder_training.batch_size
         generator = np.random.default_rng(subject.seed)
         height, width = one.config.input_size
@@ -161,7 +184,14 @@ def _training(subject: Subject, device: torch.device, name: str) -> Table:
             none = np.zeros(len(array))
             footages.append(Footage(array, none, none, np.arange(8)))
         for precision in PRECISIONS:
-            rows.append((one.name, size, precision, *_step(one, footages, device, precision, subject.repeats)))
+            rows.append(
+                (
+                    one.name,
+                    size,
+                    precision,
+                    *_step(one, footages, device, precision, subject.repeats),
+                )
+            )
     return Table(
         f"a training step on {name}",
         ["stream", "batch", "precision", "batch made, ms", "step alone, ms", "together, ms", "segments/s"],
@@ -172,17 +202,26 @@ def _training(subject: Subject, device: torch.device, name: str) -> Table:
 
 
 def _step(
-    one: TrainedStream, footages: list[Any], device: torch.device, precision: Precision, repeats: int
+    one: TrainedStream,
+    footages: list[Any],
+    device: torch.device,
+    precision: Precision,
+    repeats: int,
 ) -> tuple[float, float, float, float]:
     import torch
     from torch import nn
 
-    from streams.backends import autocast, to_device
-    from streams.batches import Batch, made_ahead
+    from tristream.streams.batches import Batch, made_ahead
+    from tristream.streams.torch_backend import autocast, to_device
 
     module: nn.Module = one.model.encoder.to(device).train()  # type: ignore[attr-defined]
-    optimizer = torch.optim.SGD([weight for weight in module.parameters() if weight.requires_grad], 1e-3)
-    labels, generator = torch.arange(len(footages)) % prepared.N_CLASSES, np.random.default_rng(0)
+    optimizer = torch.optim.SGD(
+        [weight for weight in module.parameters() if weight.requires_grad], 1e-3
+    )
+    labels, generator = (
+        torch.arange(len(footages)) % paper_streams.N_CLASSES,
+        np.random.default_rng(0),
+    )
 
     def made() -> torch.Tensor:
         batch = one.stream.training_segments(footages, one.config, generator, device)
@@ -202,7 +241,9 @@ def _step(
 
     def together() -> None:
         batches = (
-            Batch((one.stream.training_segments(footages, one.config, generator, device),), labels, [])
+            Batch(
+                (one.stream.training_segments(footages, one.config, generator, device),), labels, []
+            )
             for _ in range(N_STEPS)
         )
         for batch in made_ahead(batches):
@@ -214,23 +255,24 @@ def _step(
 
 
 def _whole(subject: Subject, device: torch.device, name: str) -> Table:
-    import streams
-    from media.machine import n_cores
-    from store.cache import Cache
-    from streams.backends import Kept, TorchBackend
-    from streams.extraction import extract
-    from streams.stages import STAGES, Stages
+    from tristream import streams
+    from tristream.media.machine import n_cores
+    from tristream.store.cache import Cache
+    from tristream.streams.backend import Kept
+    from tristream.streams.extraction import extract
+    from tristream.streams.timings import STAGES, Stages
+    from tristream.streams.torch_backend import TorchBackend
 
     backend = Kept(TorchBackend(device))
     rows: list[tuple[str | float | int | None, ...]] = []
-    made = [prepared.stream(part, subject) for part in streams.names()]
+    made = [paper_streams.stream(part, subject) for part in streams.names()]
     for chosen in [[one] for one in made] + [made]:
         label = chosen[0].name if len(chosen) == 1 else "all"
-        with prepared.decoding() as pool:
+        with paper_streams.decoding() as pool:
             for turn in ("first", "again"):  # the first one also prepares the networks
                 stages, cache = Stages(), Cache(subject.scratch / f"gpu-{label}-{turn}")
                 begun = time.perf_counter()
-                videos = prepared.videos(subject.videos, chosen, pool, cache, stages=stages)
+                videos = paper_streams.videos(subject.videos, chosen, pool, cache, stages=stages)
                 n = len(list(extract(videos, chosen, cache=cache, backend=backend, n_threads=n_cores() + 1,
                                      stages=stages)))  # fmt: skip
                 seconds = time.perf_counter() - begun
@@ -239,6 +281,6 @@ def _whole(subject: Subject, device: torch.device, name: str) -> Table:
         f"whole extractions on {name}",
         ["streams", "videos", "s", "videos/s", *STAGES],
         rows,
-        [f"{prepared.said(subject, *made)}; {n_cores()} cores beside it; DIS flow on them; the parts are summed over "
-         "all threads and overlap"],
+        [f"{paper_streams.said(subject, *made)}; {n_cores()} cores beside it; DIS flow on them; the parts are summed "
+         "over all threads and overlap"],
     )  # fmt: skip

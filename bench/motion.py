@@ -1,6 +1,7 @@
 """The temporal stream on a real set, one choice changed at a time: stacks, mean, width, augmentation, estimator.
 
-    python -m bench.motion DIR --out FILE.jsonl [--rows default,farneback] [--seeds 3] [--splits given,0,1,2,3,4]
+    python -m tristream.bench.motion DIR --out FILE.jsonl [--rows default,farneback]
+        [--seeds 3] [--splits given,0,1,2,3,4]
 
 DIR holds videos.csv with path, label, split, group. "given" is its own split; 0 to 4 are folds of whole groups over all
 videos, each fold once the test. Footage is read once and stays in memory; every training is one process' thread. What
@@ -22,19 +23,19 @@ from typing import Any
 import numpy as np
 import torch
 
-import streams
-from bench.table import Table
-from fusion.svm import fit_svm
-from media.manifest import content_id
-from media.sandbox import DecodePool
-from media.splits import held_out_groups
-from store.cache import Cache
-from streams.backends import TorchBackend
-from streams.config import DataConfig, SamplerConfig
-from streams.encoding import encode
-from streams.model import StreamModel, pad
-from streams.phases import Example, train
-from streams.video import Video
+from tristream import streams
+from tristream.bench.table import Table
+from tristream.dataset.manifest import content_id
+from tristream.dataset.splits import held_out_groups
+from tristream.fusion.action.svm import fit_svm
+from tristream.media.sandbox.pool import DecodePool
+from tristream.store.cache import Cache
+from tristream.streams.config import DataConfig, SamplerConfig
+from tristream.streams.encoding import encode
+from tristream.streams.model import StreamModel, pad
+from tristream.streams.torch_backend import TorchBackend
+from tristream.streams.training import Example, train
+from tristream.streams.video import Video
 
 PRESET = Path(__file__).parents[1] / "commands" / "presets" / "light.toml"
 N_FOLDS = 5
@@ -103,14 +104,21 @@ def split_of(clips: Sequence[Clip], split: str) -> dict[str, list[int]]:
         test = set(groups[int(split) :: N_FOLDS])
     rest = [clip for clip in clips if clip.group not in test]
     val = held_out_groups(rest, seed=0)
-    sides = ["test" if clip.group in test else "val" if clip.group in val else "train" for clip in clips]
-    return {side: [i for i, found in enumerate(sides) if found == side] for side in ("train", "val", "test")}
+    sides = [
+        "test" if clip.group in test else "val" if clip.group in val else "train" for clip in clips
+    ]
+    return {
+        side: [i for i, found in enumerate(sides) if found == side]
+        for side in ("train", "val", "test")
+    }
 
 
 class Footages:
     """What the temporal stream keeps of every clip, by how it is configured."""
 
-    def __init__(self, clips: Sequence[Clip], pool: DecodePool, cache: Cache, preset: dict[str, Any]) -> None:
+    def __init__(
+        self, clips: Sequence[Clip], pool: DecodePool, cache: Cache, preset: dict[str, Any]
+    ) -> None:
         self.stream = streams.load("temporal")
         self.preset = preset
         self.sampler = SamplerConfig(**preset["sampler"])
@@ -140,13 +148,17 @@ class Footages:
         if key not in self._kept:
             kept = []
             for video, label in zip(self.videos, self.labels, strict=True):
-                kept.append(Example(video.video_id, self.stream.footage(video, config, self.sampler), label))
+                kept.append(
+                    Example(video.video_id, self.stream.footage(video, config, self.sampler), label)
+                )
                 video.forget()
             self._kept[key] = kept
         return self._kept[key]
 
 
-def measure(footages: Footages, parts: dict[str, list[int]], changes: dict[str, Any], seed: int) -> dict[str, Any]:
+def measure(
+    footages: Footages, parts: dict[str, list[int]], changes: dict[str, Any], seed: int
+) -> dict[str, Any]:
     """One training and what it says about the test clips: hits of the softmax layer, of the SVM, of single stacks.
 
     "mirrored" is the mean of four opinions: softmax layer and mean of stacks, on the clip and on its mirror image.
@@ -156,13 +168,25 @@ def measure(footages: Footages, parts: dict[str, list[int]], changes: dict[str, 
     chosen = {part: [examples[i] for i in rows] for part, rows in parts.items()}
     started = time.process_time()
     n_classes = 1 + max(footages.labels)
-    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):  # a cache would keep the first weights
-        model = train(footages.stream, config, chosen["train"], chosen["val"], n_classes, seed=seed, device=CPU)
+    with torch.autocast(
+        "cpu", torch.bfloat16, cache_enabled=False
+    ):  # a cache would keep the first weights
+        model = train(
+            footages.stream,
+            config,
+            chosen["train"],
+            chosen["val"],
+            n_classes,
+            seed=seed,
+            device=CPU,
+        )
     seconds = time.process_time() - started
     found = {part: embed(footages.stream, model, config, chosen[part]) for part in chosen}
     labels = {part: np.array([example.label for example in chosen[part]]) for part in chosen}
     svm = fit_svm(found["train"][0], labels["train"])
-    mirror = embed(footages.stream, model, config, [mirrored(example) for example in chosen["test"]])
+    mirror = embed(
+        footages.stream, model, config, [mirrored(example) for example in chosen["test"]]
+    )
     opinions = found["test"][1] + found["test"][2] + mirror[1] + mirror[2]
     return {
         "test": parts["test"],
@@ -196,7 +220,9 @@ def embed(
     vectors, ordered, means = [], [], []
     for example in examples:
         segments = stream.cut(example.footage, config)
-        embedding = encode(model.encoder, segments, batch_size=config.encode_batch_size, backend=TorchBackend(CPU))
+        embedding = encode(
+            model.encoder, segments, batch_size=config.encode_batch_size, backend=TorchBackend(CPU)
+        )
         sequence, length = pad([embedding])
         vectors.append(model.aggregate(sequence, length)[0].numpy())
         ordered.append(model.classify(sequence, length)[0].softmax(0).numpy())
@@ -205,7 +231,9 @@ def embed(
     return np.stack(vectors).astype(np.float64), np.stack(ordered), np.stack(means)
 
 
-def wanted(rows: Sequence[str], splits: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[str, str, int]]:
+def wanted(
+    rows: Sequence[str], splits: Sequence[str], seeds: Sequence[int]
+) -> Iterator[tuple[str, str, int]]:
     """In the order of their worth: a whole row over all splits with one seed, then the next seed."""
     for row in rows:
         for seed in seeds:
@@ -222,7 +250,9 @@ def table(lines: Sequence[dict[str, Any]], clips: Sequence[Clip]) -> Table:
             here = [line for line in of_split if line["row"] == name]
             plain = _shares([line for line in of_split if line["row"] == "default"], "stacks")
             if here:
-                rows.append((*_row(name, split, here, clips), *_gain(_shares(here, "stacks"), plain, clips)))
+                rows.append(
+                    (*_row(name, split, here, clips), *_gain(_shares(here, "stacks"), plain, clips))
+                )
     header = ("row", "split", "trainings", "softmax, %", "mean of stacks, %", "SVM, %", "95 % interval",
               "mirrored, %", "95 % interval", "CPU s each", "seeds agree, %", "95 % interval",
               "stacks over default", "95 % interval")  # fmt: skip
@@ -235,7 +265,9 @@ def table(lines: Sequence[dict[str, Any]], clips: Sequence[Clip]) -> Table:
     return Table("Temporal stream, one choice changed at a time", header, rows, notes)
 
 
-def _row(name: str, split: str, here: Sequence[dict[str, Any]], clips: Sequence[Clip]) -> tuple[str | float, ...]:
+def _row(
+    name: str, split: str, here: Sequence[dict[str, Any]], clips: Sequence[Clip]
+) -> tuple[str | float, ...]:
     shares = {kind: _shares(here, kind) for kind in ("softmax", "stacks", "svm", "mirrored")}
     cells = []
     for kind, found in shares.items():
@@ -255,23 +287,33 @@ def _shares(here: Sequence[dict[str, Any]], kind: str) -> dict[int, float]:
     return {clip: float(np.mean(found)) for clip, found in by_clip.items()}
 
 
-def _gain(shares: dict[int, float], plain: dict[int, float], clips: Sequence[Clip]) -> tuple[str, str]:
+def _gain(
+    shares: dict[int, float], plain: dict[int, float], clips: Sequence[Clip]
+) -> tuple[str, str]:
     """Mean difference over the clips that both have, in points, and its interval."""
     differences = {clip: share - plain[clip] for clip, share in shares.items() if clip in plain}
     if not any(differences.values()):
         return "–", "–"
-    return f"{100 * np.mean(list(differences.values())):+.1f}", "{:+.1f}–{:+.1f}".format(*_interval(differences, clips))
+    return f"{100 * np.mean(list(differences.values())):+.1f}", "{:+.1f}–{:+.1f}".format(
+        *_interval(differences, clips)
+    )
 
 
-def _agreed(here: Sequence[dict[str, Any]], shares: dict[int, float], clips: Sequence[Clip]) -> tuple[str, str]:
+def _agreed(
+    here: Sequence[dict[str, Any]], shares: dict[int, float], clips: Sequence[Clip]
+) -> tuple[str, str]:
     """Share of the clips that most seeds name rightly, and its interval."""
     if len({line["seed"] for line in here}) < 3:
         return "–", "–"
     right = {clip: float(share > 0.5) for clip, share in shares.items()}
-    return f"{100 * np.mean(list(right.values())):.1f}", "{:.1f}–{:.1f}".format(*_interval(right, clips))
+    return f"{100 * np.mean(list(right.values())):.1f}", "{:.1f}–{:.1f}".format(
+        *_interval(right, clips)
+    )
 
 
-def _interval(shares: dict[int, float], clips: Sequence[Clip], n_draws: int = 4000) -> tuple[float, float]:
+def _interval(
+    shares: dict[int, float], clips: Sequence[Clip], n_draws: int = 4000
+) -> tuple[float, float]:
     groups: dict[str, list[float]] = {}
     for clip, share in shares.items():
         groups.setdefault(clips[clip].group, []).append(share)
@@ -284,7 +326,9 @@ def _interval(shares: dict[int, float], clips: Sequence[Clip], n_draws: int = 40
 
 def main() -> None:
     """Runs what is asked for and not done yet, then prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rows", default=",".join(ROWS))
@@ -294,12 +338,18 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     clips = read_clips(options.data)
-    done = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    done = (
+        [json.loads(line) for line in options.out.read_text().splitlines()]
+        if options.out.exists()
+        else []
+    )
     known = {(line["row"], line["split"], line["seed"]) for line in done}
     preset = tomllib.loads(PRESET.read_text(encoding="utf-8"))
     with DecodePool(1) as pool:
         footages = Footages(clips, pool, Cache(options.cache), preset)
-        for row, split, seed in wanted(options.rows.split(","), options.splits.split(","), range(options.seeds)):
+        for row, split, seed in wanted(
+            options.rows.split(","), options.splits.split(","), range(options.seeds)
+        ):
             if (row, split, seed) in known:
                 continue
             found = measure(footages, split_of(clips, split), ROWS[row], seed)
@@ -307,7 +357,13 @@ def main() -> None:
             done.append(line)
             with options.out.open("a") as out:
                 out.write(json.dumps(line) + "\n")
-            print(row, split, seed, f"svm {np.mean(found['svm']):.3f}, {found['cpu_seconds']} s", flush=True)
+            print(
+                row,
+                split,
+                seed,
+                f"svm {np.mean(found['svm']):.3f}, {found['cpu_seconds']} s",
+                flush=True,
+            )
     result = table(done, clips)
     print("\n".join(" | ".join(cells) for cells in [list(result.header), *result.cells()]))
 

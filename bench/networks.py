@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench import flow_engines, prepared
-from bench.subject import Subject
-from bench.table import Table
-from bench.timing import in_turns
+from tristream.bench import flow_engines, paper_streams
+from tristream.bench.inputs import Subject
+from tristream.bench.table import Table
+from tristream.bench.timing import in_turns
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from streams.backends import Network
+    from tristream.streams.backend import Network
 
 ROWS = 8
 OTHER_NETWORKS = ("resnet50", "mobilenetv2_100")  # of timm, beside the paper's, at 224 x 224
@@ -28,23 +28,31 @@ def run(subject: Subject) -> list[Table]:
 
     import torch
 
-    from media.machine import n_cores
-    from store.cache import Cache
-    from streams.backends import TorchBackend, choose
+    from tristream.media.machine import n_cores
+    from tristream.store.cache import Cache
+    from tristream.streams.compute import choose
+    from tristream.streams.torch_backend import TorchBackend
 
     cpu = torch.device("cpu")
     engines: dict[str, Any] = {"torch": TorchBackend(cpu)}
     if importlib.util.find_spec("openvino"):
-        engines["openvino"] = choose("openvino", device=cpu, cache=Cache(subject.scratch / "networks"))
+        engines["openvino"] = choose(
+            "openvino", device=cpu, cache=Cache(subject.scratch / "networks")
+        )
     rows, errors = [], []
     peak = {precision: matrix_product_gflops(precision) for precision in ("float32", "bf16")}
     for name, module, example in networks(subject):
         running: dict[str, Network] = {}
         for engine, backend in engines.items():
             for precision in ("float32", "bf16"):
-                running[f"{engine} {precision}"] = backend.compile(module, example, precision=precision)
+                running[f"{engine} {precision}"] = backend.compile(
+                    module, example, precision=precision
+                )
         n_batches = 2 * n_cores()
-        work = {key: functools.partial(_all, network, example, n_batches) for key, network in running.items()}
+        work = {
+            key: functools.partial(_all, network, example, n_batches)
+            for key, network in running.items()
+        }
         seconds = in_turns(work, subject.repeats, clock=time.process_time)
         outputs = {key: network.submit(example).result() for key, network in running.items()}
         each = {key: 1000 * s / n_batches / ROWS for key, s in seconds.items()}
@@ -63,9 +71,17 @@ def run(subject: Subject) -> list[Table]:
         Table("networks, one item", header, rows, notes),
         Table(
             "networks, errors",
-            ["network", "error of openvino", "error of its bf16", "cosine of its bf16", "error of torch bf16"],
+            [
+                "network",
+                "error of openvino",
+                "error of its bf16",
+                "cosine of its bf16",
+                "error of torch bf16",
+            ],
             errors,
-            ["relative to the size of torch's float32 output; target: InceptionResNetV2 at most 1e-5"],
+            [
+                "relative to the size of torch's float32 output; target: InceptionResNetV2 at most 1e-5"
+            ],
         ),
         *flow_engines.run(subject),
     ]
@@ -80,7 +96,9 @@ def matrix_product_gflops(precision: str, side: int = 2048) -> float:
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        seconds = in_turns({"product": lambda: torch.mm(a, b)}, 5, clock=time.process_time)["product"]
+        seconds = in_turns({"product": lambda: torch.mm(a, b)}, 5, clock=time.process_time)[
+            "product"
+        ]
     finally:
         torch.set_num_threads(n_threads)
     return 2 * side**3 / seconds / 1e9
@@ -100,30 +118,40 @@ def networks(subject: Subject) -> list[tuple[str, nn.Module, np.ndarray]]:
     """(name, encoder, a batch) of the streams' networks as the paper has them, and of two of timm's."""
     import torch
 
-    import streams
-    from streams.backends import Embedding
-    from streams.video import squash
+    from tristream import streams
+    from tristream.streams.backend import Embedding
+    from tristream.streams.video import squash
 
     generator = np.random.default_rng(subject.seed)
     frames = subject.pictures()
     found: list[tuple[str, nn.Module, np.ndarray]] = []
     for name in streams.names():
-        made = prepared.stream(name, subject)
+        made = paper_streams.stream(name, subject)
         pictures = _pictures(frames, getattr(made.config, "input_size", None), squash)
         encoder = made.model.encoder
-        if getattr(made.config, "encoder", None) == prepared.PICTURE_NETWORK:
-            found.append((prepared.PICTURE_NETWORK, Embedding(encoder), pictures))  # type: ignore[arg-type]
+        if getattr(made.config, "encoder", None) == paper_streams.PICTURE_NETWORK:
+            found.append((paper_streams.PICTURE_NETWORK, Embedding(encoder), pictures))  # type: ignore[arg-type]
             for other in OTHER_NETWORKS:
-                small = prepared.stream(name, subject, encoder=other, encoder_weights=None, input_size=(224, 224))
+                small = paper_streams.stream(
+                    name, subject, encoder=other, encoder_weights=None, input_size=(224, 224)
+                )
                 found.append(
                     (other, Embedding(small.model.encoder), _pictures(frames, (224, 224), squash))  # type: ignore[arg-type]
                 )
         elif hasattr(made.config, "stack_length"):
             shape = (ROWS, 2 * made.config.stack_length, *made.config.input_size)
-            found.append(("motion CNN", Embedding(encoder), generator.normal(size=shape).astype(np.float32)))  # type: ignore[arg-type]
+            found.append(
+                ("motion CNN", Embedding(encoder), generator.normal(size=shape).astype(np.float32))
+            )  # type: ignore[arg-type]
         elif hasattr(made.config, "n_frames"):
             shape = (ROWS, made.config.n_frames, 64)
-            found.append((made.config.encoder, Embedding(encoder), generator.normal(size=shape).astype(np.float32)))  # type: ignore[arg-type]
+            found.append(
+                (
+                    made.config.encoder,
+                    Embedding(encoder),
+                    generator.normal(size=shape).astype(np.float32),
+                )
+            )  # type: ignore[arg-type]
     for _, module, _ in found:
         module.to(memory_format=torch.channels_last).eval()
     return found
@@ -140,7 +168,9 @@ def _all(network: Network, batch: np.ndarray, n_batches: int) -> None:
         future.result()
 
 
-def _speed(name: str, ms: dict[str, float], gflop: float, peak: dict[str, float]) -> list[str | float | int | None]:
+def _speed(
+    name: str, ms: dict[str, float], gflop: float, peak: dict[str, float]
+) -> list[str | float | int | None]:
     def share(key: str, precision: str) -> float | None:
         return 100 * gflop / (ms[key] / 1000) / peak[precision] if key in ms else None
 
@@ -158,7 +188,9 @@ def _errors(name: str, outputs: dict[str, np.ndarray]) -> list[str | float | int
     def error(key: str) -> float | None:
         if key not in outputs:
             return None
-        return float(np.linalg.norm(outputs[key] - expected)) / max(float(np.linalg.norm(expected)), 1e-30)
+        return float(np.linalg.norm(outputs[key] - expected)) / max(
+            float(np.linalg.norm(expected)), 1e-30
+        )
 
     half = outputs.get("openvino bf16")
     cosine = None

@@ -1,4 +1,4 @@
-"""UCSD Ped2: where is something abnormal, by regions of the picture. python -m bench.ped2 --data DIR
+"""UCSD Ped2: where is something abnormal, by regions of the picture. python -m tristream.bench.ped2 --data DIR
 
 No label of the test videos is used but for the figures. The size of a region is the median size of what moves in the
 normal training videos, and every statistic is theirs. What was looked at on the way stands in docs/results.md.
@@ -16,13 +16,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from bench.table import Table
-from flow import estimators, precomputed
-from fusion.autoencoder import AutoencoderDetector
-from fusion.detectors import PlainDetector
-from fusion.evaluate import auroc, equal_error_rate, frame_auroc
-from fusion.perspective import fit_row_scale, row_extremes
-from media.sandbox import DecodePool
+from tristream.bench.table import Table
+from tristream.flow import estimators, precomputed
+from tristream.fusion.anomaly.autoencoder import AutoencoderDetector
+from tristream.fusion.anomaly.baselines import PlainDetector
+from tristream.fusion.anomaly.region_scale import fit_row_scale, row_extremes
+from tristream.fusion.evaluate import auroc, equal_error_rate, frame_auroc
+from tristream.media.sandbox.pool import DecodePool
 
 FPS = 10
 HALF = (180, 120)  # width and height of the maps: half of the pictures
@@ -75,7 +75,9 @@ def smoothed(scores: np.ndarray) -> np.ndarray:
     return gaussian_filter1d(scores, SMOOTH_FRAMES)
 
 
-def figures(name: str, scores: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> list[str | float]:
+def figures(
+    name: str, scores: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]
+) -> list[str | float]:
     """A row of the table: micro, smoothed, macro, equal error rate; the first frame has the second's score."""
     full = {video: np.concatenate([values[:1], values]) for video, values in scores.items()}
     truth, order = [labels[video] for video in full], list(full)
@@ -93,7 +95,10 @@ def figures(name: str, scores: Mapping[str, np.ndarray], labels: Mapping[str, np
 
 def measure(data: Path, workers: int, flow_from: Path | None = None) -> Table:
     """All detectors on all test frames; `flow_from`: DIS flow computed before, as `--flow-from` takes it."""
-    labels = {f"{name[-2:]}": np.array(y) for name, y in json.loads((data / "frame_labels.json").read_text()).items()}
+    labels = {
+        f"{name[-2:]}": np.array(y)
+        for name, y in json.loads((data / "frame_labels.json").read_text()).items()
+    }
     labels = {name: y for name, y in labels.items() if (data / "test" / f"{name}.mp4").exists()}
     estimate = estimators.load("dis_medium")
     cv2.setNumThreads(1)
@@ -105,7 +110,9 @@ def measure(data: Path, workers: int, flow_from: Path | None = None) -> Table:
             assert frames is not None
             if flow_from is None:
                 return frames[..., 0], estimate(frames).astype(np.float16)
-            known = precomputed.read(flow_from, f"{path.parent.name}/{path.name}", n_steps=len(frames) - 1)
+            known = precomputed.read(
+                flow_from, f"{path.parent.name}/{path.name}", n_steps=len(frames) - 1
+            )
             return frames[..., 0], known.astype(np.float16)
 
         videos = {
@@ -118,15 +125,33 @@ def measure(data: Path, workers: int, flow_from: Path | None = None) -> Table:
         def cut(video: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
             return region_maps(video[0], video[1].astype(np.float32), side)
 
-        maps = {split: dict(zip(some, threads.map(cut, some.values()), strict=True)) for split, some in videos.items()}
+        maps = {
+            split: dict(zip(some, threads.map(cut, some.values()), strict=True))
+            for split, some in videos.items()
+        }
     rows = [figures("largest |flow| in the frame", {n: np.hypot(f[:, 0], f[:, 1]).max(axis=(1, 2)).astype(float)
                                                     for n, (_, f) in videos["test"].items()}, labels)]  # fmt: skip
     n_rows = next(iter(maps["train"].values())).shape[1]
-    speed = {split: {n: m[..., 0].astype(np.float64) for n, m in v.items()} for split, v in maps.items()}
-    rows.append(figures("largest speed of a region", {n: s.max(axis=(1, 2)) for n, s in speed["test"].items()}, labels))
-    of_row = {n: np.broadcast_to(np.arange(n_rows)[:, None], s.shape[1:]) for n, s in speed["train"].items()}
-    flat_row = np.concatenate([np.broadcast_to(of_row[n], s.shape).ravel() for n, s in speed["train"].items()])
-    extremes = row_extremes(np.concatenate([s.ravel() for s in speed["train"].values()]), flat_row, n_rows)
+    speed = {
+        split: {n: m[..., 0].astype(np.float64) for n, m in v.items()} for split, v in maps.items()
+    }
+    rows.append(
+        figures(
+            "largest speed of a region",
+            {n: s.max(axis=(1, 2)) for n, s in speed["test"].items()},
+            labels,
+        )
+    )
+    of_row = {
+        n: np.broadcast_to(np.arange(n_rows)[:, None], s.shape[1:])
+        for n, s in speed["train"].items()
+    }
+    flat_row = np.concatenate(
+        [np.broadcast_to(of_row[n], s.shape).ravel() for n, s in speed["train"].items()]
+    )
+    extremes = row_extremes(
+        np.concatenate([s.ravel() for s in speed["train"].values()]), flat_row, n_rows
+    )
     by_row = {n: (s / extremes[:, None]).max(axis=(1, 2)) for n, s in speed["test"].items()}
     rows.append(figures("… by row of the picture", by_row, labels))
     learned = _learned(maps, speed, extremes, n_rows)
@@ -165,7 +190,10 @@ def _learned(
             ratio = (speed[split][name] / extremes[:, None]).reshape(len(values), -1)
             index = np.argsort(-ratio, axis=1)[:, :N_STRONGEST]
             flat = np.sqrt(values.reshape(len(values), -1, values.shape[-1]).astype(np.float64))
-            found[name] = np.take_along_axis(flat, index[..., None], axis=1), index // values.shape[2]
+            found[name] = (
+                np.take_along_axis(flat, index[..., None], axis=1),
+                index // values.shape[2],
+            )
         return found
 
     chosen = {split: strongest(split) for split in maps}
@@ -195,7 +223,9 @@ def _learned(
     return found
 
 
-def _gaussians(maps: Mapping[str, Mapping[str, np.ndarray]], columns: list[int]) -> dict[str, np.ndarray]:
+def _gaussians(
+    maps: Mapping[str, Mapping[str, np.ndarray]], columns: list[int]
+) -> dict[str, np.ndarray]:
     """Mahalanobis distance of region embeddings to a Gaussian of the moving regions in the same rows.
 
     Only what is faster than usual there counts; in units of the .9995 quantile of normal training regions. The
@@ -205,19 +235,29 @@ def _gaussians(maps: Mapping[str, Mapping[str, np.ndarray]], columns: list[int])
     of_row = []
     for r in range(n_rows):
         low, high = max(0, r - SPREAD), r + SPREAD + 1
-        band = np.concatenate([m[:, low:high].reshape(-1, len(NAMES)) for m in maps["train"].values()])[:, columns]
+        band = np.concatenate(
+            [m[:, low:high].reshape(-1, len(NAMES)) for m in maps["train"].values()]
+        )[:, columns]
         band = np.sqrt(band[band[:, 0] > np.median(band[:, 0])].astype(np.float64))
-        of_row.append((band.mean(axis=0), np.linalg.inv(np.cov(band.T) + 1e-6 * np.eye(len(columns)))))
+        of_row.append(
+            (band.mean(axis=0), np.linalg.inv(np.cov(band.T) + 1e-6 * np.eye(len(columns))))
+        )
 
     def distances(m: np.ndarray) -> np.ndarray:
         found = np.empty(m.shape[:3])
         for r, (mean, precision) in enumerate(of_row):
-            away = np.sqrt(m[:, r][..., columns].astype(np.float64)) - mean  # (T, columns of regions, F)
-            found[:, r] = np.where(away[..., 0] > 0, np.einsum("tnf,fg,tng->tn", away, precision, away), 0.0)
+            away = (
+                np.sqrt(m[:, r][..., columns].astype(np.float64)) - mean
+            )  # (T, columns of regions, F)
+            found[:, r] = np.where(
+                away[..., 0] > 0, np.einsum("tnf,fg,tng->tn", away, precision, away), 0.0
+            )
         return found
 
     normal = [distances(m) for m in maps["train"].values()]
-    row = np.concatenate([np.broadcast_to(np.arange(n_rows)[:, None], d.shape).ravel() for d in normal])
+    row = np.concatenate(
+        [np.broadcast_to(np.arange(n_rows)[:, None], d.shape).ravel() for d in normal]
+    )
     extremes = row_extremes(np.concatenate([d.ravel() for d in normal]), row, n_rows)
     return {n: (distances(m) / extremes[:, None]).max(axis=(1, 2)) for n, m in maps["test"].items()}
 
@@ -225,13 +265,20 @@ def _gaussians(maps: Mapping[str, Mapping[str, np.ndarray]], columns: list[int])
 def main() -> None:
     """Prints the table, and writes it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/, test/ and frame_labels.json")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with train/, test/ and frame_labels.json"
+    )
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--flow-from", type=Path, help="folder of flow computed before, instead of estimating it")
+    parser.add_argument(
+        "--flow-from", type=Path, help="folder of flow computed before, instead of estimating it"
+    )
     parser.add_argument("--out", type=Path, help="FILE.json")
     arguments = parser.parse_args()
     table = measure(arguments.data, arguments.workers, arguments.flow_from)
-    widths = [max(len(line[i]) for line in [list(table.header), *table.cells()]) for i in range(len(table.header))]
+    widths = [
+        max(len(line[i]) for line in [list(table.header), *table.cells()])
+        for i in range(len(table.header))
+    ]
     for line in [list(table.header), *[[str(cell) for cell in row] for row in table.rows]]:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
     print(table.title, *table.notes, sep="\n")

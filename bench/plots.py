@@ -22,7 +22,9 @@ def bars(title: str, parts: Sequence[str], rows: Mapping[str, Sequence[float]]) 
     lines = [_text(10, 22, title, bold=True)]
     for index, part in enumerate(parts):
         at = 10 + index * 120
-        lines += [f'<rect x="{at}" y="36" width="12" height="12" fill="{COLOURS[index % len(COLOURS)]}"/>']
+        lines += [
+            f'<rect x="{at}" y="36" width="12" height="12" fill="{COLOURS[index % len(COLOURS)]}"/>'
+        ]
         lines += [_text(at + 17, 47, part)]
     for row, (name, values) in enumerate(rows.items()):
         y, x, total = 66 + row * (height + 26), float(left), sum(values) or 1.0
@@ -30,25 +32,40 @@ def bars(title: str, parts: Sequence[str], rows: Mapping[str, Sequence[float]]) 
         for index, value in enumerate(values):
             width = (_WIDTH - left - 20) * value / total
             colour = COLOURS[index % len(COLOURS)]
-            lines.append(f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{height}" fill="{colour}"/>')
+            lines.append(
+                f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{height}" fill="{colour}"/>'
+            )
             x += width
-        shares = "  ".join(f"{part} {value / total:.1%}" for part, value in zip(parts, values, strict=True) if value)
+        shares = "  ".join(
+            f"{part} {value / total:.1%}"
+            for part, value in zip(parts, values, strict=True)
+            if value
+        )
         lines.append(_text(left, y + height + 15, f"{total:.2f} s: {shares}"))
     return _svg(lines, 66 + len(rows) * (height + 26) + 10)
 
 
-def curves(title: str, x_name: str, x: Sequence[str], series: Mapping[str, Sequence[float]], unit: str) -> str:
+def curves(
+    title: str, x_name: str, x: Sequence[str], series: Mapping[str, Sequence[float]], unit: str
+) -> str:
     """A line for each series, each point with its value; the axis begins at 0, so that what is flat looks flat."""
     left, top, height = 70, 70, 240
     highest = max(max(values) for values in series.values()) or 1.0
     step = (_WIDTH - left - 60) / max(1, len(x) - 1)
     lines = [_text(10, 22, title, bold=True)]
-    lines.append(f'<path d="M{left} {top}V{top + height}H{_WIDTH - 30}" fill="none" stroke="#888"/>')
-    lines += [_text(left + index * step - 8, top + height + 20, name) for index, name in enumerate(x)]
+    lines.append(
+        f'<path d="M{left} {top}V{top + height}H{_WIDTH - 30}" fill="none" stroke="#888"/>'
+    )
+    lines += [
+        _text(left + index * step - 8, top + height + 20, name) for index, name in enumerate(x)
+    ]
     lines += [_text(_WIDTH / 2, top + height + 42, x_name), _text(6, top + 5, unit)]
     for index, (name, values) in enumerate(series.items()):
         colour = COLOURS[index % len(COLOURS)]
-        points = [(left + n * step, top + height * (1 - value / highest)) for n, value in enumerate(values)]
+        points = [
+            (left + n * step, top + height * (1 - value / highest))
+            for n, value in enumerate(values)
+        ]
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
         lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         for (px, py), value in zip(points, values, strict=True):
@@ -72,4 +89,6 @@ def _text(x: float, y: float, text: str, *, bold: bool = False) -> str:
 
 def _svg(lines: Sequence[str], height: float) -> str:
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:.0f}" style="{_STYLE}">'
-    return "\n".join([head, f'<rect width="{_WIDTH}" height="{height:.0f}" fill="white"/>', *lines, "</svg>", ""])
+    return "\n".join(
+        [head, f'<rect width="{_WIDTH}" height="{height:.0f}" fill="white"/>', *lines, "</svg>", ""]
+    )

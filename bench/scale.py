@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.subject import CLIP_FRAMES, Subject, render_clips
-from bench.table import Table
-from bench.timing import Ran, run_child
+from tristream.bench.inputs import CLIP_FRAMES, Subject, render_clips
+from tristream.bench.table import Table
+from tristream.bench.timing import Ran, run_child
 
-N_SAMPLES = 24  # pictures and stacks of each video: the networks' share of memory does not depend on it
+N_SAMPLES = (
+    24  # pictures and stacks of each video: the networks' share of memory does not depend on it
+)
 COUNTS = (1, 4, 16)
 LENGTHS = (1, 4, 8)
 SIZES = ((240, 320), (480, 640), (720, 1280))
@@ -19,7 +21,7 @@ SIZES = ((240, 320), (480, 640), (720, 1280))
 
 def run(subject: Subject) -> list[Table]:
     """Seconds and peak memory, decode processes included, of all streams."""
-    import streams
+    from tristream import streams
 
     names = list(streams.names())
     _extract(subject, subject.videos[:1], names, "warm")  # converts the networks
@@ -35,7 +37,9 @@ def run(subject: Subject) -> list[Table]:
     by_size = []
     for height, width in SIZES:
         paths = render_clips(subject.scratch / f"size-{width}", 1, size=(height, width))
-        by_size.append((f"{width}x{height}", *_figures(_extract(subject, paths, names, f"size-{width}"))))
+        by_size.append(
+            (f"{width}x{height}", *_figures(_extract(subject, paths, names, f"size-{width}")))
+        )
     header = ["extraction, s", "process, s", "peak memory, MB"]
     note = (f"all streams, the paper's networks (random weights, seed {subject.seed}), {N_SAMPLES} segments a video; "
             "memory: proportional set size of the process and its decode processes, read every 50 ms")  # fmt: skip
@@ -67,7 +71,7 @@ def _extract(subject: Subject, videos: Sequence[Path], names: Sequence[str], cas
     (cache / "compiled").symlink_to(shared)
     wanted = {"videos": [str(path) for path in videos], "cache": str(cache), "streams": list(names),
               "n_samples": N_SAMPLES, "seed": subject.seed}  # fmt: skip
-    return run_child(["-m", "bench.extract_once", json.dumps(wanted)])
+    return run_child(["-m", "tristream.bench.extract_once", json.dumps(wanted)])
 
 
 def _figures(ran: Ran) -> tuple[float, float, float]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 
-from bench.subject import Subject
-from bench.table import Table
-from bench.timing import run_child
+from tristream.bench.inputs import Subject
+from tristream.bench.table import Table
+from tristream.bench.timing import run_child
 
 HELP_SECONDS = 0.5
 
@@ -15,8 +15,8 @@ def run(subject: Subject) -> list[Table]:
     """Seconds from process start, each in processes of its own."""
     lines = {
         "python, nothing imported": ["-c", "pass"],
-        "tristream --help": ["-m", "orchestrate", "--help"],
-        "tristream embed --help": ["-m", "orchestrate", "embed", "--help"],
+        "tristream --help": ["-m", "tristream", "--help"],
+        "tristream embed --help": ["-m", "tristream", "embed", "--help"],
         "import torch": ["-c", "import torch"],
         "import openvino": ["-c", "import openvino"],
     }

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tristream.errors import TristreamError
+
 
 @dataclass(frozen=True)
 class Table:
@@ -26,7 +28,7 @@ class Table:
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.header):
-                raise ValueError(
+                raise TristreamError(
                     f"table '{self.title}': row '{row[0] if row else ''}' has {len(row)} cells, the header has "
                     f"{len(self.header)}"
                 )
@@ -38,7 +40,12 @@ class Table:
     def to_json(self) -> dict[str, Any]:
         """As stored."""
         rows = [dict(zip(self.header, row, strict=True)) for row in self.rows]
-        return {"title": self.title, "header": list(self.header), "rows": rows, "notes": list(self.notes)}
+        return {
+            "title": self.title,
+            "header": list(self.header),
+            "rows": rows,
+            "notes": list(self.notes),
+        }
 
 
 def as_text(cell: str | float | int | None) -> str:

@@ -1,6 +1,6 @@
 """Every row of the paper's Table I on segment embeddings that are there: only aggregators learn.
 
-    python -m bench.table1 RUN STREAM --cache DIR --out FILE.json [--scale 8]
+    python -m tristream.bench.table1 RUN STREAM --cache DIR --out FILE.json [--scale 8]
 
 RUN is a run with a trained STREAM; its encoder embeds the segments of every video once. Widths are the paper's over
 `scale`. The paper's column is top-1 and top-5 on UCF101, split 1, spatial stream (Tkachenko 2018, section V-E).
@@ -18,27 +18,35 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.table import Table
-from fusion.svm import fit_svm
-from media.manifest import read_manifest
-from media.sandbox import DecodePool
-from store.cache import Cache
-from store.lineage import digest
-from streams import aggregator
-from streams.backends import TorchBackend
-from streams.batches import Batch, batches_of
-from streams.config import AggregatorPhase
-from streams.encoding import encode
-from streams.model import StreamModel, TrainedStream, load, pad
-from streams.training import Phase, run_phase
-from streams.video import Video
+from tristream.bench.table import Table
+from tristream.dataset.manifest import read_manifest
+from tristream.fusion.action.svm import fit_svm
+from tristream.media.sandbox.pool import DecodePool
+from tristream.store.cache import Cache
+from tristream.store.lineage import digest
+from tristream.streams import aggregator
+from tristream.streams.batches import Batch, batches_of
+from tristream.streams.config import AggregatorPhase
+from tristream.streams.encoding import encode
+from tristream.streams.model import StreamModel, TrainedStream, load, pad
+from tristream.streams.torch_backend import TorchBackend
+from tristream.streams.training_loop import Phase, run_phase
+from tristream.streams.video import Video
 
 CPU = torch.device("cpu")
 TOP = 5
 
 
-def _row(kind: str, hidden_dim: int, n_layers: int = 1, *, bidirectional: bool = False, **more: Any) -> dict[str, Any]:
-    return {"kind": kind, "hidden_dim": hidden_dim, "n_layers": n_layers, "bidirectional": bidirectional, **more}
+def _row(
+    kind: str, hidden_dim: int, n_layers: int = 1, *, bidirectional: bool = False, **more: Any
+) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "hidden_dim": hidden_dim,
+        "n_layers": n_layers,
+        "bidirectional": bidirectional,
+        **more,
+    }
 
 
 # Name → [streams.<name>.aggregator] of a configuration, the paper's top-1 and top-5.
@@ -60,10 +68,17 @@ ROWS: dict[str, tuple[dict[str, Any], float, float]] = {
     "stacked BiGRU 512": (_row("gru", 512, 2, bidirectional=True), 78.34, 93.51),
     "stacked BiGRU 1024": (_row("gru", 1024, 2, bidirectional=True), 77.15, 93.17),
     "stacked BiLSTM 512": (_row("lstm", 512, 2, bidirectional=True), 74.50, 92.77),
-    "stacked BiGRU 512 + attention": (_row("gru", 512, 2, bidirectional=True, self_attention=True), 75.03, 92.89),
+    "stacked BiGRU 512 + attention": (
+        _row("gru", 512, 2, bidirectional=True, self_attention=True),
+        75.03,
+        92.89,
+    ),
 }
 SVM_ROW, SVM_PAPER = "stacked BiGRU 512", (79.40, 90.84)
-BESIDE = {"mean, not in the paper": _row("mean", 1), "attention pooling, not in the paper": _row("attention", 512)}
+BESIDE = {
+    "mean, not in the paper": _row("mean", 1),
+    "attention pooling, not in the paper": _row("attention", 512),
+}
 
 
 @dataclass(frozen=True)
@@ -77,7 +92,9 @@ class Sequences:
 def embed(trained: TrainedStream, manifest_path: Path, cache: Cache) -> dict[str, Sequences]:
     """Split → what the trained encoder makes of its videos."""
     manifest = read_manifest(manifest_path)
-    found: dict[str, tuple[list[np.ndarray], list[int]]] = {split: ([], []) for split in ("train", "val", "test")}
+    found: dict[str, tuple[list[np.ndarray], list[int]]] = {
+        split: ([], []) for split in ("train", "val", "test")
+    }
     backend = TorchBackend(CPU)
     with DecodePool(1) as pool:
         for row in manifest.rows:
@@ -94,24 +111,38 @@ def embed(trained: TrainedStream, manifest_path: Path, cache: Cache) -> dict[str
                 trained.stream.footage(video, trained.config, trained.sampler), trained.config
             )
             embedding = encode(
-                trained.model.encoder, segments, batch_size=trained.config.encode_batch_size, backend=backend
+                trained.model.encoder,
+                segments,
+                batch_size=trained.config.encode_batch_size,
+                backend=backend,
             )
             found[row.split][0].append(embedding)
             found[row.split][1].append(trained.classes.index(row.label))
-    return {split: Sequences(embeddings, np.array(labels)) for split, (embeddings, labels) in found.items()}
+    return {
+        split: Sequences(embeddings, np.array(labels))
+        for split, (embeddings, labels) in found.items()
+    }
 
 
 def learn(
-    parts: dict[str, Sequences], settings: dict[str, Any], training: AggregatorPhase, n_classes: int, seed: int
+    parts: dict[str, Sequences],
+    settings: dict[str, Any],
+    training: AggregatorPhase,
+    n_classes: int,
+    seed: int,
 ) -> StreamModel:
     """A new aggregator and softmax layer that have learned the training sequences."""
     torch.manual_seed(seed)
     width = parts["train"].embeddings[0].shape[1]
-    model = StreamModel(torch.nn.Identity(), aggregator.build(input_dim=width, **settings), n_classes)  # type: ignore[arg-type]
+    model = StreamModel(
+        torch.nn.Identity(), aggregator.build(input_dim=width, **settings), n_classes
+    )  # type: ignore[arg-type]
 
     def batch(part: Sequences, rows: np.ndarray) -> Batch:
         labels = torch.from_numpy(part.labels[rows])
-        return Batch(pad([part.embeddings[row] for row in rows]), labels, [str(row) for row in rows])
+        return Batch(
+            pad([part.embeddings[row] for row in rows]), labels, [str(row) for row in rows]
+        )
 
     size, train, val = training.batch_size, parts["train"], parts["val"]
     phase = Phase(
@@ -120,7 +151,9 @@ def learn(
         module=model,
         logits=model.classify,
         n_batches=len(batches_of(len(train.labels), size)),
-        train_batches=lambda generator: (batch(train, rows) for rows in batches_of(len(train.labels), size, generator)),
+        train_batches=lambda generator: (
+            batch(train, rows) for rows in batches_of(len(train.labels), size, generator)
+        ),
         val_batches=lambda: (batch(val, rows) for rows in batches_of(len(val.labels), size)),
     )
     run_phase(phase, seed=seed, device=CPU)
@@ -142,11 +175,18 @@ def top(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
 
 
 def measure(
-    parts: dict[str, Sequences], training: AggregatorPhase, n_classes: int, *, scale: int, seeds: Sequence[int]
+    parts: dict[str, Sequences],
+    training: AggregatorPhase,
+    n_classes: int,
+    *,
+    scale: int,
+    seeds: Sequence[int],
 ) -> Table:
     """The table: means over the seeds."""
     rows: list[list[str | float | None]] = []
-    paper: dict[str, tuple[float | None, float | None]] = {name: row[1:] for name, row in ROWS.items()}
+    paper: dict[str, tuple[float | None, float | None]] = {
+        name: row[1:] for name, row in ROWS.items()
+    }
     for name, settings in ({name: row[0] for name, row in ROWS.items()} | BESIDE).items():
         scaled = settings | {"hidden_dim": max(1, settings["hidden_dim"] // scale)}
         scores, svm_scores = [], []
@@ -176,7 +216,9 @@ def measure(
 
 def main() -> None:
     """Embeds, learns every row, prints and writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("stream")
     parser.add_argument("--cache", type=Path, default=Path("cache"))
@@ -189,7 +231,9 @@ def main() -> None:
     trained = load(options.run / "streams" / options.stream)
     parts = embed(trained, options.run / "videos.csv", Cache(options.cache))
     training = trained.config.aggregator_training.model_copy(update={"epochs": options.epochs})
-    result = measure(parts, training, len(trained.classes), scale=options.scale, seeds=range(options.seeds))
+    result = measure(
+        parts, training, len(trained.classes), scale=options.scale, seeds=range(options.seeds)
+    )
     options.out.write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
     for cells in [list(result.header), *result.cells(), *([note] for note in result.notes)]:
         print(" | ".join(cells))

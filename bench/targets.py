@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.table import Table
+from tristream.bench.table import Table
 
 # what, bench, start of the table's title, start of the row's name, column, "at least" or "at most", bound
 TARGETS = (
@@ -44,8 +44,12 @@ def summary(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     for what, bench, title, row, column, sense, bound in TARGETS:
         if bench in found:
             value = _look_up(found[bench], title, row, column)
-            is_reached = value is not None and (value >= bound if sense == "at least" else value <= bound)
-            verdict = "not measured here" if value is None else "reached" if is_reached else "missed"
+            is_reached = value is not None and (
+                value >= bound if sense == "at least" else value <= bound
+            )
+            verdict = (
+                "not measured here" if value is None else "reached" if is_reached else "missed"
+            )
             rows.append((what, value, f"{sense} {bound:.3g}", verdict))
     notes = [
         "ratios of medians in one run; a machine that is busy with other work takes from those of whole extractions"
@@ -53,7 +57,9 @@ def summary(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     return Table("targets", ["what", "here", "target", ""], rows, notes)
 
 
-def _look_up(tables: Sequence[Mapping[str, Any]], title: str, row: str, column: str) -> float | None:
+def _look_up(
+    tables: Sequence[Mapping[str, Any]], title: str, row: str, column: str
+) -> float | None:
     for table in tables:
         if table["title"].startswith(title) and column in table["header"]:
             for found in table["rows"]:

@@ -14,11 +14,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tristream.errors import MachineError
+
 SAMPLE_SECONDS = 0.05  # how often the memory of a process tree is read
 
 
 def in_turns(
-    work: Mapping[str, Callable[[], object]], repeats: int, *, clock: Callable[[], float] = time.perf_counter
+    work: Mapping[str, Callable[[], object]],
+    repeats: int,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Median seconds of each, after one call that does not count.
 
@@ -53,7 +58,9 @@ class Ran:
     stdout: str
 
 
-def run_child(arguments: Sequence[str | Path], *, environment: Mapping[str, str] | None = None) -> Ran:
+def run_child(
+    arguments: Sequence[str | Path], *, environment: Mapping[str, str] | None = None
+) -> Ran:
     """Runs this Python with `arguments` in a process of its own and watches it.
 
     Raises:
@@ -86,7 +93,9 @@ def run_child(arguments: Sequence[str | Path], *, environment: Mapping[str, str]
     seconds = time.perf_counter() - begun
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if child.returncode:
-        raise RuntimeError(f"{' '.join(map(str, arguments))} ended with {child.returncode}: {err[-2000:].strip()}")
+        raise MachineError(
+            f"{' '.join(map(str, arguments))} ended with {child.returncode}: {err[-2000:].strip()}"
+        )
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Ran(seconds, cpu, peak, out)
 

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.targets import summary
-from commands import options, screen
-from commands.workspace import write_json
-from store.atomic import write_bytes
+from tristream.bench.targets import summary
+from tristream.commands import options, screen
+from tristream.commands.workspace import write_json
+from tristream.errors import UsageError
+from tristream.store.atomic import write_bytes
 
 if TYPE_CHECKING:
-    from bench.subject import Subject
-    from bench.table import Table
+    from tristream.bench.inputs import Subject
+    from tristream.bench.table import Table
 
 # Each is bench/<name>.py with run(subject) → list of tables.
 BENCHES = ("networks", "decode", "end-to-end", "cache", "startup", "scale", "flow", "gpu")
@@ -26,12 +27,14 @@ BENCHES = ("networks", "decode", "end-to-end", "cache", "startup", "scale", "flo
 
 def plots_of(name: str, tables: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """File name → SVG of what a bench found."""
-    from bench.plots import bars, curves
+    from tristream.bench.plots import bars, curves
 
     if name == "end-to-end":
         shares = tables[-1]
         stages = shares["header"][2:]
-        rows = {str(row["stream"]): [float(row[stage]) for stage in stages] for row in shares["rows"]}
+        rows = {
+            str(row["stream"]): [float(row[stage]) for stage in stages] for row in shares["rows"]
+        }
         return {"stages": bars("Where a 7-second clip's time goes", stages, rows)}
     found = {}
     if name == "scale":
@@ -58,21 +61,36 @@ def _in_a_process_of_its_own(name: str, measured: Subject) -> list[Table]:
 @screen.command
 def run(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[BENCH]...", help=f"Which: {', '.join(BENCHES)}; none named: all.")
+        list[str] | None,
+        typer.Argument(metavar="[BENCH]...", help=f"Which: {', '.join(BENCHES)}; none named: all."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help="Folder of videos to measure on; default: clips that are rendered.")
+        Path | None,
+        typer.Option(
+            "--data", help="Folder of videos to measure on; default: clips that are rendered."
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for BENCH.json and the plots.")] = Path("runs/bench"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for BENCH.json and the plots.")] = Path(
+        "runs/bench"
+    ),
     n_videos: Annotated[int, typer.Option("--videos", min=1, help="How many videos at most.")] = 16,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Times each of a pair is timed.")] = 3,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, help="Times each of a pair is timed.")
+    ] = 3,
     seed: Annotated[
-        int, typer.Option("--random-weights", metavar="SEED", help="Weights of networks whose own are not there.")
+        int,
+        typer.Option(
+            "--random-weights", metavar="SEED", help="Weights of networks whose own are not there."
+        ),
     ] = 0,
     weights_dir: options.WeightsDir = None,
     flow_pairs: Annotated[
         Path | None,
-        typer.Option("--flow-pairs", metavar="DIR", help="flow: files NAME-img0.png, NAME-img1.png, NAME-gt.flo."),
+        typer.Option(
+            "--flow-pairs",
+            metavar="DIR",
+            help="flow: files NAME-img0.png, NAME-img1.png, NAME-gt.flo.",
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> int:
@@ -81,12 +99,12 @@ def run(
     A busy machine is fair to both: ratios hold, seconds depend on what else the machine does. Networks
     whose weights are not there run with random ones: as fast, and said so in every table.
     """
-    from bench.subject import subject
+    from tristream.bench.inputs import subject
 
     chosen = list(names or BENCHES)
     for name in chosen:
         if name not in BENCHES:
-            raise screen.Mistake(f"unknown bench '{name}'; available: {', '.join(BENCHES)}")
+            raise UsageError(f"unknown bench '{name}'; available: {', '.join(BENCHES)}")
     found = {}
     with subject(data, repeats=repeats, seed=seed, weights_dir=weights_dir, n_videos=n_videos,
                  flow_pairs=flow_pairs) as measured:  # fmt: skip
@@ -96,14 +114,20 @@ def run(
             if not tables:
                 screen.note(f"{name}: nothing that it measures is here")
             for table in tables:
-                screen.table(table.title, table.header, table.cells(), caption="; ".join(table.notes))
+                screen.table(
+                    table.title, table.header, table.cells(), caption="; ".join(table.notes)
+                )
             found[name] = [table.to_json() for table in tables]
-            write_json(out / f"{name}.json", {"measured_on": measured.described, "tables": found[name]})
+            write_json(
+                out / f"{name}.json", {"measured_on": measured.described, "tables": found[name]}
+            )
             for plot, svg in plots_of(name, found[name]).items():
                 write_bytes(out / f"{plot}.svg", svg.encode())
     targets = summary(found)
     if targets.rows:
-        screen.table(targets.title, targets.header, targets.cells(), caption="; ".join(targets.notes))
+        screen.table(
+            targets.title, targets.header, targets.cells(), caption="; ".join(targets.notes)
+        )
         write_json(out / "targets.json", targets.to_json())
     screen.note(f"wrote {out}")
     screen.emit({"measured_on": measured.described, "benches": found}, as_json=as_json)

@@ -5,11 +5,23 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from media.probe import Verdict
-from media.reasons import Rejected, printable
+from tristream.media.probe import Verdict
+from tristream.media.reasons import Rejected, printable
 
 LISTS = (".csv",)
-WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".tflite")
+WEIGHTS = (
+    ".safetensors",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".bin",
+    ".pkl",
+    ".pickle",
+    ".joblib",
+    ".npy",
+    ".npz",
+    ".tflite",
+)
 
 
 def judge_companion(path: Path, root: Path | None) -> Verdict | None:
@@ -19,7 +31,7 @@ def judge_companion(path: Path, root: Path | None) -> Verdict | None:
         path: the file; nothing it names is opened, and of what it holds nothing is run.
         root: the folder that the paths of a list must lie in; by default the list's own.
     """
-    from media import archive
+    from tristream.dataset import archive
 
     name = path.name.lower()
     try:
@@ -37,25 +49,31 @@ def judge_companion(path: Path, root: Path | None) -> Verdict | None:
 
 
 def _judge_list(path: Path, root: Path | None) -> None:
-    from media.listing import ManifestError, index_csv
+    from tristream.dataset.listing import ManifestError, index_csv
 
     try:
         index_csv(path, root)
     except ManifestError as error:
         n = len(error.problems)
-        raise Rejected("label_file_invalid", path, f"has {n} problems: {'; '.join(error.problems)}") from error
+        raise Rejected(
+            "label_file_invalid", path, f"has {n} problems: {'; '.join(error.problems)}"
+        ) from error
 
 
 def _judge_weights(path: Path) -> None:
     """Reads the file as `weights add` does, in a process without rights, and keeps nothing of it."""
-    from media.limits import DEFAULT_LIMITS
-    from media.opening import open_file
-    from store import importing
+    from tristream.media.limits import DEFAULT_LIMITS
+    from tristream.media.opening import open_file
+    from tristream.store.weights import convert
 
     open_file(path, limits=DEFAULT_LIMITS, root=None, follow_links=True).close()
     with tempfile.TemporaryDirectory(prefix="tristream-") as folder:
         try:
-            importing.to_safetensors(path, Path(folder) / "weights.safetensors")
-        except importing.ImportRefused as error:
-            reason = "artifact_corrupt" if path.suffix.lower() == ".safetensors" else "unsafe_artifact"
-            raise Rejected(reason, path, printable(str(error).removeprefix(str(path)).strip())) from error
+            convert.to_safetensors(path, Path(folder) / "weights.safetensors")
+        except convert.ImportRefused as error:
+            reason = (
+                "artifact_corrupt" if path.suffix.lower() == ".safetensors" else "unsafe_artifact"
+            )
+            raise Rejected(
+                reason, path, printable(str(error).removeprefix(str(path)).strip())
+            ) from error

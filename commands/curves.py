@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING
 
-from store.atomic import write_bytes
+from tristream.store.atomic import write_bytes
 
 if TYPE_CHECKING:
     from tensorboard.summary.writer.record_writer import RecordWriter
@@ -47,13 +47,17 @@ class Curves:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._file = (self._folder / EVENTS).open("wb")
             self._events = RecordWriter(self._file)
-            self._events.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+            self._events.write(
+                Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString()
+            )
         values = [
             Summary.Value(tag=f"{phase}/{name}", simple_value=value)
             for name, value in metrics.items()
             if name != "epoch"
         ]
-        event = Event(wall_time=time.time(), step=int(metrics["epoch"]), summary=Summary(value=values))
+        event = Event(
+            wall_time=time.time(), step=int(metrics["epoch"]), summary=Summary(value=values)
+        )
         self._events.write(event.SerializeToString())
         self._events.flush()
 
@@ -61,7 +65,10 @@ class Curves:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         if self._file is not None:
             self._file.close()

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from commands.embed import results_of, say, tables_of
-from commands.screen import Mistake
-from commands.workspace import Workspace, given_rows, write_csv, write_json
+from tristream.commands.embed import results_of, say, tables_of
+from tristream.commands.workspace import Workspace, given_rows, write_csv, write_json
+from tristream.errors import UsageError
 
 if TYPE_CHECKING:
-    from streams.extraction import VideoResult
+    from tristream.streams.extraction import VideoResult
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ def load_decision(path: Path, run: Path) -> tuple[dict[str, np.ndarray], dict[st
     """An artifact of `fuse`.
 
     Raises:
-        Mistake: there is none yet.
+        UsageError: there is none yet.
     """
-    from store.checkpoint import load_artifact
+    from tristream.store.checkpoint import load_artifact
 
     if not path.with_name(f"{path.name}.json").exists():
-        raise Mistake(f"{path}.json does not exist; make it first: tristream fuse --run {run}")
+        raise UsageError(f"{path}.json does not exist; make it first: tristream fuse --run {run}")
     return load_artifact(path)
 
 
@@ -72,14 +72,14 @@ def embed_new(
     """The given videos in the spaces a decision was fitted in.
 
     Raises:
-        Mistake: a stream was trained again since.
+        UsageError: a stream was trained again since.
     """
-    from fusion.concatenate import fuse_tables
+    from tristream.fusion.concatenate import fuse_tables
 
     trained = workspace.load_streams(list(columns))
     for stream in trained:
         if stream.space_id != spaces[stream.name]:
-            raise Mistake(
+            raise UsageError(
                 f"the stream '{stream.name}' now gives embeddings of space {stream.space_id}, the decision was fitted "
                 f"in {spaces[stream.name]}; run tristream embed and tristream fuse with --run {workspace.run}"
             )
@@ -98,14 +98,16 @@ def check_out(out: Path | None) -> None:
     """Refuses a file name nothing can be written to as, before any work.
 
     Raises:
-        Mistake: another ending than .csv or .json.
+        UsageError: another ending than .csv or .json.
     """
     if out is not None and out.suffix not in (".csv", ".json"):
-        raise Mistake(f"--out {out} ends in '{out.suffix}'; it must end in .csv or .json")
+        raise UsageError(f"--out {out} ends in '{out.suffix}'; it must end in .csv or .json")
 
 
 def write_out(
-    out: Path | None, rows: Sequence[Mapping[str, Any]], flat: Callable[[Mapping[str, Any]], dict[str, Any]]
+    out: Path | None,
+    rows: Sequence[Mapping[str, Any]],
+    flat: Callable[[Mapping[str, Any]], dict[str, Any]],
 ) -> None:
     """The rows as .csv (flattened) or .json."""
     if out is None:

@@ -10,11 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from commands import embed, fit_detector, fuse, index, options, report, screen, settings, train_stream, workshop
-from commands.workspace import Workspace, write_json
+from tristream.commands import (
+    embed,
+    fit_detector,
+    fuse,
+    index,
+    options,
+    report,
+    screen,
+    settings,
+    train_stream,
+    workshop,
+)
+from tristream.commands.workspace import Workspace, write_json
 
 if TYPE_CHECKING:
-    from commands.fuse import Fused
+    from tristream.commands.fuse import Fused
 
 PRESET = "workshop"
 MARGIN = 10.0  # points between one more stream and one less (SCIENCE.md section 3)
@@ -22,7 +33,9 @@ MARGIN = 10.0  # points between one more stream and one less (SCIENCE.md section
 
 @screen.command
 def run(
-    out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo makes.")] = Path("runs/demo"),
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for everything the demo makes.")
+    ] = Path("runs/demo"),
     size: Annotated[str, typer.Option("--size", help="tiny, small or full.")] = "small",
     seed: options.Seed = 0,
     workers: options.Workers = options.WORKERS,
@@ -33,15 +46,19 @@ def run(
     Ends with a table beside the known ceilings, PASS or MISS for each ordering that must hold, and the paths of what
     was written. Nothing is downloaded. It takes minutes on two cores; a second call is quick.
     """
-    import streams
+    from tristream import streams
 
     started = time.monotonic()
     common = {"cache": out / "cache", "seed": seed, "workers": workers}
     actions, anomalies = out / "actions", out / "anomalies"
 
     _step("1/6  rendering 16 classes of videos, and normal and abnormal scenes")
-    _call(workshop.run, out=out / "videos", size=size, variant="classes", seed=seed, workers=workers)
-    _call(workshop.run, out=out / "scenes", size=size, variant="anomalies", seed=seed, workers=workers)
+    _call(
+        workshop.run, out=out / "videos", size=size, variant="classes", seed=seed, workers=workers
+    )
+    _call(
+        workshop.run, out=out / "scenes", size=size, variant="anomalies", seed=seed, workers=workers
+    )
     _step("2/6  reading them into tables")
     _call(index.run, data=out / "videos", run=actions, seed=seed, workers=workers)
     _call(index.run, data=out / "scenes", run=anomalies, seed=seed, workers=workers)
@@ -61,7 +78,10 @@ def run(
     detected = _kinds(anomalies, out / "scenes", seed)
     write_json(out / "demo.json", {"accuracy": classified, "auroc": detected})
     write_json(anomalies / "fusion" / "kinds.json", detected)
-    for run, title in ((actions, "Which action? The built-in data set"), (anomalies, "What is abnormal? Its scenes")):
+    for run, title in (
+        (actions, "Which action? The built-in data set"),
+        (anomalies, "What is abnormal? Its scenes"),
+    ):
         _call(report.run, run=run, cache=common["cache"], workers=workers, title=title)
     written = {
         "videos": out / "videos",
@@ -74,9 +94,12 @@ def run(
     }
     for what, path in written.items():
         screen.note(f"{what:17s} {path}")
-    screen.note(f"done in {time.monotonic() - started:.0f} s. Your own videos next: tristream index --data DIR")
+    screen.note(
+        f"done in {time.monotonic() - started:.0f} s. Your own videos next: tristream index --data DIR"
+    )
     screen.emit(
-        {"accuracy": classified, "auroc": detected, "seconds": round(time.monotonic() - started)}, as_json=as_json
+        {"accuracy": classified, "auroc": detected, "seconds": round(time.monotonic() - started)},
+        as_json=as_json,
     )
     return screen.OK
 
@@ -98,17 +121,26 @@ def _ceilings(run: Path) -> dict[str, Any]:
     """Accuracy of every subset of streams beside its ceiling, and the orderings that must hold."""
     import json
 
-    from workshop.classes import CEILINGS
+    from tristream.workshop.classes import CEILINGS
 
     report = json.loads((run / "fusion" / "report.json").read_text(encoding="utf-8"))
-    found = {name: 100 * subset["test_top1"]["value"] for name, subset in report["classification"]["subsets"].items()}
-    spread = {name: subset["test_top1"] for name, subset in report["classification"]["subsets"].items()}
+    found = {
+        name: 100 * subset["test_top1"]["value"]
+        for name, subset in report["classification"]["subsets"].items()
+    }
+    spread = {
+        name: subset["test_top1"] for name, subset in report["classification"]["subsets"].items()
+    }
     rows = [
         [name, f"{value:.1f}", f"[{100 * spread[name]['low']:.1f}, {100 * spread[name]['high']:.1f}]",
          f"{CEILINGS[name]:.1f}" if name in CEILINGS else "-"]
         for name, value in found.items()
     ]  # fmt: skip
-    screen.table("Which action? Test accuracy, %", ["streams", "reached", "95 % interval", "best possible"], rows)
+    screen.table(
+        "Which action? Test accuracy, %",
+        ["streams", "reached", "95 % interval", "best possible"],
+        rows,
+    )
     checks = _orderings(found)
     for words, holds in checks.items():
         (screen.note if holds else screen.warn)(f"{'PASS' if holds else 'MISS'}  {words}")
@@ -116,7 +148,7 @@ def _ceilings(run: Path) -> dict[str, Any]:
 
 
 def _orderings(found: dict[str, float]) -> dict[str, bool]:
-    from workshop.classes import CEILINGS
+    from tristream.workshop.classes import CEILINGS
 
     by_size: dict[int, list[float]] = {}
     for name, value in found.items():
@@ -131,16 +163,16 @@ def _orderings(found: dict[str, float]) -> dict[str, bool]:
     for name, value in found.items():
         if "+" not in name and name in CEILINGS:
             near = CEILINGS[name] - 6 <= value <= CEILINGS[name] + 8
-            checks[f"{name} alone ({value:.1f}) is near its ceiling ({CEILINGS[name]:.1f}: 6 below to 2 SE above)"] = (
-                near
-            )
+            checks[
+                f"{name} alone ({value:.1f}) is near its ceiling ({CEILINGS[name]:.1f}: 6 below to 2 SE above)"
+            ] = near
     return checks
 
 
 def _kinds(run: Path, scenes: Path, seed: int) -> dict[str, Any]:
     """AUROC of each kind of anomaly against normal test videos of the same classes, by each stream alone and by all."""
-    from fusion.evaluate import auroc
-    from workshop.dataset import read_kinds
+    from tristream.fusion.evaluate import auroc
+    from tristream.workshop.dataset import read_kinds
 
     workspace = Workspace(run, options.CACHE)
     fused = fuse.fused_embeddings(workspace, workspace.manifest(None).rows, None)
@@ -154,7 +186,9 @@ def _kinds(run: Path, scenes: Path, seed: int) -> dict[str, Any]:
     for abnormal in sorted(set(kind) - {"normal"}):
         is_abnormal = test & (kind == abnormal)
         rows = is_abnormal | (test & (kind == "normal") & np.isin(label, label[is_abnormal]))
-        table[abnormal] = {who: auroc(is_abnormal[rows], score[rows]) for who, score in scores.items()}
+        table[abnormal] = {
+            who: auroc(is_abnormal[rows], score[rows]) for who, score in scores.items()
+        }
     screen.table(
         "What is abnormal? AUROC (1: always found; 0.5: chance)",
         ["kind", *scores],
@@ -174,12 +208,18 @@ def _only(fused: Fused, names: list[str]) -> Fused:
         start += block.shape[1]
     kept = [list(fused.columns).index(name) for name in names]
     spaces = {name: fused.spaces[name] for name in names}
-    return type(fused)(fused.rows, np.concatenate(blocks, axis=1), fused.masks[:, kept], columns, spaces)
+    return type(fused)(
+        fused.rows, np.concatenate(blocks, axis=1), fused.masks[:, kept], columns, spaces
+    )
 
 
 def _scores(fused: Fused, chosen: settings.Settings, seed: int) -> np.ndarray:
-    from fusion.autoencoder import AutoencoderDetector
+    from tristream.fusion.anomaly.autoencoder import AutoencoderDetector
 
-    train, val = (fit_detector.normal_rows(fused.rows, None, split)[0] for split in ("train", "val"))
-    detector = AutoencoderDetector(columns=fused.columns, random_state=seed, **chosen.detector.autoencoder())
+    train, val = (
+        fit_detector.normal_rows(fused.rows, None, split)[0] for split in ("train", "val")
+    )
+    detector = AutoencoderDetector(
+        columns=fused.columns, random_state=seed, **chosen.detector.autoencoder()
+    )
     return detector.fit(fused.X[train], X_val=fused.X[val]).anomaly_score(fused.X)

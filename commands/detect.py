@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands import options, screen, settings
-from commands.event_lines import STRONG_SHARE, flat_event, say_video
-from commands.workspace import Workspace, given_rows
+from tristream.commands import options, screen, settings
+from tristream.commands.event_lines import STRONG_SHARE, flat_event, say_video
+from tristream.commands.workspace import Workspace, given_rows
+from tristream.errors import UsageError
 
 if TYPE_CHECKING:
-    from commands.detector_store import StoredDetector
-    from streams.model import TrainedStream
+    from tristream.commands.detector_store import StoredDetector
+    from tristream.streams.model import TrainedStream
 
 
 @screen.command
@@ -23,34 +24,58 @@ def run(
     run: options.Run = options.RUN,
     cache: options.CacheDir = options.CACHE,
     threshold: Annotated[
-        float | None, typer.Option("--threshold", help="Anomaly score an alarm starts at; default: the stored one.")
+        float | None,
+        typer.Option(
+            "--threshold", help="Anomaly score an alarm starts at; default: the stored one."
+        ),
     ] = None,
     quantile: Annotated[
-        float | None, typer.Option("--quantile", help="… or this quantile of the normal validation scores.")
+        float | None,
+        typer.Option("--quantile", help="… or this quantile of the normal validation scores."),
     ] = None,
     mean_sd: Annotated[
-        float | None, typer.Option("--mean-sd", help="… or their mean + so many standard deviations.")
+        float | None,
+        typer.Option("--mean-sd", help="… or their mean + so many standard deviations."),
     ] = None,
     false_alarms_per_hour: Annotated[
-        float | None, typer.Option("--false-alarms-per-hour", help="… or a budget of alarming windows an hour.")
+        float | None,
+        typer.Option("--false-alarms-per-hour", help="… or a budget of alarming windows an hour."),
     ] = None,
     follow: Annotated[
         str | None,
-        typer.Option("--follow", metavar="SOURCE", help="Watch a growing file, a pipe or -, a camera, or a URL."),
+        typer.Option(
+            "--follow",
+            metavar="SOURCE",
+            help="Watch a growing file, a pipe or -, a camera, or a URL.",
+        ),
     ] = None,
     protocols: Annotated[
         str | None,
-        typer.Option("--protocols", metavar="A,B", help="What --follow may speak: rtsp, http, https, …"),
+        typer.Option(
+            "--protocols", metavar="A,B", help="What --follow may speak: rtsp, http, https, …"
+        ),
     ] = None,
     silence: Annotated[
-        float, typer.Option("--silence", min=0.5, help="Seconds without a frame after which --follow raises an alarm.")
+        float,
+        typer.Option(
+            "--silence",
+            min=0.5,
+            help="Seconds without a frame after which --follow raises an alarm.",
+        ),
     ] = 20.0,
     max_lag: Annotated[
         float | None,
-        typer.Option("--max-lag", min=0, help="Seconds --follow may lie behind before it drops frames; a pipe waits."),
+        typer.Option(
+            "--max-lag",
+            min=0,
+            help="Seconds --follow may lie behind before it drops frames; a pipe waits.",
+        ),
     ] = None,
     save: Annotated[
-        Path | None, typer.Option("--save", metavar="DIR", help="Write a short clip and a picture of each event.")
+        Path | None,
+        typer.Option(
+            "--save", metavar="DIR", help="Write a short clip and a picture of each event."
+        ),
     ] = None,
     flow_from: options.FlowFrom = None,
     config: options.LimitsFile = None,
@@ -59,7 +84,9 @@ def run(
     weights_dir: options.WeightsDir = None,
     device: options.Device = "auto",
     workers: options.Workers = options.WORKERS,
-    out: Annotated[Path | None, typer.Option("--out", help="Also write the result to FILE.csv or FILE.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Also write the result to FILE.csv or FILE.json.")
+    ] = None,
     as_json: options.Json = False,
 ) -> int:
     """Score how abnormal videos are: the detector's error, the share of each stream, and, in windows, when.
@@ -68,24 +95,32 @@ def run(
     --window) gives events with start, stop and cause; one of whole videos gives one score each. The threshold comes
     from normal validation videos and can be replaced for this call, without training anything again.
     """
-    from commands.decide import check_out
-    from commands.detector_store import StoredDetector
+    from tristream.commands.decide import check_out
+    from tristream.commands.detector_store import StoredDetector
 
     check_out(out)
     paths = paths or []
     if bool(paths) == bool(follow):
         what = "a" if follow else "no"
-        raise screen.Mistake(f"{len(paths)} video files and {what} --follow SOURCE; give one or the other")
+        raise UsageError(
+            f"{len(paths)} video files and {what} --follow SOURCE; give one or the other"
+        )
     if follow and out is not None:
-        raise screen.Mistake("--out is for files; with --follow, --json prints one object a line")
+        raise UsageError("--out is for files; with --follow, --json prints one object a line")
     limits = settings.limits(config, assignments or ())
-    workspace = Workspace(run, cache, weights_dir=weights_dir, limits=limits, follow_links=follow_links)
+    workspace = Workspace(
+        run, cache, weights_dir=weights_dir, limits=limits, follow_links=follow_links
+    )
     stored = StoredDetector.load(workspace)
     limit = chosen_threshold(
-        stored, threshold=threshold, quantile=quantile, mean_sd=mean_sd, per_hour=false_alarms_per_hour
+        stored,
+        threshold=threshold,
+        quantile=quantile,
+        mean_sd=mean_sd,
+        per_hour=false_alarms_per_hour,
     )
     if follow is not None:
-        from commands import watch
+        from tristream.commands import watch
 
         trained = workspace.load_streams(list(stored.spaces))
         check_spaces(stored, trained, run)
@@ -95,16 +130,34 @@ def run(
         )  # fmt: skip
     if stored.plan.seconds:
         if flow_from is not None:
-            raise screen.Mistake(
+            raise UsageError(
                 "--flow-from is for whole videos; the run's detector scores windows, whose flow is estimated"
             )
         return _windows(
-            paths, workspace, stored, limit, device=device, workers=workers, out=out, save=save, as_json=as_json
+            paths,
+            workspace,
+            stored,
+            limit,
+            device=device,
+            workers=workers,
+            out=out,
+            save=save,
+            as_json=as_json,
         )
     if save is not None:
-        raise screen.Mistake("--save needs events; the run's detector scores whole videos: tristream fuse --window 2")
+        raise UsageError(
+            "--save needs events; the run's detector scores whole videos: tristream fuse --window 2"
+        )
     return _whole(
-        paths, workspace, stored, limit, flow_from=flow_from, device=device, workers=workers, out=out, as_json=as_json
+        paths,
+        workspace,
+        stored,
+        limit,
+        flow_from=flow_from,
+        device=device,
+        workers=workers,
+        out=out,
+        as_json=as_json,
     )
 
 
@@ -119,14 +172,14 @@ def chosen_threshold(
     """The threshold of this call: the stored one unless an option says another.
 
     Raises:
-        Mistake: two options at once.
-        ValueError: as `choose_threshold`.
+        UsageError: two options at once.
+        TristreamError: as `choose_threshold`.
     """
     options = {"--threshold": threshold, "--quantile": quantile, "--mean-sd": mean_sd,
                "--false-alarms-per-hour": per_hour}  # fmt: skip
     given = [name for name, value in options.items() if value is not None]
     if len(given) > 1:
-        raise screen.Mistake(f"{' and '.join(given)} say different thresholds; give one of them")
+        raise UsageError(f"{' and '.join(given)} say different thresholds; give one of them")
     if threshold is not None:
         return threshold
     rules = {"quantile": quantile, "mean_sd": mean_sd, "per_hour": per_hour}
@@ -143,13 +196,13 @@ def check_spaces(stored: StoredDetector, trained: Sequence[TrainedStream], run: 
     """Refuses streams that were trained again since the detector was fitted.
 
     Raises:
-        Mistake: one was.
+        UsageError: one was.
     """
-    from commands.windows import window_spaces
+    from tristream.commands.windows import window_spaces
 
     for name, space in window_spaces(trained, stored.plan).items():
         if space != stored.spaces[name]:
-            raise screen.Mistake(
+            raise UsageError(
                 f"the stream '{name}' now gives embeddings of space {space}, the detector was fitted in "
                 f"{stored.spaces[name]}; run tristream fuse --run {run} again"
             )
@@ -170,19 +223,23 @@ def _windows(
     """Events of each video, from windows of the length that the detector was fitted on."""
     import numpy as np
 
-    from commands.decide import write_out
-    from commands.fit_windows import events_of, scored
-    from commands.windows import embed_windows, side_by_side
-    from fusion.window_scores import event_json
+    from tristream.commands.decide import write_out
+    from tristream.commands.fit_windows import events_of, scored
+    from tristream.commands.windows import embed_windows, side_by_side
+    from tristream.fusion.anomaly.window_scores import event_json
 
     trained = workspace.load_streams(list(stored.spaces))
     check_spaces(stored, trained, workspace.run)
     root = workspace.manifest(None).root if workspace.manifest_path.exists() else None
     rows = given_rows(paths, root)
     typed = {row.video_id: str(path) for row, path in zip(rows, paths, strict=True)}
-    results = embed_windows(rows, trained, stored.plan, workspace, root, device=device, workers=workers)
+    results = embed_windows(
+        rows, trained, stored.plan, workspace, root, device=device, workers=workers
+    )
     whole = side_by_side(results, trained)
-    lines = {line.video_id: line for line in scored(stored, whole, np.ones(len(whole.video_id), bool))}
+    lines = {
+        line.video_id: line for line in scored(stored, whole, np.ones(len(whole.video_id), bool))
+    }
     regions = [cell.name for cell in stored.plan.cells()]
     videos: list[dict[str, Any]] = []
     for row in rows:
@@ -207,16 +264,22 @@ def _windows(
             }
         )
         if save is not None and events:
-            from commands.event_pictures import save_events
+            from tristream.commands.event_pictures import save_events
 
-            written = save_events(save, row.path, line, events, limit, workers=workers, limits=workspace.limits)
-            screen.note(f"{typed[row.video_id]}: {len(written)} files of {len(events)} events in {save}")
+            written = save_events(
+                save, row.path, line, events, limit, workers=workers, limits=workspace.limits
+            )
+            screen.note(
+                f"{typed[row.video_id]}: {len(written)} files of {len(events)} events in {save}"
+            )
     for video in videos if not as_json else ():
         say_video(video)
     failed = {typed[r.source.video_id]: r.rejected_reason for r in whole.rejected}
     if out is not None and out.suffix == ".csv":
         about = ("path", "anomaly_score", "threshold", "abnormal")
-        cells = [{**{k: v[k] for k in about}, **event} for v in videos for event in v["events"] or [{}]]
+        cells = [
+            {**{k: v[k] for k in about}, **event} for v in videos for event in v["events"] or [{}]
+        ]
         write_out(out, cells, flat_event)
     else:
         write_out(out, videos, dict)
@@ -239,23 +302,29 @@ def _whole(
     """One score for each video."""
     import numpy as np
 
-    from commands.decide import embed_new, write_out
+    from tristream.commands.decide import embed_new, write_out
 
     names = list(stored.spaces)
-    new = embed_new(paths, workspace, stored.spaces, names, device=device, workers=workers, flow_from=flow_from)
+    new = embed_new(
+        paths, workspace, stored.spaces, names, device=device, workers=workers, flow_from=flow_from
+    )
     rows: list[dict[str, Any]] = []
     if len(new.X):
         detector = stored.detector
         scores, shares = detector.anomaly_score(new.X), detector.attribution(new.X)
         nearest = stored.nearest(new.X, np.zeros(len(new.X), np.int64))
-        for result, score, share, mask, near in zip(new.usable, scores, shares, new.masks, nearest, strict=True):
+        for result, score, share, mask, near in zip(
+            new.usable, scores, shares, new.masks, nearest, strict=True
+        ):
             rows.append(
                 {
                     "path": new.name(result),
                     "anomaly_score": round(float(score), 6),
                     "threshold": round(float(limit), 6),
                     "abnormal": bool(score >= limit),
-                    "shares": {name: round(float(part), 4) for name, part in zip(names, share, strict=True)},
+                    "shares": {
+                        name: round(float(part), 4) for name, part in zip(names, share, strict=True)
+                    },
                     "masked": [name for name, there in zip(names, mask, strict=True) if not there],
                     "nearest": near,
                 }

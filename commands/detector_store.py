@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from commands import screen
-from commands.settings import DetectorConfig
-from commands.windows import plan_from
-from commands.workspace import Workspace
+from tristream.commands.settings import DetectorConfig
+from tristream.commands.windows import plan_from
+from tristream.commands.workspace import Workspace
+from tristream.errors import UsageError
 
 if TYPE_CHECKING:
-    from fusion.detectors import PlainDetector
-    from fusion.kinds import Detector
-    from fusion.perspective import RowScale
-    from fusion.thresholds import Threshold
-    from streams.windows import WindowPlan
+    from tristream.fusion.anomaly.baselines import PlainDetector
+    from tristream.fusion.anomaly.detectors import Detector
+    from tristream.fusion.anomaly.region_scale import RowScale
+    from tristream.fusion.anomaly.thresholds import Threshold
+    from tristream.streams.windows import WindowPlan
 
 MAX_NEIGHBOURS = 2000  # normal rows that are kept for "most like"; more are thinned evenly
 _PREFIX, _ROWS = "neighbours.", "rows."
@@ -29,7 +29,7 @@ class StoredDetector:
     """A detector and everything that is needed to use it on new videos.
 
     Attributes:
-        kind: a name of `fusion.kinds`.
+        kind: a name of `fusion.anomaly.detectors`.
         detector: fitted.
         neighbours: normal training rows, to find the most alike.
         neighbour_ids: video of each of them.
@@ -61,7 +61,9 @@ class StoredDetector:
     def errors(self, X: np.ndarray, region: np.ndarray) -> np.ndarray:
         """What each stream adds to the scores."""
         found = self.detector.stream_errors(self._scaled(X, region))
-        return found if self.extremes is None else found / self.extremes[self._rows(region)][:, None]
+        return (
+            found if self.extremes is None else found / self.extremes[self._rows(region)][:, None]
+        )
 
     def _scaled(self, X: np.ndarray, region: np.ndarray) -> np.ndarray:
         return X if self.scale is None else self.scale.transform(X, self._rows(region))
@@ -74,19 +76,21 @@ class StoredDetector:
         found = []
         for row in self._scaled(X, region):
             index, _ = self.neighbours.nearest_normal(row[None], n_videos=10 * n_videos)
-            found.append(list(dict.fromkeys(self.neighbour_ids[i] for i in index[0].tolist()))[:n_videos])
+            found.append(
+                list(dict.fromkeys(self.neighbour_ids[i] for i in index[0].tolist()))[:n_videos]
+            )
         return found
 
     def threshold(self, *, rule: str, level: float) -> Threshold:
         """Another threshold from the stored validation scores.
 
         Raises:
-            Mistake: a budget of false alarms for a detector of whole videos, or one that the scores cannot support.
+            UsageError: a budget of false alarms for a detector of whole videos, or one that the scores cannot support.
         """
-        from fusion.thresholds import choose_threshold
+        from tristream.fusion.anomaly.thresholds import choose_threshold
 
         if rule == "per_hour" and not self.plan.seconds:
-            raise screen.Mistake(
+            raise UsageError(
                 "a budget of false alarms per hour needs windows (tristream fuse --window 2 --hop 1); this detector "
                 "scores whole videos, where --quantile sets the share that may alarm"
             )
@@ -103,11 +107,13 @@ class StoredDetector:
 
     def save(self, workspace: Workspace) -> None:
         """Writes RUN/fusion/detector.safetensors and .json."""
-        from store.checkpoint import save_artifact
+        from tristream.store.checkpoint import save_artifact
 
         arrays, config = self.detector.to_arrays()
         near, near_config = self.neighbours.to_arrays()
-        arrays |= {_PREFIX + name: array for name, array in near.items()} | {"val_scores": self.val_scores}
+        arrays |= {_PREFIX + name: array for name, array in near.items()} | {
+            "val_scores": self.val_scores
+        }
         if self.scale is not None and self.extremes is not None:
             arrays |= {_ROWS + name: array for name, array in self.scale.to_arrays().items()}
             arrays |= {_ROWS + "extremes": self.extremes}
@@ -126,26 +132,34 @@ class StoredDetector:
         """What `save` wrote.
 
         Raises:
-            Mistake: there is none, or it is of another version.
+            UsageError: there is none, or it is of another version.
         """
-        from commands.decide import load_decision
-        from fusion import kinds
-        from fusion.detectors import PlainDetector
-        from fusion.perspective import RowScale
+        from tristream.commands.decide import load_decision
+        from tristream.fusion.anomaly import detectors
+        from tristream.fusion.anomaly.baselines import PlainDetector
+        from tristream.fusion.anomaly.region_scale import RowScale
 
         path = workspace.fusion_dir / "detector"
         arrays, config = load_decision(path, workspace.run)
         if "neighbours" not in config:
-            raise screen.Mistake(
+            raise UsageError(
                 f"{path}.json is of an earlier version; run tristream fuse --run {workspace.run} again"
             )
-        near = {name.removeprefix(_PREFIX): array for name, array in arrays.items() if name.startswith(_PREFIX)}
-        by_row = {name.removeprefix(_ROWS): array for name, array in arrays.items() if name.startswith(_ROWS)}
+        near = {
+            name.removeprefix(_PREFIX): array
+            for name, array in arrays.items()
+            if name.startswith(_PREFIX)
+        }
+        by_row = {
+            name.removeprefix(_ROWS): array
+            for name, array in arrays.items()
+            if name.startswith(_ROWS)
+        }
         others = (_PREFIX, _ROWS, "val_scores")
         own = {name: array for name, array in arrays.items() if not name.startswith(others)}
         return cls(
             kind=config["kind"],
-            detector=kinds.load(config["kind"], own, config),
+            detector=detectors.load(config["kind"], own, config),
             neighbours=PlainDetector.from_arrays(near, config["neighbours"]),
             neighbour_ids=list(config["neighbours"]["video_id"]),
             val_scores=arrays["val_scores"],
@@ -184,10 +198,10 @@ def fit_stored(
         ids: video of each row of X.
         region, region_val: of each row of X and X_val, where the picture is cut into regions.
     """
-    from fusion import kinds
-    from fusion.detectors import PlainDetector
-    from fusion.perspective import fit_row_scale, row_extremes
-    from fusion.standardise import LEAST_SHARE
+    from tristream.fusion.anomaly import detectors
+    from tristream.fusion.anomaly.baselines import PlainDetector
+    from tristream.fusion.anomaly.region_scale import fit_row_scale, row_extremes
+    from tristream.fusion.standardise import LEAST_SHARE
 
     scale, n_rows = None, 2 * plan.regions[0] - 1
     rows, rows_val = (None if r is None else region_rows(plan, r) for r in (region, region_val))
@@ -195,14 +209,16 @@ def fit_stored(
         scale = fit_row_scale(X, rows, n_rows, spread=1, columns=columns, least_share=LEAST_SHARE)
         X = scale.transform(X, rows)
         X_val = scale.transform(X_val, rows_val) if len(X_val) and rows_val is not None else X_val
-    detector = kinds.build(chosen.kind, columns=columns, seed=seed, **chosen.autoencoder())
+    detector = detectors.build(chosen.kind, columns=columns, seed=seed, **chosen.autoencoder())
     detector.fit(X, X_val=X_val if len(X_val) else None)
     kept = thinned(len(X), MAX_NEIGHBOURS)
     neighbours = PlainDetector("knn", columns=columns).fit(X[kept], X_val=X[kept])
     extremes = None
     if scale is not None and rows is not None:
         some, where = (X_val, rows_val) if len(X_val) and rows_val is not None else (X, rows)
-        extremes = row_extremes(detector.anomaly_score(some), where, n_rows, quantile=0.99, spread=1)
+        extremes = row_extremes(
+            detector.anomaly_score(some), where, n_rows, quantile=0.99, spread=1
+        )
     return StoredDetector(
         kind=chosen.kind,
         detector=detector,

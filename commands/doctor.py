@@ -11,12 +11,29 @@ import sys
 import tomllib
 from pathlib import Path
 
-from commands import options, screen
-from store.lineage import OPENCVS, version_of
+from tristream.commands import options, screen
+from tristream.store.lineage import OPENCVS, version_of
 
 HOME = Path(__file__).parents[1]
-ROOTS = ("commands", "media", "flow", "streams", "store", "fusion", "report", "workshop", "bench", "orchestrate")
-LOADED = ("cv2", "av", "torchvision", "pyarrow", "sklearn")  # with libraries of their own that a system may lack
+ROOTS = (
+    "commands",
+    "media",
+    "flow",
+    "streams",
+    "store",
+    "fusion",
+    "report",
+    "workshop",
+    "bench",
+    "orchestrate",
+)
+LOADED = (
+    "cv2",
+    "av",
+    "torchvision",
+    "pyarrow",
+    "sklearn",
+)  # with libraries of their own that a system may lack
 EXTRAS = {  # extra → (what is imported, what it adds)
     "flow": ("ptlflow", "FlowNet 2.0, RAFT and the other flow networks"),
     "fast": ("openvino", "OpenVINO on Intel CPUs"),
@@ -40,11 +57,18 @@ def run(
     """
     import torch
 
-    from media.machine import memory_bytes, n_cores
-    from media.sandbox import SHARE_OF_MEMORY, isolation
-    from store.lineage import versions
+    from tristream.media.machine import memory_bytes, n_cores
+    from tristream.media.sandbox.pool import SHARE_OF_MEMORY, isolation
+    from tristream.store.lineage import versions
 
-    problems = [*_foreign(), *_elsewhere(), *_not_loaded(), *_two_opencvs(), *_old_decoder(), *_unfit()]
+    problems = [
+        *_foreign(),
+        *_elsewhere(),
+        *_not_loaded(),
+        *_two_opencvs(),
+        *_old_decoder(),
+        *_unfit(),
+    ]
     facts = {
         **versions(),
         "platform": sys.platform,
@@ -55,11 +79,14 @@ def run(
         "torch threads": str(torch.get_num_threads()),
         "memory": f"{memory_bytes() / 1e9:.0f} GB; decode processes may use {SHARE_OF_MEMORY:.0%} of it",
         "free disk here": f"{shutil.disk_usage('.').free / 1e9:.0f} GB",
-        "weights here": ", ".join(_weights(weights_dir, cache)) or "none; see tristream weights list",
+        "weights here": ", ".join(_weights(weights_dir, cache))
+        or "none; see tristream weights list",
         **{f"extra {name}": what for name, what in _extras().items()},
         **{f"decode process: {name}": what for name, what in isolation().items()},
     }
-    screen.table("tristream doctor", ["what", "found"], [[name, str(value)] for name, value in facts.items()])
+    screen.table(
+        "tristream doctor", ["what", "found"], [[name, str(value)] for name, value in facts.items()]
+    )
     for problem in problems:
         screen.warn(problem)
     screen.note("nothing is wrong" if not problems else f"{len(problems)} things to put right")
@@ -101,14 +128,18 @@ def _not_loaded() -> list[str]:
     for name in LOADED:
         try:
             importlib.import_module(name)
-        except Exception as error:  # torchvision beside another torch raises RuntimeError, an old NumPy ValueError
+        except (
+            Exception
+        ) as error:  # torchvision beside another torch raises RuntimeError, an old NumPy ValueError
             lacks = screen.missing_library(error) if isinstance(error, ImportError) else None
             found.append(lacks or f"{name} cannot be imported: {error}")
     return found
 
 
 def _two_opencvs() -> list[str]:
-    installed = {d.metadata["Name"].lower() for d in importlib.metadata.distributions() if d.metadata["Name"]}
+    installed = {
+        d.metadata["Name"].lower() for d in importlib.metadata.distributions() if d.metadata["Name"]
+    }
     there = [name for name in OPENCVS if name in installed]
     if len(there) < 2:
         return []
@@ -119,7 +150,7 @@ def _two_opencvs() -> list[str]:
 
 
 def _ffmpeg() -> str:
-    from media.probe import ffmpeg_version
+    from tristream.media.probe import ffmpeg_version
 
     try:
         return ffmpeg_version()
@@ -129,19 +160,21 @@ def _ffmpeg() -> str:
 
 def _copies() -> list[tuple[str, str]]:
     """Every FFmpeg in the installed packages; only PyAV's is ever given a file."""
-    from media.ffmpeg import MIN_FFMPEG, bundled_copies, version_numbers
+    from tristream.media.ffmpeg import MIN_FFMPEG, bundled_copies, version_numbers
 
     rows = []
     for name, version in bundled_copies(Path(folder) for folder in site.getsitepackages()):
         numbers = version_numbers(version)
         old = bool(numbers) and numbers < MIN_FFMPEG
         known = version or "a version it does not tell"
-        rows.append((name, f"{known} (old, with known holes; it decodes nothing here)" if old else known))
+        rows.append(
+            (name, f"{known} (old, with known holes; it decodes nothing here)" if old else known)
+        )
     return rows
 
 
 def _old_decoder() -> list[str]:
-    from media.ffmpeg import fault
+    from tristream.media.ffmpeg import fault
 
     found = _ffmpeg()
     return [sentence] if not found.startswith("cannot") and (sentence := fault(found)) else []
@@ -160,8 +193,12 @@ def _unfit() -> list[str]:
         version = version_of(wanted.name)
         if version is None:
             if marker is None:
-                found.append(f"{wanted.name} is not installed: pip install '{wanted.name}{wanted.specifier}'")
-        elif not wanted.specifier.contains(Version(version).base_version):  # NVIDIA's 2.10.0a0+… is a 2.10.0
+                found.append(
+                    f"{wanted.name} is not installed: pip install '{wanted.name}{wanted.specifier}'"
+                )
+        elif not wanted.specifier.contains(
+            Version(version).base_version
+        ):  # NVIDIA's 2.10.0a0+… is a 2.10.0
             found.append(
                 f"{wanted.name} {version} is installed; tristream is made for {wanted.specifier}: "
                 f"pip install '{wanted.name}{wanted.specifier}'"
@@ -174,7 +211,11 @@ def _requirements() -> list[str]:
         return importlib.metadata.requires("tristream") or []
     except importlib.metadata.PackageNotFoundError:  # run from its folder, not installed
         file = HOME / "pyproject.toml"
-        return tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"] if file.exists() else []
+        return (
+            tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"]
+            if file.exists()
+            else []
+        )
 
 
 def _extras() -> dict[str, str]:
@@ -182,14 +223,18 @@ def _extras() -> dict[str, str]:
     found = {}
     for extra, (module, adds) in EXTRAS.items():
         there = importlib.util.find_spec(module) is not None
-        found[extra] = f"installed: {adds}" if there else f"absent; pip install 'tristream[{extra}]' adds {adds}"
+        found[extra] = (
+            f"installed: {adds}"
+            if there
+            else f"absent; pip install 'tristream[{extra}]' adds {adds}"
+        )
     return found
 
 
 def _weights(weights_dir: Path | None, cache: Path) -> list[str]:
-    from commands.pretrained import places
-    from store import weights
-    from store.catalogue import TABLE
+    from tristream.commands.pretrained import places
+    from tristream.store import weights
+    from tristream.store.weights.catalogue import TABLE
 
     where = places(weights_dir, cache)
     return [name for name in TABLE if weights.state(name, where=where)[0] == weights.READY]
@@ -198,5 +243,8 @@ def _weights(weights_dir: Path | None, cache: Path) -> list[str]:
 def _devices() -> list[str]:
     import torch
 
-    gpus = [f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(torch.cuda.device_count())]
+    gpus = [
+        f"cuda:{index} ({torch.cuda.get_device_name(index)})"
+        for index in range(torch.cuda.device_count())
+    ]
     return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands import options, screen, settings
-from commands.forecast import forecast
-from commands.pace import Pace
-from commands.precision import in_precision
-from commands.retry import Earlier
-from commands.workspace import (
+from tristream.commands import options, screen, settings
+from tristream.commands.forecast import forecast
+from tristream.commands.pace import Pace
+from tristream.commands.precision import in_precision
+from tristream.commands.retry import Earlier
+from tristream.commands.workspace import (
     Workspace,
     choose_device,
     chosen_streams,
@@ -30,21 +30,24 @@ from commands.workspace import (
     write_json,
     write_status,
 )
-from media.reasons import Rejected
+from tristream.errors import UsageError
+from tristream.media.reasons import Rejected
 
 if TYPE_CHECKING:
-    from media.manifest import VideoRow
-    from store.embeddings import EmbeddingTable
-    from streams.backends import Backend
-    from streams.extraction import VideoResult
-    from streams.model import TrainedStream
-    from streams.stages import Stages
-    from streams.video import Video
+    from tristream.dataset.manifest import VideoRow
+    from tristream.store.embeddings import EmbeddingTable
+    from tristream.streams.backend import Backend
+    from tristream.streams.extraction import VideoResult
+    from tristream.streams.model import TrainedStream
+    from tristream.streams.timings import Stages
+    from tristream.streams.video import Video
 
 
 @screen.command
 def run(
-    paths: Annotated[list[Path] | None, typer.Argument(help="More videos, beside those of videos.csv.")] = None,
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="More videos, beside those of videos.csv.")
+    ] = None,
     data: options.Data = None,
     run: options.Run = options.RUN,
     cache: options.CacheDir = options.CACHE,
@@ -55,19 +58,29 @@ def run(
     assignments: options.SetLimit = None,
     follow_links: options.FollowLinks = False,
     retry: Annotated[
-        str | None, typer.Option("--retry", metavar="failed", help="Only the videos that were rejected the last time.")
+        str | None,
+        typer.Option(
+            "--retry", metavar="failed", help="Only the videos that were rejected the last time."
+        ),
     ] = None,
     weights_dir: options.WeightsDir = None,
     device: options.Device = "auto",
     backend: options.Backend = "auto",
     precision: Annotated[
         str | None,
-        typer.Option("--precision", help="float32 or bf16, of this run from now on; bf16 is measured and said first."),
+        typer.Option(
+            "--precision",
+            help="float32 or bf16, of this run from now on; bf16 is measured and said first.",
+        ),
     ] = None,
     workers: options.Workers = options.WORKERS,
     deterministic: options.Deterministic = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what it will take: time, disk and memory, from a few seconds.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Only say what it will take: time, disk and memory, from a few seconds.",
+        ),
     ] = False,
     as_json: options.Json = False,
     force: options.Force = False,
@@ -78,10 +91,15 @@ def run(
     (no sound, one picture) gets a row that says so, not zeros. A broken file is named and left out; the rest goes on.
     """
     if retry not in (None, "failed"):
-        raise screen.Mistake(f"--retry {retry} is unknown; it can be: failed")
+        raise UsageError(f"--retry {retry} is unknown; it can be: failed")
     limits = settings.limits(config, assignments or ())
     workspace = Workspace(
-        run, cache, keeps_flow=not no_flow_cache, weights_dir=weights_dir, limits=limits, follow_links=follow_links
+        run,
+        cache,
+        keeps_flow=not no_flow_cache,
+        weights_dir=weights_dir,
+        limits=limits,
+        follow_links=follow_links,
     )
     workspace.check_writable()
     manifest = workspace.manifest(data)
@@ -91,15 +109,18 @@ def run(
     rows = list({row.video_id: row for row in rows}.values())
     known = Earlier.read(workspace, rows, trained) if retry else None
     rows = rows if known is None else known.failed
-    from streams import backends
-    from streams.stages import Stages
+    from tristream.streams import compute
+    from tristream.streams.backend import Kept
+    from tristream.streams.timings import Stages
 
     chosen_device = choose_device(device, deterministic=deterministic)
     embed = functools.partial(
         results_of, root=manifest.root, device=device, workers=workers, force=force, flow_from=flow_from,
-        engine=backends.Kept(backends.choose(backend, device=chosen_device, cache=workspace.cache())),
+        engine=Kept(compute.choose(backend, device=chosen_device, cache=workspace.cache())),
     )  # fmt: skip
-    trained = in_precision(precision, trained, rows, workspace, functools.partial(embed, workspace=workspace))
+    trained = in_precision(
+        precision, trained, rows, workspace, functools.partial(embed, workspace=workspace)
+    )
     if dry_run:
         return _say_forecast(rows, trained, workspace, embed, as_json=as_json)
     started, stages = time.monotonic(), Stages()
@@ -108,7 +129,10 @@ def run(
     write_tables(workspace, tables, replace=known is None)
     write_status(run, results, None if known is None else known.states)
     report = _report(trained, results, tables, time.monotonic() - started, stages)
-    lineage = {"limits": asdict(limits), "streams": {stream.name: dict(stream.lineage) for stream in trained}}
+    lineage = {
+        "limits": asdict(limits),
+        "streams": {stream.name: dict(stream.lineage) for stream in trained},
+    }
     write_json(run / "lineage.json", {**report, **lineage})
     say(results)
     screen.note(f"wrote {run / 'embeddings'}; next: tristream fuse --run {run}")
@@ -138,10 +162,11 @@ def results_of(
         stages: where the time went is added here.
         (the others): as the options of the command.
     """
-    from store.claims import Claims, in_turns
-    from streams import backends, estimators
-    from streams.extraction import extract
-    from streams.stages import Stages
+    from tristream.store.claims import Claims, in_turns
+    from tristream.streams import compute, flow_estimators
+    from tristream.streams.backend import Kept
+    from tristream.streams.extraction import extract
+    from tristream.streams.timings import Stages
 
     stages = stages or Stages()
     pace = Pace(len(rows), stages)
@@ -151,8 +176,8 @@ def results_of(
     content = contents(rows, root, follow_links=workspace.follow_links)
     if engine is None:
         chosen = choose_device(device, deterministic=deterministic)
-        engine = backends.Kept(backends.choose(backend, device=chosen, cache=cache))
-    flow = estimators.of(trained)
+        engine = Kept(compute.choose(backend, device=chosen, cache=cache))
+    flow = flow_estimators.of(trained)
     flow.backend = engine
     flow.check(trained, precomputed_flow=flow_from is not None)
     title = f"embedding ({', '.join(names)})"
@@ -168,7 +193,13 @@ def results_of(
                 for row in some
             )  # fmt: skip
             for result in extract(
-                videos, trained, cache=cache, backend=engine, n_threads=workers + 1, force=force, stages=stages
+                videos,
+                trained,
+                cache=cache,
+                backend=engine,
+                n_threads=workers + 1,
+                force=force,
+                stages=stages,
             ):
                 move(note=pace.note())
                 if result.rejected:
@@ -188,7 +219,7 @@ def _say_forecast(
     as_json: bool,
 ) -> int:
     """What embedding all rows will take, from a few seconds of it; nothing of the run is written."""
-    from streams.extraction import key_parts
+    from tristream.streams.extraction import key_parts
 
     root, engine = embed.keywords["root"], embed.keywords["engine"]
     cache, keys = workspace.cache(), [key_parts(stream, engine) for stream in trained]
@@ -196,14 +227,19 @@ def _say_forecast(
 
     def is_done(row: VideoRow) -> bool:
         content = contents([row], None)[row.video_id]
-        return all(cache.path("segments", cache.key(content_id=content, flow="", **parts)).exists() for parts in keys)
+        return all(
+            cache.path("segments", cache.key(content_id=content, flow="", **parts)).exists()
+            for parts in keys
+        )
 
     with decode_pool(embed.keywords["workers"], workspace.limits) as pool:
 
         def seconds_of(row: VideoRow) -> float:
             inside = root if row.path.is_relative_to(root) else None
             try:
-                found = pool.probe(row.path, root=inside, follow_links=workspace.follow_links).result()
+                found = pool.probe(
+                    row.path, root=inside, follow_links=workspace.follow_links
+                ).result()
             except Rejected:
                 return 0.0
             return min(most, found.duration_seconds or most)
@@ -220,7 +256,7 @@ def _check_same_reading(trained: Sequence[TrainedStream]) -> None:
     first = trained[0]
     for other in trained[1:]:
         if (other.data, other.sampler) != (first.data, first.sampler):
-            raise screen.Mistake(
+            raise UsageError(
                 f"'{first.name}' and '{other.name}' were trained with different [data] or [sampler] settings; train "
                 "one of them again with those of the other, or embed them one by one with --streams"
             )
@@ -236,12 +272,14 @@ def _say_precomputed(trained: Sequence[TrainedStream], flow_from: Path | None) -
             )
 
 
-def tables_of(trained: Sequence[TrainedStream], results: Sequence[VideoResult]) -> dict[str, EmbeddingTable]:
+def tables_of(
+    trained: Sequence[TrainedStream], results: Sequence[VideoResult]
+) -> dict[str, EmbeddingTable]:
     """{stream: table} of the videos that were not rejected, all in one order."""
     import numpy as np
 
-    from store.embeddings import EmbeddingTable
-    from store.lineage import versions
+    from tristream.store.embeddings import EmbeddingTable
+    from tristream.store.lineage import versions
 
     kept = [result for result in results if not result.rejected]
     tables = {}
@@ -268,9 +306,11 @@ def tables_of(trained: Sequence[TrainedStream], results: Sequence[VideoResult]) 
     return tables
 
 
-def write_tables(workspace: Workspace, tables: dict[str, EmbeddingTable], *, replace: bool = True) -> None:
+def write_tables(
+    workspace: Workspace, tables: dict[str, EmbeddingTable], *, replace: bool = True
+) -> None:
     """One Parquet file for each stream in the folder of its space; it replaces those that were there, or joins them."""
-    from store import embeddings
+    from tristream.store import embeddings
 
     for name, table in tables.items():
         if replace or len(table):

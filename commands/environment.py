@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from media.machine import n_cores
+from tristream.media.machine import n_cores
 
 
 def prepare() -> None:

@@ -6,9 +6,11 @@ from typing import Any
 
 import typer
 
-from commands import screen
+from tristream.commands import screen
 
-STRONG_SHARE = 0.3  # a stream with at least this share of an event's error is named as having made it
+STRONG_SHARE = (
+    0.3  # a stream with at least this share of an event's error is named as having made it
+)
 
 
 def say_video(video: dict[str, Any]) -> None:
@@ -37,6 +39,12 @@ def event_words(event: dict[str, Any]) -> str:
 
 def flat_event(row: Any) -> dict[str, Any]:
     """One event as a row of a spreadsheet."""
-    flat = {name: value for name, value in row.items() if name not in ("shares", "nearest", "streams")}
+    flat = {
+        name: value for name, value in row.items() if name not in ("shares", "nearest", "streams")
+    }
     flat |= {f"share_{name}": part for name, part in row.get("shares", {}).items()}
-    return {**flat, "streams": "+".join(row.get("streams", ())), "nearest": " ".join(row.get("nearest", ()))}
+    return {
+        **flat,
+        "streams": "+".join(row.get("streams", ())),
+        "nearest": " ".join(row.get("nearest", ())),
+    }

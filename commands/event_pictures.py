@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from commands.workspace import decode_pool
-from store.atomic import write_bytes
+from tristream.commands.workspace import decode_pool
+from tristream.store.atomic import write_bytes
 
 if TYPE_CHECKING:
-    from fusion.window_scores import Timeline
-    from media.limits import Limits
+    from tristream.fusion.anomaly.window_scores import Timeline
+    from tristream.media.limits import Limits
 
 MARGIN_SECONDS = 1.0  # shown before and after an event
 AROUND_SECONDS = 15.0  # of the score curve, before and after
@@ -35,7 +35,7 @@ def save_events(
     limits: Limits,
 ) -> list[Path]:
     """Writes NAME-START.mp4 and .png for each event of a video; returns what was written."""
-    from media.reasons import Rejected
+    from tristream.media.reasons import Rejected
 
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
@@ -45,7 +45,9 @@ def save_events(
             start = max(0.0, event["start_seconds"] - MARGIN_SECONDS)
             stop = min(event["stop_seconds"] + MARGIN_SECONDS, start + MAX_CLIP_SECONDS)
             try:
-                shown = pool.submit(path, start_seconds=start, stop_seconds=stop, max_side=MAX_SIDE_PX).result()
+                shown = pool.submit(
+                    path, start_seconds=start, stop_seconds=stop, max_side=MAX_SIDE_PX
+                ).result()
             except Rejected:
                 continue  # its windows were scored: what fails now is the file, and was said
             near = np.abs(line.times - event["peak_seconds"]) <= AROUND_SECONDS
@@ -75,8 +77,8 @@ def write_event(
     """
     import cv2
 
-    from media.encode import write_video
-    from report.event_strip import event_strip, part_of
+    from tristream.media.encode import write_video
+    from tristream.report.event_strip import event_strip, part_of
 
     place.parent.mkdir(parents=True, exist_ok=True)
     written = []
@@ -128,13 +130,17 @@ class LivePictures:
     def begin(self, start_seconds: float) -> None:
         """An event has begun."""
         self._clip = []
-        self._extend((at, frame) for at, frame in self._recent if at >= start_seconds - MARGIN_SECONDS)
+        self._extend(
+            (at, frame) for at, frame in self._recent if at >= start_seconds - MARGIN_SECONDS
+        )
 
     def end(self, event: Mapping[str, Any], name: str) -> list[Path]:
         """Writes NAME.mp4 and NAME.png of the event that is over."""
         clip, self._clip = self._clip or [], None
         clip = [(at, frame) for at, frame in clip if at < event["stop_seconds"] + MARGIN_SECONDS]
-        frames = np.stack([frame for _, frame in clip]) if clip else np.zeros((0, 2, 2, 3), np.uint8)
+        frames = (
+            np.stack([frame for _, frame in clip]) if clip else np.zeros((0, 2, 2, 3), np.uint8)
+        )
         times, scores = np.array(self._curve, np.float64).reshape(-1, 2).T
         near = np.abs(times - event["peak_seconds"]) <= AROUND_SECONDS
         return write_event(
@@ -154,7 +160,9 @@ class LivePictures:
             if not self._clip:
                 self._clip.append((at, frame.copy()))
             first, shape = self._clip[0][0], self._clip[0][1].shape
-            if self._clip[-1][0] < at < first + MAX_CLIP_SECONDS and frame.shape == shape:  # cameras change their size
+            if (
+                self._clip[-1][0] < at < first + MAX_CLIP_SECONDS and frame.shape == shape
+            ):  # cameras change their size
                 self._clip.append((at, frame.copy()))
 
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from commands import options, screen
-from commands.workspace import Workspace, chosen_streams
+from tristream.commands import options, screen
+from tristream.commands.workspace import Workspace, chosen_streams
+from tristream.errors import UsageError
 
 if TYPE_CHECKING:
-    from media.manifest import VideoRow
-    from store.embeddings import EmbeddingTable
-    from store.exports import ExportTable
+    from tristream.dataset.manifest import VideoRow
+    from tristream.store.embeddings import EmbeddingTable
+    from tristream.store.exports import ExportTable
 
 FORMATS = ("parquet", "npz", "csv", "faiss")  # `store.exports.WRITERS`, which is slow to import
 FUSED = "fused"
@@ -25,14 +26,22 @@ FUSED = "fused"
 def run(
     to: Annotated[str, typer.Option("--to", help="parquet, npz, csv or faiss.")] = "parquet",
     run: options.Run = options.RUN,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the files; default: RUN/export.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the files; default: RUN/export.")
+    ] = None,
     stream_list: options.Streams = None,
     windows: Annotated[
-        bool, typer.Option("--windows", help="One row for each window of `fuse --window`, not for each video.")
+        bool,
+        typer.Option(
+            "--windows", help="One row for each window of `fuse --window`, not for each video."
+        ),
     ] = False,
     standardise: Annotated[
         bool,
-        typer.Option("--standardise", help="Columns of mean 0 and deviation 1 on train; a missing stream is 0."),
+        typer.Option(
+            "--standardise",
+            help="Columns of mean 0 and deviation 1 on train; a missing stream is 0.",
+        ),
     ] = False,
     as_json: options.Json = False,
 ) -> int:
@@ -41,10 +50,10 @@ def run(
     Beside the numbers stand video_id, label, split and group. What each file holds is in docs/embeddings.md. A FAISS
     index is always of standardised embeddings scaled to length 1: its inner product is their cosine.
     """
-    from store.exports import WRITERS
+    from tristream.store.exports import WRITERS
 
     if to not in FORMATS:
-        raise screen.Mistake(f"--to {to} is no format; available: {', '.join(FORMATS)}")
+        raise UsageError(f"--to {to} is no format; available: {', '.join(FORMATS)}")
     if to == "faiss":
         _check_faiss()
     workspace = Workspace(run, options.CACHE)
@@ -53,7 +62,9 @@ def run(
     folder = out or run / "export"
     suffix = "-windows" if windows else ""
     written = {}
-    for name, table in _exports(tables, rows, standardise=standardise or to == "faiss", windows=windows).items():
+    for name, table in _exports(
+        tables, rows, standardise=standardise or to == "faiss", windows=windows
+    ).items():
         path = folder / f"{name}{suffix}.{to}"
         WRITERS[to](table, path)
         written[name] = {"path": str(path), "rows": len(table), "columns": table.X.shape[1]}
@@ -66,16 +77,18 @@ def _check_faiss() -> None:
     import importlib.util
 
     if importlib.util.find_spec("faiss") is None:
-        raise screen.Mistake("--to faiss needs the library faiss: pip install 'tristream[export]'")
+        raise UsageError("--to faiss needs the library faiss: pip install 'tristream[export]'")
 
 
-def _tables(workspace: Workspace, wanted: Sequence[str] | None, *, windows: bool) -> dict[str, EmbeddingTable]:
+def _tables(
+    workspace: Workspace, wanted: Sequence[str] | None, *, windows: bool
+) -> dict[str, EmbeddingTable]:
     """The tables of every stream, over the same rows in the same order.
 
     Raises:
-        Mistake: there are none, or they are not over the same videos.
+        UsageError: there are none, or they are not over the same videos.
     """
-    from commands.tables import newest_windows, read_tables, side_by_side, trained_spaces
+    from tristream.commands.tables import newest_windows, read_tables, side_by_side, trained_spaces
 
     spaces = trained_spaces(workspace, wanted)
     if windows:
@@ -85,21 +98,31 @@ def _tables(workspace: Workspace, wanted: Sequence[str] | None, *, windows: bool
 
 
 def _exports(
-    tables: Mapping[str, EmbeddingTable], rows: Mapping[str, VideoRow], *, standardise: bool, windows: bool
+    tables: Mapping[str, EmbeddingTable],
+    rows: Mapping[str, VideoRow],
+    *,
+    standardise: bool,
+    windows: bool,
 ) -> dict[str, ExportTable]:
     """{file: what it holds}: each stream, and all of them where there are several."""
-    from fusion.concatenate import fuse_tables
-    from fusion.standardise import fit_standardiser
-    from store.exports import ExportTable
+    from tristream.fusion.concatenate import fuse_tables
+    from tristream.fusion.standardise import fit_standardiser
+    from tristream.store.exports import ExportTable
 
     X, masks, columns = fuse_tables(tables)
     first = next(iter(tables.values()))
     # A region of a window is a fragment of its video's id.
     known = [rows.get(video) or rows.get(video.rpartition("#")[0]) for video in first.video_id]
     about_rows: dict[str, list[Any]] = {"video_id": first.video_id, "content_id": first.content_id}
-    about_rows |= {name: [getattr(row, name) if row else "" for row in known] for name in ("label", "split", "group")}
+    about_rows |= {
+        name: [getattr(row, name) if row else "" for row in known]
+        for name in ("label", "split", "group")
+    }
     if windows:
-        about_rows |= {"start_seconds": first.start_seconds.tolist(), "stop_seconds": first.stop_seconds.tolist()}
+        about_rows |= {
+            "start_seconds": first.start_seconds.tolist(),
+            "stop_seconds": first.stop_seconds.tolist(),
+        }
     fitted_on = "none"
     if standardise:
         train = np.array([row is not None and row.split == "train" for row in known])
@@ -109,9 +132,13 @@ def _exports(
     for s, (name, block) in enumerate(columns.items()):
         own = {name: slice(0, block.stop - block.start)}
         about = _about({name: tables[name]}, fitted_on)
-        exports[name] = ExportTable(about_rows, X[:, block].astype(np.float32), masks[:, [s]], own, about)
+        exports[name] = ExportTable(
+            about_rows, X[:, block].astype(np.float32), masks[:, [s]], own, about
+        )
     if len(columns) > 1:
-        exports[FUSED] = ExportTable(about_rows, X.astype(np.float32), masks, columns, _about(tables, fitted_on))
+        exports[FUSED] = ExportTable(
+            about_rows, X.astype(np.float32), masks, columns, _about(tables, fitted_on)
+        )
     return exports
 
 

@@ -6,36 +6,47 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from commands import screen, settings
-from commands.workspace import Workspace
+from tristream.commands import screen, settings
+from tristream.commands.workspace import Workspace
 
 if TYPE_CHECKING:
-    from commands.fuse import Fused
-    from fusion.ablation import Ablation
-    from fusion.classifier import CalibratedSVM
-    from fusion.intervals import Estimate
-    from fusion.late import LateFusion
-    from fusion.views import StreamViews
+    from tristream.commands.fuse import Fused
+    from tristream.fusion.action.ablation import Ablation
+    from tristream.fusion.action.classifier import CalibratedSVM
+    from tristream.fusion.action.late_fusion import LateFusion
+    from tristream.fusion.action.stream_views import StreamViews
+    from tristream.fusion.intervals import Estimate
 
 MAX_ERRORS = (0.05, 0.1, 0.2)  # at which the reject option is shown
 N_HARDEST = 20
 
 
 def classify(
-    workspace: Workspace, fused: Fused, chosen: settings.Settings, seed: int, *, verbose: bool = False
+    workspace: Workspace,
+    fused: Fused,
+    chosen: settings.Settings,
+    seed: int,
+    *,
+    verbose: bool = False,
 ) -> dict[str, Any] | None:
     """Fits and stores the SVM and prints the table of streams; None where there are no two classes to tell apart."""
-    from fusion.ablation import ablate
-    from fusion.classifier import calibrate
-    from fusion.softmax_head import fit_softmax
-    from fusion.views import stream_views
-    from store.checkpoint import save_artifact
+    from tristream.fusion.action.ablation import ablate
+    from tristream.fusion.action.classifier import calibrate
+    from tristream.fusion.action.softmax_head import fit_softmax
+    from tristream.fusion.action.stream_views import stream_views
+    from tristream.store.checkpoint import save_artifact
 
     labels, splits, groups = fused.of("label"), fused.of("split"), fused.of("group")
-    n_classes = len({label for label, split in zip(labels, splits, strict=True) if split == "train" and label})
-    n_test = sum(split == "test" and label != "" for label, split in zip(labels, splits, strict=True))
+    n_classes = len(
+        {label for label, split in zip(labels, splits, strict=True) if split == "train" and label}
+    )
+    n_test = sum(
+        split == "test" and label != "" for label, split in zip(labels, splits, strict=True)
+    )
     if n_classes < 2 or not n_test:
-        screen.note(f"no classifier: {n_classes} class(es) in train, {n_test} labelled videos in test")
+        screen.note(
+            f"no classifier: {n_classes} class(es) in train, {n_test} labelled videos in test"
+        )
         return None
     about: dict[str, Any] = {"masks": fused.masks, "columns": fused.columns, "labels": labels, "splits": splits,
                              "groups": groups, "seed": seed}  # fmt: skip
@@ -43,7 +54,9 @@ def classify(
     found = ablate(fused.X, l2=parts.l2, reading=parts.reading, select=parts.select,
                    stream_dropout=parts.stream_dropout, **about)  # fmt: skip
     val = (splits == "val") & (labels != "")
-    machine = calibrate(found.svm, fused.X[val], labels[val], masks=fused.masks[val], method=parts.calibration)
+    machine = calibrate(
+        found.svm, fused.X[val], labels[val], masks=fused.masks[val], method=parts.calibration
+    )
     arrays, config = machine.to_arrays()
     config |= {"spaces": fused.spaces, "settings": chosen.to_json()["fusion"]}
     save_artifact(workspace.fusion_dir / "svm", arrays, config)
@@ -67,7 +80,7 @@ def classify(
 
 def _late(fused: Fused, found: Ablation) -> tuple[LateFusion | None, list[str]]:
     """Late fusion of the streams' own softmax layers, or the sentence that says why there is none."""
-    from fusion.late import late_fusion
+    from tristream.fusion.action.late_fusion import late_fusion
 
     classes = tuple(found.svm.classes_.tolist())
     for name, head in fused.heads.items():
@@ -80,7 +93,9 @@ def _late(fused: Fused, found: Ablation) -> tuple[LateFusion | None, list[str]]:
         return None, []
     logits = {name: head.logits for name, head in fused.heads.items()}
     labels, splits = fused.of("label"), fused.of("split")
-    return late_fusion(logits, classes=found.svm.classes_, labels=labels, splits=splits, l2=found.svm.l2), []
+    return late_fusion(
+        logits, classes=found.svm.classes_, labels=labels, splits=splits, l2=found.svm.l2
+    ), []
 
 
 def _subsets(found: Ablation) -> dict[str, Any]:
@@ -101,9 +116,13 @@ def _subsets(found: Ablation) -> dict[str, Any]:
             for r in found.subsets
         },
         "differences": [
-            {"more": "+".join(d.more), "less": "+".join(d.less), **plain(d.gain)} for d in found.differences
+            {"more": "+".join(d.more), "less": "+".join(d.less), **plain(d.gain)}
+            for d in found.differences
         ],
-        "gains": {g.stream: {"retrained": plain(g.retrained), "withheld": plain(g.withheld)} for g in found.gains},
+        "gains": {
+            g.stream: {"retrained": plain(g.retrained), "withheld": plain(g.withheld)}
+            for g in found.gains
+        },
         "complete": plain(found.complete),
         "presence": {"accuracy": plain(found.presence.accuracy), "words": found.presence.words},
         "words": list(found.words),
@@ -130,7 +149,7 @@ def _views(views: list[StreamViews]) -> dict[str, Any]:
 
 def _classes(fused: Fused, found: Ablation, seed: int) -> dict[str, Any]:
     """Figures of each class, what it is taken for, and the videos it is hardest on."""
-    from fusion import evaluate
+    from tristream.fusion import evaluate
 
     rows, whole = found.test_rows, found.subsets[-1].streams
     labels, groups, named = fused.of("label")[rows], fused.of("group")[rows], found.named[whole]
@@ -143,7 +162,9 @@ def _classes(fused: Fused, found: Ablation, seed: int) -> dict[str, Any]:
         if len(streams) == 1
     }
     ids = fused.of("video_id")[rows].tolist()
-    hardest = evaluate.hardest_videos(ids, labels, found.scores, classes=found.svm.classes_, n_videos=N_HARDEST)
+    hardest = evaluate.hardest_videos(
+        ids, labels, found.scores, classes=found.svm.classes_, n_videos=N_HARDEST
+    )
     place = {video: row for row, video in enumerate(ids)}
     return {
         "per_class": {
@@ -165,23 +186,31 @@ def _classes(fused: Fused, found: Ablation, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _probabilities(fused: Fused, found: Ablation, machine: CalibratedSVM, method: str) -> dict[str, Any]:
+def _probabilities(
+    fused: Fused, found: Ablation, machine: CalibratedSVM, method: str
+) -> dict[str, Any]:
     """Calibration and reject option as they fare on the test videos, and what each of these is called."""
-    from fusion.classifier import calibration_figures, class_index
+    from tristream.fusion.action.classifier import calibration_figures, class_index
 
     rows, classes = found.test_rows, found.svm.classes_
     labels, named = fused.of("label")[rows], found.named[found.subsets[-1].streams]
     unsure: list[str] = []
     calibration, rejections, sure = None, [], None
     if machine.calibration is None:
-        unsure.append("no labelled validation video: margins stay margins, and predict cannot say 'not sure'")
+        unsure.append(
+            "no labelled validation video: margins stay margins, and predict cannot say 'not sure'"
+        )
     else:
         sure = machine.probabilities(found.scores)
-        figures = calibration_figures(found.scores, class_index(labels, classes), machine.calibration)
+        figures = calibration_figures(
+            found.scores, class_index(labels, classes), machine.calibration
+        )
         calibration = {"method": method, "n_val": len(machine.hits), **(vars(figures) if figures else {}),
                        "temperature": getattr(machine.calibration, "temperature", None)}  # fmt: skip
         best = sure[np.arange(len(named)), found.scores.argmax(axis=1)]
-        rejections = [_rejected(machine, max_error, best, named == labels) for max_error in MAX_ERRORS]
+        rejections = [
+            _rejected(machine, max_error, best, named == labels) for max_error in MAX_ERRORS
+        ]
     cells = []
     for i, row in enumerate(rows):
         cell = {"video_id": fused.rows[row].video_id, "label": labels[i].item(), "predicted": named[i].item(),
@@ -190,10 +219,17 @@ def _probabilities(fused: Fused, found: Ablation, machine: CalibratedSVM, method
         if sure is not None:
             cell["probabilities"] = np.round(sure[i], 4).tolist()
         cells.append(cell)
-    return {"calibration": calibration, "rejection": rejections, "predictions": cells, "unsure": unsure}
+    return {
+        "calibration": calibration,
+        "rejection": rejections,
+        "predictions": cells,
+        "unsure": unsure,
+    }
 
 
-def _rejected(machine: CalibratedSVM, max_error: float, confidence: np.ndarray, hits: np.ndarray) -> dict[str, Any]:
+def _rejected(
+    machine: CalibratedSVM, max_error: float, confidence: np.ndarray, hits: np.ndarray
+) -> dict[str, Any]:
     try:
         rule = machine.rejection(max_error)
     except ValueError as error:
@@ -213,7 +249,7 @@ def _rivals(
     fused: Fused, found: Ablation, late: LateFusion | None, softmax_named: np.ndarray, seed: int
 ) -> dict[str, Any]:
     """Other ways to decide on the same test videos: a softmax head, each stream's own, and late fusion."""
-    from fusion.intervals import mean_interval, paired_difference
+    from tristream.fusion.intervals import mean_interval, paired_difference
 
     rows = found.test_rows
     labels, groups = fused.of("label")[rows], fused.of("group")[rows]
@@ -232,7 +268,10 @@ def _rivals(
             for name, named in rivals.items()
         },
     }
-    figures = {name: plain(mean_interval(named == labels, groups, seed=seed)) for name, named in rivals.items()}
+    figures = {
+        name: plain(mean_interval(named == labels, groups, seed=seed))
+        for name, named in rivals.items()
+    }
     return result | {"softmax": figures.pop("softmax"), "late": figures}
 
 
@@ -246,11 +285,21 @@ def plain(estimate: Estimate | None) -> Any:
     """An estimate for JSON, which knows no NaN."""
     if estimate is None:
         return None
-    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in vars(estimate).items()}
+    return {
+        k: None if isinstance(v, float) and not np.isfinite(v) else v
+        for k, v in vars(estimate).items()
+    }
 
 
-def _show(found: Ablation, views: list[StreamViews], report: dict[str, Any], n_classes: int, *, verbose: bool) -> None:
-    from commands import say_classifier
+def _show(
+    found: Ablation,
+    views: list[StreamViews],
+    report: dict[str, Any],
+    n_classes: int,
+    *,
+    verbose: bool,
+) -> None:
+    from tristream.commands import say_classifier
 
     say_classifier.table_of_subsets(found, n_classes)
     say_classifier.gains(found, views)
@@ -260,4 +309,6 @@ def _show(found: Ablation, views: list[StreamViews], report: dict[str, Any], n_c
     for sentence in report["warnings"]:
         screen.warn(sentence)
     if not verbose:
-        screen.note("classes, confusions, hardest videos, late fusion one by one: --verbose, or fusion/report.json")
+        screen.note(
+            "classes, confusions, hardest videos, late fusion one by one: --verbose, or fusion/report.json"
+        )

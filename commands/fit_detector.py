@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import streams
-from commands import screen, settings
-from commands.detector_store import StoredDetector, fit_stored, thinned, threshold_words
-from commands.workspace import Workspace, decode_pool, decoder, make_video
+from tristream import streams
+from tristream.commands import screen, settings
+from tristream.commands.detector_store import StoredDetector, fit_stored, thinned, threshold_words
+from tristream.commands.workspace import Workspace, decode_pool, decoder, make_video
+from tristream.errors import UsageError
 
 if TYPE_CHECKING:
-    from commands.fuse import Fused
-    from media.manifest import VideoRow
+    from tristream.commands.fuse import Fused
+    from tristream.dataset.manifest import VideoRow
 
 MAX_RIVAL_ROWS = 2000  # normal rows that the plain rivals learn from; more are thinned evenly
 
@@ -24,7 +25,7 @@ def normal_rows(rows: Sequence[VideoRow], normal: str | None, split: str) -> tup
     """Which videos of a split count as normal, and the sentence that says by what.
 
     Raises:
-        Mistake: a label that no training video has.
+        UsageError: a label that no training video has.
     """
     in_split = np.array([row.split == split for row in rows], bool)
     if normal is not None:
@@ -32,7 +33,7 @@ def normal_rows(rows: Sequence[VideoRow], normal: str | None, split: str) -> tup
         known = sorted({row.label for row in rows if row.label})
         for label in labels:
             if label not in known:
-                raise screen.Mistake(
+                raise UsageError(
                     f"--normal: no video has the label '{label}'; there are {', '.join(known) or 'no labels'}"
                 )
         is_normal = np.array([row.label in labels for row in rows], bool)
@@ -47,27 +48,35 @@ def check_kind(chosen: settings.Settings) -> None:
     """Refuses a detector that there is not.
 
     Raises:
-        Mistake: there is none of that name, or it needs a library that is not installed.
+        UsageError: there is none of that name, or it needs a library that is not installed.
     """
-    from fusion.kinds import check_kind
+    from tristream.fusion.anomaly.detectors import check_kind
 
     try:
         check_kind(chosen.detector.kind)
     except (ValueError, ImportError) as error:
-        raise screen.Mistake(f"[detector] kind = '{chosen.detector.kind}': {error}") from error
+        raise UsageError(f"[detector] kind = '{chosen.detector.kind}': {error}") from error
 
 
 def detect(
-    workspace: Workspace, fused: Fused, chosen: settings.Settings, normal: str | None, seed: int, *, workers: int
+    workspace: Workspace,
+    fused: Fused,
+    chosen: settings.Settings,
+    normal: str | None,
+    seed: int,
+    *,
+    workers: int,
 ) -> dict[str, Any] | None:
     """Fits and stores the detector of whole videos; measures it where the test videos say what is abnormal."""
-    from streams.windows import WindowPlan
+    from tristream.streams.windows import WindowPlan
 
     train, by_what = normal_rows(fused.rows, normal, "train")
     val, _ = normal_rows(fused.rows, normal, "val")
     train, val = (rows[fused.masks[rows].any(axis=1)] for rows in (train, val))
     if len(train) < 2:
-        screen.note(f"no anomaly detector: {len(train)} normal training videos ({by_what}); it needs 2 or more")
+        screen.note(
+            f"no anomaly detector: {len(train)} normal training videos ({by_what}); it needs 2 or more"
+        )
         return None
     ids = [fused.rows[row].video_id for row in train]
     stored = fit_stored(
@@ -87,7 +96,8 @@ def detect(
         "threshold": stored.detector.threshold_.value,
     }
     test = np.flatnonzero(
-        np.array([row.split == "test" and row.anomaly is not None for row in fused.rows]) & fused.masks.any(axis=1)
+        np.array([row.split == "test" and row.anomaly is not None for row in fused.rows])
+        & fused.masks.any(axis=1)
     )
     abnormal = np.array([fused.rows[row].anomaly == 1 for row in test], bool)
     if not has_both(abnormal):
@@ -95,14 +105,21 @@ def detect(
     scores = stored.detector.anomaly_score(fused.X[test])
     alarms = scores >= stored.detector.threshold_.value
     found |= measured(abnormal, scores)
-    found |= {"hits": float(alarms[abnormal].mean()), "false_alarms": float(alarms[~abnormal].mean())}
+    found |= {
+        "hits": float(alarms[abnormal].mean()),
+        "false_alarms": float(alarms[~abnormal].mean()),
+    }
     rivals = {stored.kind: scores}
-    for kind, rival in fit_rivals(fused.X[train], fused.X[val], fused.columns, chosen, seed, but=stored.kind).items():
+    for kind, rival in fit_rivals(
+        fused.X[train], fused.X[val], fused.columns, chosen, seed, but=stored.kind
+    ).items():
         rivals[kind] = rival(fused.X[test])
     peaks = peak_motion(workspace, [fused.rows[row] for row in test], list(fused.columns), workers)
     if np.isfinite(peaks).all():
         rivals["max |flow|"] = peaks
-    found["rivals"] = show_rivals(rivals, abnormal, f"{len(test)} test videos, {int(abnormal.sum())} abnormal")
+    found["rivals"] = show_rivals(
+        rivals, abnormal, f"{len(test)} test videos, {int(abnormal.sum())} abnormal"
+    )
     screen.note(
         f"at the threshold {100 * found['hits']:.0f} % of the abnormal and "
         f"{100 * found['false_alarms']:.0f} % of the normal alarm"
@@ -134,7 +151,7 @@ def has_both(abnormal: np.ndarray) -> bool:
 
 def measured(abnormal: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     """How well scores tell abnormal from normal."""
-    from fusion import evaluate
+    from tristream.fusion import evaluate
 
     return {
         "auroc": evaluate.auroc(abnormal, scores),
@@ -146,21 +163,31 @@ def measured(abnormal: np.ndarray, scores: np.ndarray) -> dict[str, float]:
 
 
 def fit_rivals(
-    X: np.ndarray, X_val: np.ndarray, columns: dict[str, slice], chosen: settings.Settings, seed: int, *, but: str
+    X: np.ndarray,
+    X_val: np.ndarray,
+    columns: dict[str, slice],
+    chosen: settings.Settings,
+    seed: int,
+    *,
+    but: str,
 ) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """The detectors that always stand beside the chosen one, fitted on the same normal rows: name → scores of rows."""
-    from fusion import kinds
+    from tristream.fusion.anomaly import detectors
 
     rows = X[thinned(len(X), MAX_RIVAL_ROWS)]
     found = {}
     for kind in ("autoencoder", "pca", "knn"):
         if kind != but:
-            rival = kinds.build(kind, columns=columns, seed=seed, **chosen.detector.autoencoder())
+            rival = detectors.build(
+                kind, columns=columns, seed=seed, **chosen.detector.autoencoder()
+            )
             found[kind] = rival.fit(rows, X_val=X_val if len(X_val) else None).anomaly_score
     return found
 
 
-def show_rivals(scores: Mapping[str, np.ndarray], abnormal: np.ndarray, what: str) -> dict[str, dict[str, float]]:
+def show_rivals(
+    scores: Mapping[str, np.ndarray], abnormal: np.ndarray, what: str
+) -> dict[str, dict[str, float]]:
     """A table of detectors; returns it."""
     found = {name: measured(abnormal, values) for name, values in scores.items()}
     screen.table(
@@ -177,10 +204,12 @@ def show_rivals(scores: Mapping[str, np.ndarray], abnormal: np.ndarray, what: st
     return found
 
 
-def peak_motion(workspace: Workspace, rows: Sequence[VideoRow], names: Sequence[str], workers: int) -> np.ndarray:
+def peak_motion(
+    workspace: Workspace, rows: Sequence[VideoRow], names: Sequence[str], workers: int
+) -> np.ndarray:
     """Largest displacement of any pixel in each video: the plainest anomaly score; NaN without pictures."""
-    from media.reasons import Rejected
-    from streams.segments import Absent
+    from tristream.media.reasons import Rejected
+    from tristream.streams.segments import Absent
 
     found = np.full(len(rows), np.nan)
     seeing = [name for name in names if streams.load(name).needs_pictures]
@@ -188,7 +217,10 @@ def peak_motion(workspace: Workspace, rows: Sequence[VideoRow], names: Sequence[
         return found
     trained = workspace.load_streams(seeing)[0]
     root, cache = workspace.manifest(None).root, workspace.cache()
-    with decode_pool(workers, workspace.limits) as pool, screen.progress("motion of test videos", len(rows)) as move:
+    with (
+        decode_pool(workers, workspace.limits) as pool,
+        screen.progress("motion of test videos", len(rows)) as move,
+    ):
         decode = decoder(pool, root, follow_links=workspace.follow_links)
         for n, row in enumerate(rows):
             video = make_video(

@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from commands import screen, settings
-from commands.detector_store import StoredDetector, as_float, fit_stored, region_rows
-from commands.fit_detector import fit_rivals, has_both, normal_rows, say_fit, show_rivals
-from commands.windows import WindowSet, embed_windows, side_by_side, window_spaces, write_windows
-from commands.workspace import Workspace, write_json
+from tristream.commands import screen, settings
+from tristream.commands.detector_store import StoredDetector, as_float, fit_stored, region_rows
+from tristream.commands.fit_detector import fit_rivals, has_both, normal_rows, say_fit, show_rivals
+from tristream.commands.windows import (
+    WindowSet,
+    embed_windows,
+    side_by_side,
+    window_spaces,
+    write_windows,
+)
+from tristream.commands.workspace import Workspace, write_json
+from tristream.errors import UsageError
 
 if TYPE_CHECKING:
-    from fusion.window_scores import CausedEvent, Timeline
-    from media.manifest import VideoRow
-    from streams.windows import WindowPlan
+    from tristream.dataset.manifest import VideoRow
+    from tristream.fusion.anomaly.window_scores import CausedEvent, Timeline
+    from tristream.streams.windows import WindowPlan
 
 Labels = Mapping[str, Sequence[tuple[float, float]]]
 INSTANTS_PER_SECOND = 10  # at which frame-level figures compare scores with labels
@@ -48,11 +55,15 @@ def detect_windows(
         train, val = _hold_out(train)
     trained = workspace.load_streams(names)
     root = workspace.manifest(None).root
-    used = [rows[row] for row in (*train.tolist(), *val.tolist())] + [row for row in rows if row.split == "test"]
+    used = [rows[row] for row in (*train.tolist(), *val.tolist())] + [
+        row for row in rows if row.split == "test"
+    ]
     results = embed_windows(used, trained, plan, workspace, root, device=device, workers=workers)
     write_windows(workspace, results, trained, plan)
     whole = side_by_side(results, trained)
-    in_train, in_val = (np.isin(whole.video_id, [rows[row].video_id for row in some]) for some in (train, val))
+    in_train, in_val = (
+        np.isin(whole.video_id, [rows[row].video_id for row in some]) for some in (train, val)
+    )
     if in_train.sum() < 2:
         screen.note(
             f"no anomaly detector: {len(train)} normal training videos ({by_what}) have {int(in_train.sum())} windows "
@@ -65,7 +76,9 @@ def detect_windows(
         region_val=whole.region[in_val],
     )  # fmt: skip
     _set_threshold(stored, whole, in_val, in_train, chosen)
-    say_fit(stored, by_what, int(in_train.sum()), int(in_val.sum()), f"windows of {plan.seconds:g} s")
+    say_fit(
+        stored, by_what, int(in_train.sum()), int(in_val.sum()), f"windows of {plan.seconds:g} s"
+    )
     stored.save(workspace)
     by_id = {row.video_id: row for row in rows}
     lines = scored(stored, whole, np.isin(whole.video_id, tested_ids))
@@ -76,7 +89,9 @@ def detect_windows(
         "threshold": stored.detector.threshold_.value,
         "windows": plan.identity(),
     }
-    rivals = fit_rivals(whole.X[in_train], whole.X[in_val], whole.columns, chosen, seed, but=stored.kind)
+    rivals = fit_rivals(
+        whole.X[in_train], whole.X[in_val], whole.columns, chosen, seed, but=stored.kind
+    )
     rival_lines = {stored.kind: lines}
     tested = np.isin(whole.video_id, tested_ids)
     for name, rival in rivals.items():
@@ -84,29 +99,43 @@ def detect_windows(
     if np.isfinite(whole.peak_motion[tested]).all() and tested.any():
         rival_lines["max |flow|"] = _lines(stored, whole, tested, whole.peak_motion[tested])
         if stored.extremes is not None:
-            rival_lines["max |flow| by row"] = _lines(stored, whole, tested, _by_row(whole, plan, in_train, tested))
+            rival_lines["max |flow| by row"] = _lines(
+                stored, whole, tested, _by_row(whole, plan, in_train, tested)
+            )
     found |= _measure(rival_lines, by_id, labels, stored)
     return found
 
 
-def _by_row(whole: WindowSet, plan: WindowPlan, in_train: np.ndarray, tested: np.ndarray) -> np.ndarray:
+def _by_row(
+    whole: WindowSet, plan: WindowPlan, in_train: np.ndarray, tested: np.ndarray
+) -> np.ndarray:
     """Motion of regions in units of what is extreme in their row of the picture."""
-    from fusion.perspective import row_extremes
+    from tristream.fusion.anomaly.region_scale import row_extremes
 
     known = in_train & np.isfinite(whole.peak_motion)
     extremes = row_extremes(
-        whole.peak_motion[known], region_rows(plan, whole.region[known]), 2 * plan.regions[0] - 1, spread=1
+        whole.peak_motion[known],
+        region_rows(plan, whole.region[known]),
+        2 * plan.regions[0] - 1,
+        spread=1,
     )
     return whole.peak_motion[tested] / extremes[region_rows(plan, whole.region[tested])]
 
 
 def scored(stored: StoredDetector, whole: WindowSet, rows: np.ndarray) -> list[Timeline]:
     """A timeline for each video that has rows among these."""
-    return _lines(stored, whole, rows, stored.scores(whole.X[rows], whole.region[rows]) if rows.any() else np.zeros(0))
+    return _lines(
+        stored,
+        whole,
+        rows,
+        stored.scores(whole.X[rows], whole.region[rows]) if rows.any() else np.zeros(0),
+    )
 
 
-def _lines(stored: StoredDetector, whole: WindowSet, rows: np.ndarray, scores: np.ndarray) -> list[Timeline]:
-    from fusion.window_scores import timelines
+def _lines(
+    stored: StoredDetector, whole: WindowSet, rows: np.ndarray, scores: np.ndarray
+) -> list[Timeline]:
+    from tristream.fusion.anomaly.window_scores import timelines
 
     if not rows.any():
         return []
@@ -132,7 +161,11 @@ def _hold_out(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _set_threshold(
-    stored: StoredDetector, whole: WindowSet, in_val: np.ndarray, in_train: np.ndarray, chosen: settings.Settings
+    stored: StoredDetector,
+    whole: WindowSet,
+    in_val: np.ndarray,
+    in_train: np.ndarray,
+    chosen: settings.Settings,
 ) -> None:
     """From the scores of normal windows; a window counts by its strongest region, as it will in new videos."""
     if not in_val.any():
@@ -146,7 +179,7 @@ def _set_threshold(
 
 def events_of(stored: StoredDetector, line: Timeline, threshold: float) -> list[CausedEvent]:
     """The events of one video as the detector is set."""
-    from fusion.window_scores import caused_events
+    from tristream.fusion.anomaly.window_scores import caused_events
 
     return caused_events(
         line, threshold, list(stored.spaces), hysteresis=stored.hysteresis * abs(threshold),
@@ -163,7 +196,7 @@ def write_timelines(
     labels: Labels | None,
 ) -> None:
     """RUN/fusion/timelines.json: scores, shares and events of the test videos; the report draws it."""
-    from fusion.window_scores import to_json
+    from tristream.fusion.anomaly.window_scores import to_json
 
     threshold, streams = stored.detector.threshold_.value, list(stored.spaces)
     regions = [cell.name for cell in stored.plan.cells()]
@@ -202,7 +235,9 @@ def _measure(
     known = [n for n, line in enumerate(own) if by_id[line.video_id].anomaly is not None]
     abnormal = np.array([by_id[own[n].video_id].anomaly == 1 for n in known], bool)
     if has_both(abnormal):
-        highest = {name: np.array([some[n].scores.max() for n in known]) for name, some in lines.items()}
+        highest = {
+            name: np.array([some[n].scores.max() for n in known]) for name, some in lines.items()
+        }
         what = f"{len(known)} test videos, {int(abnormal.sum())} abnormal, by their highest window"
         found["rivals"] = show_rivals(highest, abnormal, what)
         found |= found["rivals"][stored.kind]
@@ -212,22 +247,35 @@ def _measure(
 
 
 def _frames(lines: Mapping[str, Sequence[Timeline]], labels: Labels) -> dict[str, Any]:
-    from fusion.evaluate import frame_auroc
-    from fusion.window_scores import frame_labels
+    from tristream.fusion.anomaly.window_scores import frame_labels
+    from tristream.fusion.evaluate import frame_auroc
 
     step = 1 / INSTANTS_PER_SECOND
     found = {}
     for name, some in lines.items():
-        instants = [np.arange(line.start_seconds.min() + step / 2, line.stop_seconds.max(), step) for line in some]
-        truth = [frame_labels(labels.get(line.video_id, []), at) for line, at in zip(some, instants, strict=True)]
+        instants = [
+            np.arange(line.start_seconds.min() + step / 2, line.stop_seconds.max(), step)
+            for line in some
+        ]
+        truth = [
+            frame_labels(labels.get(line.video_id, []), at)
+            for line, at in zip(some, instants, strict=True)
+        ]
         if not 0 < sum(map(np.sum, truth)) < sum(map(len, truth)):
             return {}
         auroc = frame_auroc(truth, [line.at(at) for line, at in zip(some, instants, strict=True)])
-        found[name] = {"micro": auroc.micro, "macro": as_float(auroc.macro), "n_undefined": auroc.n_undefined}
+        found[name] = {
+            "micro": auroc.micro,
+            "macro": as_float(auroc.macro),
+            "n_undefined": auroc.n_undefined,
+        }
     screen.table(
         f"When? Frame level AUROC, {INSTANTS_PER_SECOND} instants a second",
         ["detector", "micro", "macro"],
-        [[name, f"{m['micro']:.3f}", "-" if m["macro"] is None else f"{m['macro']:.3f}"] for name, m in found.items()],
+        [
+            [name, f"{m['micro']:.3f}", "-" if m["macro"] is None else f"{m['macro']:.3f}"]
+            for name, m in found.items()
+        ],
         caption="micro: all instants of all test videos together; macro: mean over the videos where it is defined "
         f"({next(iter(found.values()))['n_undefined']} have only one kind of frames)",
     )
@@ -235,7 +283,7 @@ def _frames(lines: Mapping[str, Sequence[Timeline]], labels: Labels) -> dict[str
 
 
 def _events(lines: Sequence[Timeline], labels: Labels, stored: StoredDetector) -> dict[str, Any]:
-    from fusion.timeline import match_events
+    from tristream.fusion.anomaly.events import match_events
 
     threshold = stored.detector.threshold_.value
     n_true = n_hits = n_false = 0
@@ -244,9 +292,15 @@ def _events(lines: Sequence[Timeline], labels: Labels, stored: StoredDetector) -
     for line in lines:
         events = [caused.event for caused in events_of(stored, line, threshold)]
         match = match_events(
-            events, list(labels.get(line.video_id, [])), watched_seconds=max(line.watched_seconds, 1e-9)
+            events,
+            list(labels.get(line.video_id, [])),
+            watched_seconds=max(line.watched_seconds, 1e-9),
         )
-        n_true, n_hits, n_false = n_true + match.n_true, n_hits + match.n_hits, n_false + match.n_false
+        n_true, n_hits, n_false = (
+            n_true + match.n_true,
+            n_hits + match.n_hits,
+            n_false + match.n_false,
+        )
         delays += match.seconds_to_alarm
     delay = float(np.median(delays)) if delays else None
     screen.note(
@@ -270,15 +324,15 @@ def read_labels(path: Path | None, rows: Sequence[VideoRow]) -> Labels | None:
     """The abnormal intervals of --frame-labels FILE.json.
 
     Raises:
-        Mistake: it is no JSON.
-        ValueError: as `mapping_of`.
+        UsageError: it is no JSON.
+        TristreamError: as `mapping_of`.
     """
-    from fusion.window_scores import mapping_of
+    from tristream.fusion.anomaly.window_scores import mapping_of
 
     if path is None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise screen.Mistake(f"--frame-labels {path} is not JSON: {error}") from error
+        raise UsageError(f"--frame-labels {path} is not JSON: {error}") from error
     return mapping_of(content, [row.video_id for row in rows])

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from commands import options, screen
+from tristream.commands import options, screen
+from tristream.errors import UsageError
 
 app = typer.Typer(help="Optical flow, to look at.", no_args_is_help=True, rich_markup_mode=None)
 LARGEST_SIDE_PX = 320
@@ -19,10 +20,17 @@ def show(
     video: Annotated[Path, typer.Argument(help="A video file.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="NAME.mp4: every frame; NAME.png: the chosen ones. Default: VIDEO-flow.png."),
+        typer.Option(
+            "--out",
+            help="NAME.mp4: every frame; NAME.png: the chosen ones. Default: VIDEO-flow.png.",
+        ),
     ] = None,
     estimator: Annotated[
-        str, typer.Option("--estimator", help="dis_fast, farneback, flownet2, raft_small, …; the learned need weights.")
+        str,
+        typer.Option(
+            "--estimator",
+            help="dis_fast, farneback, flownet2, raft_small, …; the learned need weights.",
+        ),
     ] = "dis_fast",
     preset: options.Preset = "light",
     config: options.ConfigFile = None,
@@ -36,24 +44,30 @@ def show(
     Colour is direction (right red, down yellow, left blue, up violet), its strength the length. The chosen frames
     are those of [sampler] (--set sampler.n_samples=16), by the motion of the flow that is shown.
     """
-    from commands import settings
-    from commands.pretrained import places
-    from commands.workspace import decode_pool, decoder
-    from flow.sampling import motion_lengths, sample_indices, uniform_indices
-    from media.reasons import Rejected
-    from streams.estimators import Estimators
-    from streams.video import fit, squash
+    from tristream.commands import settings
+    from tristream.commands.pretrained import places
+    from tristream.commands.workspace import decode_pool, decoder
+    from tristream.flow.sampling import motion_lengths, sample_indices, uniform_indices
+    from tristream.media.reasons import Rejected
+    from tristream.streams.flow_estimators import Estimators
+    from tristream.streams.video import fit, squash
 
     out = out or video.with_name(f"{video.stem}-flow.png")
     if out.suffix not in (".mp4", ".png"):
-        raise screen.Mistake(f"--out {out} ends in '{out.suffix}'; it must be NAME.mp4 (every frame) or NAME.png")
+        raise UsageError(
+            f"--out {out} ends in '{out.suffix}'; it must be NAME.mp4 (every frame) or NAME.png"
+        )
     sampler = settings.load(preset, config, assignments or ()).sampler
     seeds = {} if random_weights is None else {estimator: random_weights}
     estimate = Estimators(seeds, where=places(weights_dir)).load(estimator)
     try:
         with decode_pool(1) as pool:
             decoded = decoder(pool, None)(
-                video, pictures=True, sound=False, max_side=LARGEST_SIDE_PX, stop_seconds=sampler.max_seconds
+                video,
+                pictures=True,
+                sound=False,
+                max_side=LARGEST_SIDE_PX,
+                stop_seconds=sampler.max_seconds,
             )
     except Rejected as rejected:
         screen.warn(f"{video}: {rejected} ({rejected.reason})")
@@ -70,7 +84,9 @@ def show(
     else:
         chosen = uniform_indices(len(frames), sampler.n_samples)
     _write(out, frames, flow, motion, chosen, decoded.start_seconds)
-    screen.note(f"wrote {out}: {len(frames)} frames, {len(chosen)} chosen, flow of {estimate.identity}")
+    screen.note(
+        f"wrote {out}: {len(frames)} frames, {len(chosen)} chosen, flow of {estimate.identity}"
+    )
     screen.emit(
         {"out": str(out), "n_frames": len(frames), "estimator": estimate.identity, "chosen": chosen.tolist(),
          "motion_px": [round(float(m), 4) for m in motion]},
@@ -83,9 +99,9 @@ def _write(out: Path, frames: Any, flow: Any, motion: Any, chosen: Any, start_se
     import cv2
     import numpy as np
 
-    from flow.sheet import contact_sheet, side_by_side
-    from media.encode import write_video
-    from store.atomic import write_bytes
+    from tristream.flow.sheet import contact_sheet, side_by_side
+    from tristream.media.encode import write_video
+    from tristream.store.atomic import write_bytes
 
     if out.suffix == ".mp4":
         fps = 1 / max(1e-3, float(np.median(np.diff(start_seconds))))

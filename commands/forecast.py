@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.timing import tree_bytes
-from commands.workspace import Workspace
+from tristream.bench.timing import tree_bytes
+from tristream.commands.workspace import Workspace
 
 if TYPE_CHECKING:
-    from media.manifest import VideoRow
-    from streams.extraction import VideoResult
+    from tristream.dataset.manifest import VideoRow
+    from tristream.streams.extraction import VideoResult
 
 N_PROBED = 48  # videos whose length is read
 N_MEASURED = 8  # videos that are embedded, at most
@@ -85,11 +85,16 @@ def forecast(
     todo = [row for row in sample if not is_done(row)]
     n_todo = round(len(rows) * len(todo) / max(1, len(sample)))
     lengths = {row.video_id: seconds_of(row) for row in todo}
-    usable = sorted((row for row in todo if lengths[row.video_id] > 0), key=lambda row: lengths[row.video_id])
+    usable = sorted(
+        (row for row in todo if lengths[row.video_id] > 0), key=lambda row: lengths[row.video_id]
+    )
     if not usable:
         return Forecast(len(rows), 0 if not todo else n_todo, 0, 0.0, 0.0, 0.0, 0.0)
     # The one in the middle first, for the start; then some spread over all lengths.
-    middle, spread = usable[len(usable) // 2], np.linspace(0, len(usable) - 1, min(N_MEASURED, len(usable)))
+    middle, spread = (
+        usable[len(usable) // 2],
+        np.linspace(0, len(usable) - 1, min(N_MEASURED, len(usable))),
+    )
     chosen = [usable[index] for index in np.unique(spread.round().astype(int))]
     generator.shuffle(chosen)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder, _watched_memory() as peak:
@@ -117,7 +122,9 @@ def forecast(
         n_measured=n_measured + 1,
         seconds=preparing + per_video * n_todo * usable_share,
         seconds_per_video=per_video,
-        disk_bytes=n_todo * usable_share * (written * mean_length / max(looked_at, 1e-9) + n_streams * ROW_BYTES),
+        disk_bytes=n_todo
+        * usable_share
+        * (written * mean_length / max(looked_at, 1e-9) + n_streams * ROW_BYTES),
         memory_bytes=max(peak),
     )
 

@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from commands import fit_classifier, fit_detector, fit_windows, options, screen, settings, windows
-from commands.tables import read_tables, side_by_side
-from commands.workspace import Workspace, chosen_streams, write_json
+from tristream.commands import (
+    fit_classifier,
+    fit_detector,
+    fit_windows,
+    options,
+    screen,
+    settings,
+    windows,
+)
+from tristream.commands.tables import read_tables, side_by_side
+from tristream.commands.workspace import Workspace, chosen_streams, write_json
+from tristream.errors import UsageError
 
 if TYPE_CHECKING:
-    from media.manifest import VideoRow
-    from store.embeddings import EmbeddingTable
-    from streams.model import TrainedStream
+    from tristream.dataset.manifest import VideoRow
+    from tristream.store.embeddings import EmbeddingTable
+    from tristream.streams.model import TrainedStream
 
 
 @screen.command
@@ -27,23 +36,38 @@ def run(
     stream_list: options.Streams = None,
     normal: Annotated[
         str | None,
-        typer.Option("--normal", metavar="LABEL,…", help="Labels that are normal, for the anomaly detector."),
+        typer.Option(
+            "--normal", metavar="LABEL,…", help="Labels that are normal, for the anomaly detector."
+        ),
     ] = None,
     preset: options.Preset = "light",
     config: options.ConfigFile = None,
     assignments: options.Set = None,
     window: Annotated[
-        float, typer.Option("--window", min=0, help="Fit the detector on windows of so many seconds; 0: whole videos.")
+        float,
+        typer.Option(
+            "--window",
+            min=0,
+            help="Fit the detector on windows of so many seconds; 0: whole videos.",
+        ),
     ] = 0.0,
     hop: Annotated[
-        float | None, typer.Option("--hop", help="Seconds from one window to the next; default: half a window.")
+        float | None,
+        typer.Option("--hop", help="Seconds from one window to the next; default: half a window."),
     ] = None,
     regions: Annotated[
-        str | None, typer.Option("--regions", metavar="ROWSxCOLUMNS", help="Cells each window's picture is cut into.")
+        str | None,
+        typer.Option(
+            "--regions", metavar="ROWSxCOLUMNS", help="Cells each window's picture is cut into."
+        ),
     ] = None,
     frame_labels: Annotated[
         Path | None,
-        typer.Option("--frame-labels", metavar="FILE.json", help="{video_id: [[start, stop], …]}, seconds: the truth."),
+        typer.Option(
+            "--frame-labels",
+            metavar="FILE.json",
+            help="{video_id: [[start, stop], …]}, seconds: the truth.",
+        ),
     ] = None,
     follow_links: options.FollowLinks = False,
     cache: options.CacheDir = options.CACHE,
@@ -51,7 +75,10 @@ def run(
     workers: options.Workers = options.WORKERS,
     seed: options.Seed = 0,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Also show classes, confusions, hardest videos and rivals of the SVM.")
+        bool,
+        typer.Option(
+            "--verbose", help="Also show classes, confusions, hardest videos and rivals of the SVM."
+        ),
     ] = False,
     as_json: options.Json = False,
 ) -> int:
@@ -67,27 +94,41 @@ def run(
     workspace.check_writable(run)
     plan = windows.plan_of(window, hop, regions)
     rows = workspace.manifest(data).rows
-    fit_detector.normal_rows(rows, normal, "train")  # what is no label, no detector or no table is said before any work
+    fit_detector.normal_rows(
+        rows, normal, "train"
+    )  # what is no label, no detector or no table is said before any work
     fit_detector.check_kind(chosen)
     labels = fit_windows.read_labels(frame_labels, rows)
     report: dict[str, Any] = {}
     if plan.seconds and not has_embeddings(workspace):
-        screen.note("no classifier: the videos have no embeddings (tristream embed); windows are embedded here")
+        screen.note(
+            "no classifier: the videos have no embeddings (tristream embed); windows are embedded here"
+        )
     else:
         fused = fused_embeddings(workspace, rows, chosen_streams(stream_list))
-        report |= {"streams": list(fused.columns), "n_videos": len(fused.rows), "spaces": fused.spaces}
+        report |= {
+            "streams": list(fused.columns),
+            "n_videos": len(fused.rows),
+            "spaces": fused.spaces,
+        }
         report["random_weights"] = workspace.random_weights(list(fused.columns))
         report["leaks"] = _say_leaks(fused, chosen.fusion.min_cosine)
-        report["classification"] = fit_classifier.classify(workspace, fused, chosen, seed, verbose=verbose)
+        report["classification"] = fit_classifier.classify(
+            workspace, fused, chosen, seed, verbose=verbose
+        )
     if plan.seconds:
         report["detection"] = fit_windows.detect_windows(
             workspace, rows, chosen_streams(stream_list), plan, chosen, normal, labels=labels, seed=seed,
             device=device, workers=workers,
         )  # fmt: skip
     else:
-        report["detection"] = fit_detector.detect(workspace, fused, chosen, normal, seed, workers=workers)
+        report["detection"] = fit_detector.detect(
+            workspace, fused, chosen, normal, seed, workers=workers
+        )
     write_json(workspace.fusion_dir / "report.json", report)
-    screen.note(f"wrote {workspace.fusion_dir}; next: tristream report, predict FILE or detect FILE, with --run {run}")
+    screen.note(
+        f"wrote {workspace.fusion_dir}; next: tristream report, predict FILE or detect FILE, with --run {run}"
+    )
     screen.emit(report, as_json=as_json)
     return screen.OK
 
@@ -131,23 +172,27 @@ class Fused:
 def has_embeddings(workspace: Workspace) -> bool:
     """Whether `embed` has been run since the streams were trained."""
     trained = workspace.load_streams(None)
-    return all(workspace.embeddings_dir(stream.name, stream.space_id).exists() for stream in trained)
+    return all(
+        workspace.embeddings_dir(stream.name, stream.space_id).exists() for stream in trained
+    )
 
 
-def fused_embeddings(workspace: Workspace, rows: Sequence[VideoRow], wanted: Sequence[str] | None) -> Fused:
+def fused_embeddings(
+    workspace: Workspace, rows: Sequence[VideoRow], wanted: Sequence[str] | None
+) -> Fused:
     """The embeddings of the run's streams in the spaces of its checkpoints, in the order of videos.csv.
 
     Raises:
-        Mistake: a stream was trained but not embedded since, or there are embeddings of none of the videos.
+        UsageError: a stream was trained but not embedded since, or there are embeddings of none of the videos.
     """
-    from fusion.concatenate import fuse_tables
+    from tristream.fusion.concatenate import fuse_tables
 
     streams = workspace.load_streams(wanted)
     tables = read_tables(workspace, {trained.name: trained.space_id for trained in streams})
     by_id = {row.video_id: row for row in rows}
     kept = [video for video in next(iter(tables.values())).video_id if video in by_id]
     if not kept:
-        raise screen.Mistake(
+        raise UsageError(
             f"no video of {workspace.manifest_path} has embeddings; run tristream embed --run {workspace.run}"
         )
     tables = side_by_side(tables, kept, workspace.run)
@@ -168,7 +213,7 @@ def _own_decision(trained: TrainedStream, table: EmbeddingTable) -> Head:
 
 
 def _say_leaks(fused: Fused, min_cosine: float) -> list[str]:
-    from fusion.leaks import check_splits
+    from tristream.fusion.action.leaks import check_splits
 
     leaks = check_splits(
         video_ids=list(fused.of("video_id")),

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from commands import options, screen, settings
-from commands.workspace import Workspace, decode_pool, say_links
-from media import manifest as manifests
+from tristream.commands import options, screen, settings
+from tristream.commands.workspace import Workspace, decode_pool, say_links
+from tristream.dataset import manifest as manifests
+from tristream.errors import UsageError
 
 
 @screen.command
@@ -19,12 +20,22 @@ def run(
     data: options.Data = None,
     list_file: Annotated[
         Path | None,
-        typer.Option("--list", help="CSV: path,label[,split,group,anomaly,fold]. Default: DATA/videos.csv."),
+        typer.Option(
+            "--list", help="CSV: path,label[,split,group,anomaly,fold]. Default: DATA/videos.csv."
+        ),
     ] = None,
-    ucf101: Annotated[Path | None, typer.Option("--ucf101", help="Folder of UCF101's official lists.")] = None,
-    hmdb51: Annotated[Path | None, typer.Option("--hmdb51", help="Folder of HMDB51's official lists.")] = None,
-    split: Annotated[int, typer.Option("--split", min=1, max=3, help="Which split of the official lists.")] = 1,
-    test_fold: Annotated[str | None, typer.Option("--test-fold", help="The fold that becomes the test split.")] = None,
+    ucf101: Annotated[
+        Path | None, typer.Option("--ucf101", help="Folder of UCF101's official lists.")
+    ] = None,
+    hmdb51: Annotated[
+        Path | None, typer.Option("--hmdb51", help="Folder of HMDB51's official lists.")
+    ] = None,
+    split: Annotated[
+        int, typer.Option("--split", min=1, max=3, help="Which split of the official lists.")
+    ] = 1,
+    test_fold: Annotated[
+        str | None, typer.Option("--test-fold", help="The fold that becomes the test split.")
+    ] = None,
     run: options.Run = options.RUN,
     config: options.LimitsFile = None,
     assignments: options.SetLimit = None,
@@ -42,16 +53,18 @@ def run(
     (--force: decide anew).
     """
     if data is None:
-        raise screen.Mistake("--data is missing; name the folder that holds the videos: tristream index --data DIR")
+        raise UsageError(
+            "--data is missing; name the folder that holds the videos: tristream index --data DIR"
+        )
     if not data.is_dir():
-        raise screen.Mistake(f"--data {data} is not a folder")
+        raise UsageError(f"--data {data} is not a folder")
     workspace = Workspace(run, options.CACHE)
     workspace.check_writable(run)
     limits = settings.limits(config, assignments or ())
     say_links(data, follow_links)
     rows = _listed(data, list_file, ucf101, hmdb51, split)
     if not rows:
-        raise screen.Mistake(
+        raise UsageError(
             f"{data} holds no videos in folders of classes, and no videos.csv; see tristream index --help"
         )
     previous = None
@@ -81,9 +94,13 @@ def run(
 def _listed(
     data: Path, list_file: Path | None, ucf101: Path | None, hmdb51: Path | None, split: int
 ) -> list[manifests.ListedVideo]:
-    given = [name for name, value in (("--list", list_file), ("--ucf101", ucf101), ("--hmdb51", hmdb51)) if value]
+    given = [
+        name
+        for name, value in (("--list", list_file), ("--ucf101", ucf101), ("--hmdb51", hmdb51))
+        if value
+    ]
     if len(given) > 1:
-        raise screen.Mistake(f"{' and '.join(given)} exclude each other; give one of them")
+        raise UsageError(f"{' and '.join(given)} exclude each other; give one of them")
     if ucf101 is not None:
         return manifests.index_ucf101(data, ucf101, split)
     if hmdb51 is not None:
@@ -108,12 +125,25 @@ def _summary(found: manifests.Manifest, path: Path) -> dict[str, object]:
 
 
 def _show(found: manifests.Manifest) -> None:
-    splits = [name for name in ("train", "val", "test", "unlabelled") if any(row.split == name for row in found.rows)]
+    splits = [
+        name
+        for name in ("train", "val", "test", "unlabelled")
+        if any(row.split == name for row in found.rows)
+    ]
     counts = Counter((row.label, row.split) for row in found.rows)
     labels = sorted({row.label for row in found.rows})
-    rows = [[label or "(no label)", *(str(counts[label, split]) for split in splits)] for label in labels]
+    rows = [
+        [label or "(no label)", *(str(counts[label, split]) for split in splits)]
+        for label in labels
+    ]
     rows.append(["all", *(str(sum(row.split == split for row in found.rows)) for split in splits)])
-    screen.table(f"{len(found.rows)} videos, {len({r.group for r in found.rows})} groups", ["class", *splits], rows)
+    screen.table(
+        f"{len(found.rows)} videos, {len({r.group for r in found.rows})} groups",
+        ["class", *splits],
+        rows,
+    )
     silent = sum(row.has_audio is False for row in found.rows)
     if silent:
-        screen.note(f"{silent} of {len(found.rows)} videos have no sound: their audio stream is masked")
+        screen.note(
+            f"{silent} of {len(found.rows)} videos have no sound: their audio stream is masked"
+        )

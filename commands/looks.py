@@ -7,25 +7,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from commands.workspace import Workspace, contents, decode_pool, decoder, make_video
+from tristream.commands.workspace import Workspace, contents, decode_pool, decoder, make_video
 
 if TYPE_CHECKING:
-    from media.videos import VideoRow
-    from report.charts import Looks
-    from report.collect import Run
-    from streams.model import TrainedStream
-    from streams.video import Video
+    from tristream.dataset.video_row import VideoRow
+    from tristream.report.charts import Looks
+    from tristream.report.collect import Run
+    from tristream.streams.model import TrainedStream
+    from tristream.streams.video import Video
 
 N_VIDEOS = 3
 N_FRAMES = 8
 FRAME_PX = 90
 
 
-def where_streams_look(found: Run, workspace: Workspace, *, workers: int, follow_links: bool) -> list[Looks]:
+def where_streams_look(
+    found: Run, workspace: Workspace, *, workers: int, follow_links: bool
+) -> list[Looks]:
     """Frames, motion and the segments of every trained stream, of a few test videos of different classes.
 
     Raises:
-        ValueError: a checkpoint cannot be read, or a video cannot be used any more.
+        TristreamError: a checkpoint cannot be read, or a video cannot be used any more.
     """
     rows = _few(found)
     if not rows or found.manifest is None or not workspace.trained_names():
@@ -46,7 +48,7 @@ def where_streams_look(found: Run, workspace: Workspace, *, workers: int, follow
 
 def _few(found: Run) -> list[VideoRow]:
     """The first usable test video of some classes, far apart in the alphabet."""
-    from report.thumbnails import spread
+    from tristream.report.thumbnails import spread
 
     rejected = {row.get("video_id") for row in found.failures}
     rows = [row for row in found.rows if row.video_id not in rejected and row.path.exists()]
@@ -56,9 +58,9 @@ def _few(found: Run) -> list[VideoRow]:
 
 
 def _look(name: str, label: str, video: Video, trained: Sequence[TrainedStream]) -> Looks:
-    from report.charts import Looks
-    from report.thumbnails import strip
-    from streams.segments import Absent
+    from tristream.report.charts import Looks
+    from tristream.report.thumbnails import strip
+    from tristream.streams.segments import Absent
 
     starts, spans, absent, ends = {}, {}, {}, []
     for stream in trained:
@@ -66,7 +68,9 @@ def _look(name: str, label: str, video: Video, trained: Sequence[TrainedStream])
             absent[stream.name] = f"reads videos in another way than {trained[0].name}"
             continue
         try:
-            segments = stream.stream.cut(stream.stream.footage(video, stream.config, stream.sampler), stream.config)
+            segments = stream.stream.cut(
+                stream.stream.footage(video, stream.config, stream.sampler), stream.config
+            )
         except Absent as why:
             absent[stream.name] = why.reason
             continue

@@ -6,10 +6,10 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from commands.forecast import duration
+from tristream.commands.forecast import duration
 
 if TYPE_CHECKING:
-    from streams.stages import Stages
+    from tristream.streams.timings import Stages
 
 RECENT_SECONDS = 60.0  # the pace is that of the last minute: what lies longer back was another load, or the start
 
@@ -39,7 +39,9 @@ class Pace:
         per_second = (self._n_done - n_before) / max(now - since, 1e-9)
         left = (self._total - self._n_done) / per_second
         shares = self._stages.shares()
-        where = ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items() if share >= 0.005)
+        where = ", ".join(
+            f"{stage} {share:.0%}" for stage, share in shares.items() if share >= 0.005
+        )
         pace = f"{per_second:.2g} videos/s" if per_second < 100 else f"{per_second:.0f} videos/s"
         ends = f", {duration(left)} to go" if self._n_done < self._total else ""
         return f"{pace}{ends}" + (f"  [{where}]" if where else "")

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from commands import options, screen, settings
-from commands.workspace import Workspace
+from tristream.commands import options, screen, settings
+from tristream.commands.workspace import Workspace
 
 
 @screen.command
@@ -29,8 +29,8 @@ def run(
     Where the sampler is adaptive, moments lie dense where there is motion. embed stores the same times with the
     segment embeddings.
     """
-    from commands.embed import results_of
-    from commands.workspace import chosen_streams, given_rows
+    from tristream.commands.embed import results_of
+    from tristream.commands.workspace import chosen_streams, given_rows
 
     limits = settings.limits(config, assignments or ())
     workspace = Workspace(run, cache, limits=limits, follow_links=follow_links)
@@ -39,7 +39,13 @@ def run(
     plans: list[dict[str, Any]] = []
     failed = {}
     for result in results_of(
-        given_rows(paths, root), trained, workspace, root, device="cpu", workers=workers, flow_from=flow_from
+        given_rows(paths, root),
+        trained,
+        workspace,
+        root,
+        device="cpu",
+        workers=workers,
+        flow_from=flow_from,
     ):
         if result.rejected:
             failed[str(result.video.path)] = result.rejected_reason

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from commands import screen
-from commands.workspace import Workspace
+from tristream.commands import screen
+from tristream.commands.workspace import Workspace
+from tristream.errors import UsageError
 
 if TYPE_CHECKING:
-    from media.manifest import VideoRow
-    from streams.extraction import VideoResult
-    from streams.model import TrainedStream
+    from tristream.dataset.manifest import VideoRow
+    from tristream.streams.extraction import VideoResult
+    from tristream.streams.model import TrainedStream
 
 N_COMPARED = 3  # videos that are embedded in both precisions
 LEAST_COSINE = 0.99  # of a video's embeddings; below, it is said in yellow
@@ -32,13 +33,13 @@ def in_precision(
     Before bf16 is used, the first videos are embedded in both, and the difference is printed.
 
     Raises:
-        Mistake: an unknown precision.
+        UsageError: an unknown precision.
     """
-    from streams import model
-    from streams.backends import PRECISIONS
+    from tristream.streams import model
+    from tristream.streams.backend import PRECISIONS
 
     if wanted not in (None, *PRECISIONS):
-        raise screen.Mistake(f"--precision {wanted} is unknown; available: {', '.join(PRECISIONS)}")
+        raise UsageError(f"--precision {wanted} is unknown; available: {', '.join(PRECISIONS)}")
     chosen = [replace(stream, precision=wanted or stream.precision) for stream in trained]
     coarse = [stream for stream in chosen if stream.precision != "float32"]
     if coarse:
@@ -48,11 +49,15 @@ def in_precision(
     for stream, before in zip(chosen, trained, strict=True):
         if stream.precision != before.precision:
             model.set_precision(workspace.stream_dir(stream.name), stream)
-            screen.note(f"{stream.name}: {stream.precision} in this run from now on; it is another embedding space")
+            screen.note(
+                f"{stream.name}: {stream.precision} in this run from now on; it is another embedding space"
+            )
     return chosen
 
 
-def _say(streams: Sequence[TrainedStream], exact: Sequence[VideoResult], coarse: Sequence[VideoResult]) -> None:
+def _say(
+    streams: Sequence[TrainedStream], exact: Sequence[VideoResult], coarse: Sequence[VideoResult]
+) -> None:
     rows, worst = [], 1.0
     for stream in streams:
         pairs = [
@@ -63,15 +68,32 @@ def _say(streams: Sequence[TrainedStream], exact: Sequence[VideoResult], coarse:
         if not pairs:
             rows.append([stream.name, "0", "–", "–", "–"])
             continue
-        segments = [(a.segments[stream.name].embedding, b.segments[stream.name].embedding) for a, b in pairs]
+        segments = [
+            (a.segments[stream.name].embedding, b.segments[stream.name].embedding) for a, b in pairs
+        ]
         videos = [(a.embeddings[stream.name], b.embeddings[stream.name]) for a, b in pairs]
         cosine = min(_cosine(a, b) for a, b in videos)
         worst = min(worst, cosine)
-        rows.append([stream.name, str(len(pairs)), f"{_error(segments):.2%}", f"{_error(videos):.2%}", f"{cosine:.5f}"])
+        rows.append(
+            [
+                stream.name,
+                str(len(pairs)),
+                f"{_error(segments):.2%}",
+                f"{_error(videos):.2%}",
+                f"{cosine:.5f}",
+            ]
+        )
     header = ["stream", "videos", "error of segments", "error of videos", "least cosine"]
-    screen.table("bf16 against float32 on your videos", header, rows, caption="relative to the size in float32")
+    screen.table(
+        "bf16 against float32 on your videos",
+        header,
+        rows,
+        caption="relative to the size in float32",
+    )
     if worst < LEAST_COSINE:
-        screen.warn(f"a video's embedding turns by a cosine of {worst:.4f} in bf16; --precision float32 takes it back")
+        screen.warn(
+            f"a video's embedding turns by a cosine of {worst:.4f} in bf16; --precision float32 takes it back"
+        )
 
 
 def _error(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:

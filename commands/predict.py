@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from commands import options, screen, settings
-from commands.workspace import Workspace
+from tristream.commands import options, screen, settings
+from tristream.commands.workspace import Workspace
+from tristream.errors import UsageError
 
 if TYPE_CHECKING:
-    from fusion.classifier import CalibratedSVM
+    from tristream.fusion.action.classifier import CalibratedSVM
 
 
 @screen.command
@@ -22,15 +23,26 @@ def run(
     paths: Annotated[list[Path], typer.Argument(help="Video files.")],
     run: options.Run = options.RUN,
     cache: options.CacheDir = options.CACHE,
-    top: Annotated[int, typer.Option("--top", min=1, help="How many labels to name for each video.")] = 5,
+    top: Annotated[
+        int, typer.Option("--top", min=1, help="How many labels to name for each video.")
+    ] = 5,
     max_error: Annotated[
         float | None,
-        typer.Option("--max-error", min=0, max=1, metavar="SHARE",
-                     help="Say 'not sure' so that at most this share of what is named is wrong, as on val."),
+        typer.Option(
+            "--max-error",
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Say 'not sure' so that at most this share of what is named is wrong, as on val.",
+        ),
     ] = None,
     more_runs: Annotated[
         list[Path] | None,
-        typer.Option("--with", metavar="RUN", help="Also ask this run, and average the probabilities; repeatable."),
+        typer.Option(
+            "--with",
+            metavar="RUN",
+            help="Also ask this run, and average the probabilities; repeatable.",
+        ),
     ] = None,
     stream_list: options.Streams = None,
     flow_from: options.FlowFrom = None,
@@ -40,7 +52,9 @@ def run(
     weights_dir: options.WeightsDir = None,
     device: options.Device = "auto",
     workers: options.Workers = options.WORKERS,
-    out: Annotated[Path | None, typer.Option("--out", help="Also write the result to FILE.csv or FILE.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Also write the result to FILE.csv or FILE.json.")
+    ] = None,
     as_json: options.Json = False,
 ) -> int:
     """Name the action in new videos, with calibrated probabilities where `fuse` had validation videos to find them on.
@@ -49,8 +63,8 @@ def run(
     and said to be; --streams masks the others on purpose. Several runs that know the same classes (--with) are an
     ensemble: their probabilities are averaged.
     """
-    from commands.decide import check_out, write_out
-    from commands.workspace import chosen_streams
+    from tristream.commands.decide import check_out, write_out
+    from tristream.commands.workspace import chosen_streams
 
     check_out(out)
     wanted = chosen_streams(stream_list)
@@ -59,12 +73,27 @@ def run(
         Workspace(each, cache, weights_dir=weights_dir, limits=limits, follow_links=follow_links)
         for each in (run, *(more_runs or ()))
     ]
-    found = [_machine(workspace, wanted) for workspace in workspaces]  # whatever is wrong is said before any work
+    found = [
+        _machine(workspace, wanted) for workspace in workspaces
+    ]  # whatever is wrong is said before any work
     if more_runs:
-        _check_ensemble([workspace.run for workspace in workspaces], [machine for machine, _ in found], max_error)
+        _check_ensemble(
+            [workspace.run for workspace in workspaces],
+            [machine for machine, _ in found],
+            max_error,
+        )
     limit = None if max_error is None else found[0][0].rejection(max_error).confidence
     asked = [
-        _ask(workspace, machine, spaces, paths, wanted, device=device, workers=workers, flow_from=flow_from)
+        _ask(
+            workspace,
+            machine,
+            spaces,
+            paths,
+            wanted,
+            device=device,
+            workers=workers,
+            flow_from=flow_from,
+        )
         for workspace, (machine, spaces) in zip(workspaces, found, strict=True)
     ]
     failed = {path: reason for one in asked for path, reason in one.failed.items()}
@@ -98,34 +127,44 @@ class _Asked:
     failed: dict[str, str]
 
 
-def _machine(workspace: Workspace, wanted: Sequence[str] | None) -> tuple[CalibratedSVM, dict[str, str]]:
+def _machine(
+    workspace: Workspace, wanted: Sequence[str] | None
+) -> tuple[CalibratedSVM, dict[str, str]]:
     """The classifier of a run and the spaces it was fitted in.
 
     Raises:
-        Mistake: there is none, or it does not know a stream that is wanted.
+        UsageError: there is none, or it does not know a stream that is wanted.
     """
-    from commands.decide import load_decision
-    from fusion.classifier import CalibratedSVM
+    from tristream.commands.decide import load_decision
+    from tristream.fusion.action.classifier import CalibratedSVM
 
     arrays, config = load_decision(workspace.fusion_dir / "svm", workspace.run)
     machine = CalibratedSVM.from_arrays(arrays, config)
     names = list(machine.svm.standardiser.columns)
     if wanted and set(wanted) - set(names):
-        raise screen.Mistake(f"the SVM does not know '{(set(wanted) - set(names)).pop()}'; it has {', '.join(names)}")
+        raise UsageError(
+            f"the SVM does not know '{(set(wanted) - set(names)).pop()}'; it has {', '.join(names)}"
+        )
     return machine, config["spaces"]
 
 
-def _check_ensemble(runs: Sequence[Path], machines: Sequence[CalibratedSVM], max_error: float | None) -> None:
+def _check_ensemble(
+    runs: Sequence[Path], machines: Sequence[CalibratedSVM], max_error: float | None
+) -> None:
     if max_error is not None:
-        raise screen.Mistake("--max-error and --with exclude each other: no validation video has seen the ensemble")
+        raise UsageError(
+            "--max-error and --with exclude each other: no validation video has seen the ensemble"
+        )
     first = machines[0].svm.classes_.tolist()
     for run, machine in zip(runs, machines, strict=True):
         if machine.calibration is None:
-            raise screen.Mistake(f"{run} has no calibrated probabilities to average: fuse had no validation videos")
+            raise UsageError(
+                f"{run} has no calibrated probabilities to average: fuse had no validation videos"
+            )
         classes = machine.svm.classes_.tolist()
         if classes != first:
             odd = next(iter(set(classes) ^ set(first)))
-            raise screen.Mistake(
+            raise UsageError(
                 f"{run} and {runs[0]} do not know the same classes (only one has '{odd}'); an ensemble is of one task"
             )
 
@@ -142,10 +181,12 @@ def _ask(
     flow_from: Path | None,
 ) -> _Asked:
     """Embeds the videos as this run does, and gives the margins of its SVM."""
-    from commands.decide import embed_new
+    from tristream.commands.decide import embed_new
 
     names = list(machine.svm.standardiser.columns)
-    new = embed_new(paths, workspace, spaces, names, device=device, workers=workers, flow_from=flow_from)
+    new = embed_new(
+        paths, workspace, spaces, names, device=device, workers=workers, flow_from=flow_from
+    )
     failed = {new.name(r): r.rejected_reason for r in new.results if r.rejected}
     if not len(new.X):
         return _Asked(machine, names, {}, {}, failed)
@@ -155,7 +196,11 @@ def _ask(
     margins = machine.svm.decision_function(new.X, masks=masks)
     typed = [new.name(result) for result in new.usable]
     return _Asked(
-        machine, names, dict(zip(typed, margins, strict=True)), dict(zip(typed, masks, strict=True)), failed
+        machine,
+        names,
+        dict(zip(typed, margins, strict=True)),
+        dict(zip(typed, masks, strict=True)),
+        failed,
     )
 
 
@@ -167,7 +212,9 @@ def _decided(asked: _Asked, path: str, *, top: int, limit: float | None) -> dict
     entries: list[dict[str, Any]] = []
     for k in best:
         entry = {"label": str(machine.svm.classes_[k]), "score": round(float(margin[k]), 6)}
-        entries.append(entry if sure is None else {**entry, "probability": round(float(sure[k]), 6)})
+        entries.append(
+            entry if sure is None else {**entry, "probability": round(float(sure[k]), 6)}
+        )
     not_sure = bool(limit is not None and sure is not None and sure[best[0]] < limit)
     return {
         "label": entries[0]["label"] if mask.any() and not not_sure else None,
@@ -180,18 +227,23 @@ def _decided(asked: _Asked, path: str, *, top: int, limit: float | None) -> dict
 
 def _averaged(asked: Sequence[_Asked], path: str, *, top: int) -> dict[str, Any]:
     """The same by several runs: the mean of the probabilities of those that have a stream to go by."""
-    from fusion.scores import mean_scores
+    from tristream.fusion.action.score_fusion import mean_scores
 
     classes = asked[0].machine.svm.classes_
     able = [one for one in asked if path in one.margins and one.masks[path].any()]
-    used = {name for one in able for name, mask in zip(one.names, one.masks[path], strict=True) if mask}
+    used = {
+        name for one in able for name, mask in zip(one.names, one.masks[path], strict=True) if mask
+    }
     every = {name for one in asked for name in one.names}
     entries = []
     if able:
         p = mean_scores([one.machine.probabilities(one.margins[path][None]) for one in able])[0]
         best = np.argsort(-p, kind="stable")[:top]
         value = [round(float(p[k]), 6) for k in best]
-        entries = [{"label": str(classes[k]), "score": v, "probability": v} for k, v in zip(best, value, strict=True)]
+        entries = [
+            {"label": str(classes[k]), "score": v, "probability": v}
+            for k, v in zip(best, value, strict=True)
+        ]
     return {
         "label": entries[0]["label"] if entries else None,
         "not_sure": False,
@@ -205,15 +257,21 @@ def _averaged(asked: Sequence[_Asked], path: str, *, top: int) -> dict[str, Any]
 def _say_scores(asked: Sequence[_Asked], max_error: float | None, limit: float | None) -> None:
     """What the numbers are."""
     if len(asked) > 1:
-        screen.note(f"the numbers are the mean of the calibrated probabilities of {len(asked)} runs")
+        screen.note(
+            f"the numbers are the mean of the calibrated probabilities of {len(asked)} runs"
+        )
         return
     machine = asked[0].machine
     if machine.calibration is None:
-        screen.note("the numbers are margins of the SVM, not probabilities: fuse had no validation videos")
+        screen.note(
+            "the numbers are margins of the SVM, not probabilities: fuse had no validation videos"
+        )
         return
-    screen.note(f"the numbers are probabilities, calibrated on {len(machine.hits)} validation videos")
+    screen.note(
+        f"the numbers are probabilities, calibrated on {len(machine.hits)} validation videos"
+    )
     if max_error is not None and limit is not None:
-        from fusion.intervals import wilson_interval
+        from tristream.fusion.intervals import wilson_interval
 
         named = machine.confidence >= limit
         n_wrong = int((named & ~machine.hits).sum())
@@ -236,7 +294,11 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _flat(row: Any) -> dict[str, Any]:
-    cells = {"path": row["path"], "label": row["label"] or "", "not_sure": str(row["not_sure"]).lower()}
+    cells = {
+        "path": row["path"],
+        "label": row["label"] or "",
+        "not_sure": str(row["not_sure"]).lower(),
+    }
     for place, entry in enumerate(row["top"], start=1):
         cells |= {f"{name}_{place}": value for name, value in entry.items()}
     return cells | {"streams": " ".join(row["streams"]), "masked": " ".join(row["masked"])}

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
-from commands import options, screen
-from commands.screen import Mistake
+from tristream.commands import options, screen
+from tristream.errors import UsageError
 
 if TYPE_CHECKING:
-    from store.weights import Places
+    from tristream.store.weights.library import Places
 
 ENCODER, ESTIMATOR, SEED = "encoder_weights", "estimator", "weights_seed"
 Known = dict[str, dict[str, Any]]
@@ -25,7 +25,7 @@ _FILES = (".safetensors", ".pth", ".pt", ".ckpt", ".tflite", ".npz")
 
 def places(weights_dir: Path | None, cache: Path = options.CACHE) -> Places:
     """Where weights are looked for: the user's folder, then a cache; `--cache`, where given, holds it too."""
-    from store import weights
+    from tristream.store import weights
 
     return weights.places(weights_dir, None if cache == options.CACHE else cache / "weights")
 
@@ -52,7 +52,7 @@ class Finder:
             section: its name, for messages.
 
         Raises:
-            Mistake: no such file, not safetensors, or weights that no place has.
+            UsageError: no such file, not safetensors, or weights that no place has.
         """
         found, known = dict(values), Known()
         for field, given in values.items():
@@ -69,10 +69,10 @@ class Finder:
         """The configuration and what is known about the weights of the flow estimator it names, which has their name.
 
         Raises:
-            Mistake: weights that no place has.
-            ValueError: an unknown estimator.
+            UsageError: weights that no place has.
+            TristreamError: an unknown estimator.
         """
-        from flow.estimators import is_learned, weights_name
+        from tristream.flow.estimators import is_learned, weights_name
 
         name = getattr(config, ESTIMATOR, None)
         if name is None or not is_learned(name):
@@ -81,7 +81,9 @@ class Finder:
             return config.model_copy(update={SEED: self.random_weights}), {}
         if not self.looks_at_pictures:
             return config, {}
-        known = _known(_named(weights_name(name), f"[{section}] {ESTIMATOR}", self.where or places(None)))
+        known = _known(
+            _named(weights_name(name), f"[{section}] {ESTIMATOR}", self.where or places(None))
+        )
         return config, {ESTIMATOR: known}
 
 
@@ -89,11 +91,11 @@ def _file(given: str, what: str, where: Places) -> Path:
     if "/" in given or "\\" in given or given.endswith(_FILES):
         path = Path(given) if where.weights_dir is None else where.weights_dir / given
         if not path.is_file():
-            raise Mistake(
+            raise UsageError(
                 f"{what}: {path} does not exist; name a safetensors file, or a folder it lies in with --weights-dir"
             )
         if path.suffix != ".safetensors":
-            raise Mistake(
+            raise UsageError(
                 f"{what}: {path} is not a safetensors file; take it in under the name of its network: "
                 f"tristream weights add {path} --as NAME, then name that"
             )
@@ -102,18 +104,18 @@ def _file(given: str, what: str, where: Places) -> Path:
 
 
 def _named(name: str, what: str, where: Places) -> Path:
-    from store import weights
+    from tristream.store import weights
 
     try:
         with download_progress(name) as progress:
             return weights.get(name, where=where, say=screen.note, progress=progress)
     except weights.Missing as error:
-        raise Mistake(f"{what}: {error}") from error
+        raise UsageError(f"{what}: {error}") from error
 
 
 def _known(path: Path) -> dict[str, Any]:
     """What belongs into lineage: enough to find the weights again, and to know what their licence allows."""
-    from store import weights
+    from tristream.store import weights
 
     about = weights.about(path)
     kept = ("name", "source", "original_sha256", "licence", "research_only")
@@ -136,7 +138,9 @@ def download_progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
             nonlocal move, shown
             if move is None:
                 title = f"downloading '{name}', MB"
-                move = bars.enter_context(screen.progress(title, None if total is None else total // MEGABYTE))
+                move = bars.enter_context(
+                    screen.progress(title, None if total is None else total // MEGABYTE)
+                )
             if n_bytes // MEGABYTE > shown:
                 move(n_bytes // MEGABYTE - shown)
                 shown = n_bytes // MEGABYTE

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from commands import screen
+from tristream.commands import screen
 
 if TYPE_CHECKING:
-    from fusion.ablation import Ablation
-    from fusion.intervals import Estimate
-    from fusion.views import StreamViews
+    from tristream.fusion.action.ablation import Ablation
+    from tristream.fusion.action.stream_views import StreamViews
+    from tristream.fusion.intervals import Estimate
 
 LATE_WORDS = {
     "mean": "mean of the streams' own scores",
@@ -50,7 +50,11 @@ def gains(found: Ablation, views: list[StreamViews]) -> None:
     for view in views:
         if view.presence is None:
             continue
-        having = f"{percent(view.having)} on the {view.having.n} that have it" if view.having else "none has it"
+        having = (
+            f"{percent(view.having)} on the {view.having.n} that have it"
+            if view.having
+            else "none has it"
+        )
         screen.note(
             f"{view.stream} is missing from {view.n_test_without} of {view.everything.n} test videos: "
             f"{percent(view.everything)} on all, {having}, {percent(view.withheld)} with it withheld from all, "
@@ -94,22 +98,39 @@ def details(report: dict[str, Any]) -> None:
             for name, c in report["per_class"].items()
         ],
     )  # fmt: skip
-    screen.table("Confused most often", ["class", "called", "videos"], _confused(report["confusion"]))
+    screen.table(
+        "Confused most often", ["class", "called", "videos"], _confused(report["confusion"])
+    )
     screen.table(
         "Hardest test videos: margin of the true class over the best other",
         ["video", "class", "called", "margin"],
         [
-            [v["video_id"], v["label"], v["predicted"], "-" if v["margin"] is None else f"{v['margin']:+.2f}"]
+            [
+                v["video_id"],
+                v["label"],
+                v["predicted"],
+                "-" if v["margin"] is None else f"{v['margin']:+.2f}",
+            ]
             for v in report["hardest"][:MOST_HARD]
         ],
     )
     rivals = {"softmax head on all streams": ("softmax", report["softmax"])}
     rivals |= {LATE_WORDS[name]: (name, figure) for name, figure in report["late"].items()}
-    rows = [[words, short(figure), _signed(report["minus_svm"][name])] for words, (name, figure) in rivals.items()]
-    rows += [[f"{name}: its own softmax layer", short(figure), "-"] for name, figure in report["heads"].items()]
-    screen.table("Other ways to decide, % right on test", ["", "test top-1", "minus SVM, points"], rows)
+    rows = [
+        [words, short(figure), _signed(report["minus_svm"][name])]
+        for words, (name, figure) in rivals.items()
+    ]
+    rows += [
+        [f"{name}: its own softmax layer", short(figure), "-"]
+        for name, figure in report["heads"].items()
+    ]
+    screen.table(
+        "Other ways to decide, % right on test", ["", "test top-1", "minus SVM, points"], rows
+    )
     if report["late_weights"]:
-        weights = ", ".join(f"{name} {weight:.2f}" for name, weight in report["late_weights"].items())
+        weights = ", ".join(
+            f"{name} {weight:.2f}" for name, weight in report["late_weights"].items()
+        )
         screen.note(f"weights of the weighted mean, found on val: {weights}")
     for rule in report["rejection"][1:]:
         screen.note(_rejection(rule))
@@ -157,4 +178,7 @@ def _confused(confusion: dict[str, Any]) -> list[list[str]]:
         for called, n in zip(confusion["classes"], row, strict=True)
         if true != called and n
     ]
-    return [[true, called, str(n)] for n, true, called in sorted(pairs, key=lambda p: (-p[0], p[1:]))[:MOST_CONFUSED]]
+    return [
+        [true, called, str(n)]
+        for n, true, called in sorted(pairs, key=lambda p: (-p[0], p[1:]))[:MOST_CONFUSED]
+    ]

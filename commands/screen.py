@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dis
 import errno
 import functools
 import json
@@ -14,26 +13,39 @@ from typing import Any, ParamSpec
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
+
+from tristream.errors import MachineError, TristreamError
 
 P = ParamSpec("P")
 
 OK, BUG, MISTAKE, SOME_REJECTED, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 4, 130
-ENVIRONMENT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE}
-ROOTS = {"commands", "media", "flow", "streams", "store", "fusion", "report", "workshop"}
+ENVIRONMENT_ERRNOS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ENOMEM,
+    errno.EMFILE,
+}
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch says so in a RuntimeError
 _BROKEN_BYTE = re.compile("[\udc80-\udcff]")  # as the file system's encoding has it
 _NO_LIBRARY = re.compile(r"(lib[^\s/]+\.so[.\d]*): cannot open shared object file")
 _OF_OPENCV = {"libxcb.so.1", "libGL.so.1", "libgthread-2.0.so.0", "libglib-2.0.so.0"}
 LESS_MEMORY = "lower --workers, or give the process more"
 
-people = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else 120)
-
-
-class Mistake(ValueError):
-    """Something the user can put right; the message says what and how."""
+people = Console(
+    stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else 120
+)
 
 
 def note(sentence: str) -> None:
@@ -60,16 +72,14 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
             code = function(*args, **kwargs) or OK
         except typer.Exit:  # a RuntimeError, but an answer
             raise
-        except ValueError as error:
-            if not _on_purpose(error):
-                raise
+        except MachineError as error:
+            _fail(str(error), ENVIRONMENT)
+        except TristreamError as error:
             _fail(str(error), MISTAKE)
         except RuntimeError as error:
-            if any(words in str(error) for words in OUT_OF_MEMORY):
-                _fail(f"out of memory ({str(error).splitlines()[0]}); {LESS_MEMORY}", ENVIRONMENT)
-            if not _on_purpose(error):
+            if not any(words in str(error) for words in OUT_OF_MEMORY):
                 raise
-            _fail(str(error), ENVIRONMENT)
+            _fail(f"out of memory ({str(error).splitlines()[0]}); {LESS_MEMORY}", ENVIRONMENT)
         except ImportError as error:
             if (sentence := missing_library(error)) is None:
                 raise
@@ -82,13 +92,19 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
         except FileNotFoundError as error:
             _fail(f"{error.filename} does not exist", MISTAKE)
         except PermissionError as error:
-            _fail(f"{error.filename}: {error.strerror}; give another --run or --cache, or the right to write", MISTAKE)
+            _fail(
+                f"{error.filename}: {error.strerror}; give another --run or --cache, or the right to write",
+                MISTAKE,
+            )
         except OSError as error:
             if error.errno == errno.EROFS:
                 _fail(f"{error.filename}: {error.strerror}; give another --run or --cache", MISTAKE)
             if error.errno not in ENVIRONMENT_ERRNOS:
                 raise
-            _fail(f"{error.filename or 'writing'}: {error.strerror}; what was finished is kept", ENVIRONMENT)
+            _fail(
+                f"{error.filename or 'writing'}: {error.strerror}; what was finished is kept",
+                ENVIRONMENT,
+            )
         sys.stdout.flush()
         raise typer.Exit(code)
 
@@ -107,17 +123,6 @@ def missing_library(error: ImportError) -> str | None:
             "&& pip install opencv-python-headless"
         )
     return f"this system lacks {found[1]}, which an installed package needs ({error}); install it"
-
-
-def _on_purpose(error: Exception) -> bool:
-    """Whether a `raise` of this project's own code made the error: no library, no accident of a built-in function."""
-    traceback = error.__traceback__
-    assert traceback is not None, "it was caught"
-    while traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    frame = traceback.tb_frame
-    operation = dis.opname[frame.f_code.co_code[traceback.tb_lasti]]
-    return operation == "RAISE_VARARGS" and frame.f_globals.get("__name__", "").partition(".")[0] in ROOTS
 
 
 def _fail(sentence: str, code: int) -> None:
@@ -155,12 +160,18 @@ def _plain_progress(title: str, total: int | None) -> Callable[..., None]:
         now = time.monotonic()
         if state["done"] == total or now - state["said"] >= 5:
             state["said"] = now
-            people.print(Text(f"{title}: {state['done']}/{total} after {now - state['start']:.0f} s {note}".rstrip()))
+            people.print(
+                Text(
+                    f"{title}: {state['done']}/{total} after {now - state['start']:.0f} s {note}".rstrip()
+                )
+            )
 
     return move
 
 
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = "") -> None:
+def table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = ""
+) -> None:
     """A table for people; numbers to the right."""
     grid = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left")
     for index, name in enumerate(header):
@@ -179,7 +190,10 @@ def emit(result: dict[str, Any], *, as_json: bool) -> None:
 def readable(value: Any) -> Any:
     """The value as JSON can hold it and any program reads it: bytes that are no UTF-8 stand in names as `\\xNN`."""
     if isinstance(value, Mapping):
-        return {readable(key) if isinstance(key, str) else key: readable(below) for key, below in value.items()}
+        return {
+            readable(key) if isinstance(key, str) else key: readable(below)
+            for key, below in value.items()
+        }
     if isinstance(value, list | tuple):
         return [readable(below) for below in value]
     if value is None or isinstance(value, bool | int | float):

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-import streams
-from commands import pretrained
-from commands.screen import Mistake
-from media.limits import DEFAULT_LIMITS, Limits
-from streams.config import DataConfig, SamplerConfig
+from tristream import streams
+from tristream.commands import pretrained
+from tristream.errors import UsageError
+from tristream.media.limits import DEFAULT_LIMITS, Limits
+from tristream.streams.config import DataConfig, SamplerConfig
 
 if TYPE_CHECKING:
-    from store.weights import Places
+    from tristream.store.weights.library import Places
 
 PRESETS = Path(__file__).with_name("presets")
 
@@ -26,30 +26,59 @@ class FusionConfig(BaseModel, extra="forbid", frozen=True):
     """The linear SVM (paper, sections III-D and IV-G)."""
 
     l2: float = Field(1e-2, gt=0, description="the paper's 'regularisation parameter'")
-    reading: Literal["mean_hinge", "keras", "libsvm"] = Field("mean_hinge", description="what l2 multiplies")
-    select: Literal["fixed", "grouped_cv"] = Field("fixed", description="grouped_cv: l2 by cross-validation on train")
-    stream_dropout: float = Field(0.0, ge=0, lt=1, description="how often a training video is seen without a stream")
-    calibration: Literal["temperature", "platt"] = Field("temperature", description="margins → probabilities, on val")
-    min_cosine: float = Field(0.97, gt=0, le=1, description="alike at least this much across splits: near duplicates")
+    reading: Literal["mean_hinge", "keras", "libsvm"] = Field(
+        "mean_hinge", description="what l2 multiplies"
+    )
+    select: Literal["fixed", "grouped_cv"] = Field(
+        "fixed", description="grouped_cv: l2 by cross-validation on train"
+    )
+    stream_dropout: float = Field(
+        0.0, ge=0, lt=1, description="how often a training video is seen without a stream"
+    )
+    calibration: Literal["temperature", "platt"] = Field(
+        "temperature", description="margins → probabilities, on val"
+    )
+    min_cosine: float = Field(
+        0.97, gt=0, le=1, description="alike at least this much across splits: near duplicates"
+    )
 
 
 class DetectorConfig(BaseModel, extra="forbid", frozen=True):
-    """The anomaly detector on fused embeddings (paper, section VII); `fusion.autoencoder` says what its keys mean."""
+    """Anomaly detector on fused embeddings (paper, section VII); keys as in `fusion.anomaly.autoencoder`."""
 
-    kind: str = Field("autoencoder", description="autoencoder, pca, knn, or pyod.NAME (pyod.ECOD, pyod.IForest, …)")
-    bottleneck: int | None = Field(None, ge=1, description="width of the code; none: as narrow as the videos allow")
-    hidden_dims: tuple[int, ...] | None = Field(None, description="none: one layer; []: a linear autoencoder")
-    stream_dropout: float = Field(0.5, ge=0, lt=1, description="share of training rows that lose one stream")
+    kind: str = Field(
+        "autoencoder",
+        description="autoencoder, pca, knn, or pyod.NAME (pyod.ECOD, pyod.IForest, …)",
+    )
+    bottleneck: int | None = Field(
+        None, ge=1, description="width of the code; none: as narrow as the videos allow"
+    )
+    hidden_dims: tuple[int, ...] | None = Field(
+        None, description="none: one layer; []: a linear autoencoder"
+    )
+    stream_dropout: float = Field(
+        0.5, ge=0, lt=1, description="share of training rows that lose one stream"
+    )
     max_steps: int = Field(2000, ge=1)
-    quantile: float = Field(0.95, gt=0, lt=1, description="of normal validation scores: the threshold")
-    mean_sd: float | None = Field(None, description="threshold = mean + this many standard deviations, instead")
-    false_alarms_per_hour: float | None = Field(None, gt=0, description="threshold by a budget, instead; for windows")
-    hysteresis: float = Field(0.1, ge=0, lt=1, description="an event ends this part of the threshold below it")
+    quantile: float = Field(
+        0.95, gt=0, lt=1, description="of normal validation scores: the threshold"
+    )
+    mean_sd: float | None = Field(
+        None, description="threshold = mean + this many standard deviations, instead"
+    )
+    false_alarms_per_hour: float | None = Field(
+        None, gt=0, description="threshold by a budget, instead; for windows"
+    )
+    hysteresis: float = Field(
+        0.1, ge=0, lt=1, description="an event ends this part of the threshold below it"
+    )
     min_seconds: float = Field(0.0, ge=0, description="shorter events are left out")
 
     def autoencoder(self) -> dict[str, Any]:
         """Arguments of the autoencoder."""
-        return self.model_dump(include={"bottleneck", "hidden_dims", "stream_dropout", "max_steps", "quantile"})
+        return self.model_dump(
+            include={"bottleneck", "hidden_dims", "stream_dropout", "max_steps", "quantile"}
+        )
 
     def rule(self) -> tuple[str, float]:
         """How the threshold comes from normal validation scores, as `choose_threshold` takes it."""
@@ -66,12 +95,22 @@ class LimitsConfig(BaseModel, extra="forbid", frozen=True):
     max_bytes: int = Field(DEFAULT_LIMITS.max_bytes, ge=1, description="of the file")
     max_pixels: int = Field(DEFAULT_LIMITS.max_pixels, ge=256, description="of one picture")
     min_side_px: int = Field(DEFAULT_LIMITS.min_side_px, ge=1, description="of the shorter side")
-    max_seconds: float = Field(DEFAULT_LIMITS.max_seconds, gt=0, description="playing time that is read")
-    max_frames: int = Field(DEFAULT_LIMITS.max_frames, ge=1, description="pictures that are decoded")
+    max_seconds: float = Field(
+        DEFAULT_LIMITS.max_seconds, gt=0, description="playing time that is read"
+    )
+    max_frames: int = Field(
+        DEFAULT_LIMITS.max_frames, ge=1, description="pictures that are decoded"
+    )
     max_streams: int = Field(DEFAULT_LIMITS.max_streams, ge=1, description="tracks of any kind")
-    open_seconds: float = Field(DEFAULT_LIMITS.open_seconds, gt=0, description="wall time before the first progress")
-    realtime_factor: float = Field(DEFAULT_LIMITS.realtime_factor, gt=0, description="wall seconds per second of video")
-    memory_bytes: int = Field(DEFAULT_LIMITS.memory_bytes, ge=128 << 20, description="address space of one process")
+    open_seconds: float = Field(
+        DEFAULT_LIMITS.open_seconds, gt=0, description="wall time before the first progress"
+    )
+    realtime_factor: float = Field(
+        DEFAULT_LIMITS.realtime_factor, gt=0, description="wall seconds per second of video"
+    )
+    memory_bytes: int = Field(
+        DEFAULT_LIMITS.memory_bytes, ge=128 << 20, description="address space of one process"
+    )
 
     def to_limits(self) -> Limits:
         """As the decoder takes them."""
@@ -139,12 +178,12 @@ def load(
         precomputed_flow: the streams' own estimators will not be asked.
 
     Raises:
-        Mistake: an unknown preset, key or value, with the valid ones named; weights that no place has.
+        UsageError: an unknown preset, key or value, with the valid ones named; weights that no place has.
     """
     path = PRESETS / f"{preset}.toml"
     if not path.exists():
         available = ", ".join(sorted(path.stem for path in PRESETS.glob("*.toml")))
-        raise Mistake(f"unknown preset '{preset}'; available: {available}")
+        raise UsageError(f"unknown preset '{preset}'; available: {available}")
     merged = _merge({}, _read(path))
     merged["streams"] = {k: v for k, v in merged.get("streams", {}).items() if k in streams.names()}
     source = f"preset {preset}"
@@ -155,7 +194,9 @@ def load(
     _check_sections(merged)
     for name, content in merged["streams"].items():
         if name not in streams.names():
-            raise Mistake(f"unknown section [streams.{name}]; available: {', '.join(streams.names())}")
+            raise UsageError(
+                f"unknown section [streams.{name}]; available: {', '.join(streams.names())}"
+            )
         _check_section(f"streams.{name}", content)
     parts = {name: _validate(model, merged.get(name, {}), name) for name, model in SECTIONS.items()}
     configs, about = {}, {}
@@ -180,14 +221,14 @@ def limits(file: Path | None, assignments: Sequence[str] = ()) -> Limits:
         assignments: "limits.key=value".
 
     Raises:
-        Mistake: an unknown section or key, a value that cannot be, or an assignment to another section.
+        UsageError: an unknown section or key, a value that cannot be, or an assignment to another section.
     """
     merged = {} if file is None else _read(file)
     _check_sections(merged)
     for assignment in assignments:
         given = _assignment(assignment)
         if set(given) != {"limits"}:
-            raise Mistake(
+            raise UsageError(
                 f"--set {assignment}: only limits.… can be set here; what is computed was fixed when the streams were "
                 "trained"
             )
@@ -199,7 +240,9 @@ def limits(file: Path | None, assignments: Sequence[str] = ()) -> Limits:
 def _check_sections(merged: Mapping[str, Any]) -> None:
     for section, content in merged.items():
         if section not in {*SECTIONS, "streams"}:
-            raise Mistake(f"unknown section [{section}]; valid: {', '.join([*SECTIONS, 'streams.<name>'])}")
+            raise UsageError(
+                f"unknown section [{section}]; valid: {', '.join([*SECTIONS, 'streams.<name>'])}"
+            )
         _check_section(section, content)
 
 
@@ -207,28 +250,28 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise Mistake(f"--config {path} does not exist") from None
+        raise UsageError(f"--config {path} does not exist") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Mistake(f"{path} is not TOML: {error}") from error
+        raise UsageError(f"{path} is not TOML: {error}") from error
 
 
 def _assignment(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise Mistake(f"--set {text} is not KEY=VALUE, e.g. sampler.n_samples=60")
+        raise UsageError(f"--set {text} is not KEY=VALUE, e.g. sampler.n_samples=60")
     try:
         parsed = tomllib.loads(f"{key} = {value}")
     except tomllib.TOMLDecodeError:
         try:
             parsed = tomllib.loads(f'{key} = "{value}"')
         except tomllib.TOMLDecodeError as error:
-            raise Mistake(f"--set {text}: {error}") from error
+            raise UsageError(f"--set {text}: {error}") from error
     return parsed
 
 
 def _check_section(name: str, content: Any) -> None:
     if not isinstance(content, Mapping):
-        raise Mistake(f"[{name}] is {content!r}; it must be a section of keys")
+        raise UsageError(f"[{name}] is {content!r}; it must be a section of keys")
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,7 +289,9 @@ def _validate(model: type[Any], values: Mapping[str, Any], section: str) -> Any:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise Mistake("; ".join(_sentence(model, section, problem) for problem in error.errors())) from error
+        raise UsageError(
+            "; ".join(_sentence(model, section, problem) for problem in error.errors())
+        ) from error
 
 
 def _sentence(model: type[Any], section: str, problem: Any) -> str:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import streams
-from commands import options, screen
-from commands.workspace import Workspace
+from tristream import streams
+from tristream.commands import options, screen
+from tristream.commands.workspace import Workspace
+from tristream.errors import UsageError
 
 if TYPE_CHECKING:
-    from media.manifest import VideoRow
+    from tristream.dataset.manifest import VideoRow
 
 MISSING, DONE, STALE = "missing", "done", "stale"
 
@@ -40,7 +41,9 @@ class Part:
 
 @screen.command
 def run(
-    folder: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="The run; the same as --run.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="The run; the same as --run.")
+    ] = None,
     run: options.Run = options.RUN,
     as_json: options.Json = False,
 ) -> int:
@@ -52,7 +55,11 @@ def run(
     run = folder or run
     parts = _parts(Workspace(run, options.CACHE))
     unfinished = next((part for part in parts if part.next), None)
-    command = f"tristream {unfinished.next} --run {run}" if unfinished else f"tristream predict FILE --run {run}"
+    command = (
+        f"tristream {unfinished.next} --run {run}"
+        if unfinished
+        else f"tristream predict FILE --run {run}"
+    )
     signs = {MISSING: "-", DONE: "x", STALE: "!"}
     if not as_json:
         for part in parts:
@@ -65,16 +72,24 @@ def run(
 
 def _parts(workspace: Workspace) -> list[Part]:
     if not workspace.manifest_path.exists():
-        return [Part("videos", MISSING, f"{workspace.manifest_path} does not exist", "index --data DIR")]
+        return [
+            Part("videos", MISSING, f"{workspace.manifest_path} does not exist", "index --data DIR")
+        ]
     manifest = workspace.manifest(None)
     parts = [_videos(manifest.rows)]
     trained = [_stream(workspace, name, manifest.rows) for name in _stream_names(workspace)]
     if not any(part.state != MISSING for part in trained):
         trained = [Part("streams", MISSING, "no stream is trained", "train-stream spatial")]
         return parts + trained
-    spaces = {part.facts["stream"]: part.facts["space_id"] for part in trained if part.state != MISSING}
-    embedded = [_embeddings(workspace, name, space, manifest.rows) for name, space in spaces.items()]
-    newest = max((part.facts["written"] for part in embedded if "written" in part.facts), default=0.0)
+    spaces = {
+        part.facts["stream"]: part.facts["space_id"] for part in trained if part.state != MISSING
+    }
+    embedded = [
+        _embeddings(workspace, name, space, manifest.rows) for name, space in spaces.items()
+    ]
+    newest = max(
+        (part.facts["written"] for part in embedded if "written" in part.facts), default=0.0
+    )
     return [*parts, *trained, *embedded, *_decisions(workspace, spaces, newest), *_pages(workspace)]
 
 
@@ -101,26 +116,46 @@ def _stream(workspace: Workspace, name: str, rows: Sequence[VideoRow]) -> Part:
     if config is None:
         begun = sorted(path.stem for path in folder.glob("state-*.json"))
         words = f"training was begun ({begun[-1]}) and not finished" if begun else "not trained"
-        return Part(f"stream {name}", MISSING, words, f"train-stream {name}" if begun else "", {"stream": name})
+        return Part(
+            f"stream {name}",
+            MISSING,
+            words,
+            f"train-stream {name}" if begun else "",
+            {"stream": name},
+        )
     lineage = config.get("lineage", {})
     facts = {"stream": name, "space_id": config["space_id"], "classes": len(config["classes"])}
     n_train = lineage.get("n_train", "?")
-    words = f"{len(config['classes'])} classes, {n_train} training videos, space {config['space_id']}"
+    words = (
+        f"{len(config['classes'])} classes, {n_train} training videos, space {config['space_id']}"
+    )
     last = _last_metrics(folder / "metrics.jsonl")
     if last:
         facts |= {"val_accuracy": last.get("val_accuracy")}
         words += f", val accuracy {100 * last['val_accuracy']:.1f} % at its last epoch"
     if (folder / "origin.json").exists():
-        return Part(f"stream {name}", DONE, f"{words}, taken from {_json(folder / 'origin.json')['run']}", "", facts)
+        return Part(
+            f"stream {name}",
+            DONE,
+            f"{words}, taken from {_json(folder / 'origin.json')['run']}",
+            "",
+            facts,
+        )
     changed = lineage.get("videos") not in (None, _labelled(rows))
     if changed:
         words += "; trained on other videos or labels than videos.csv has now"
-    return Part(f"stream {name}", STALE if changed else DONE, words, f"train-stream {name}" if changed else "", facts)
+    return Part(
+        f"stream {name}",
+        STALE if changed else DONE,
+        words,
+        f"train-stream {name}" if changed else "",
+        facts,
+    )
 
 
 def _labelled(rows: Sequence[VideoRow]) -> str:
     """What `train-stream` calls `videos` in a lineage."""
-    from store.lineage import digest
+    from tristream.store.lineage import digest
 
     used = [row for row in rows if row.split in ("train", "val") and row.label]
     return digest([[row.content_id or "unreadable", row.label, row.split] for row in used])
@@ -134,7 +169,11 @@ def _embeddings(workspace: Workspace, name: str, space: str, rows: Sequence[Vide
     parts = sorted(folder.glob("part-*.parquet"))
     if not parts:
         older = sorted(path.name for path in folder.parent.glob("*"))
-        words = f"none in its space; those of {older[0]} are of an earlier training" if older else "none yet"
+        words = (
+            f"none in its space; those of {older[0]} are of an earlier training"
+            if older
+            else "none yet"
+        )
         return Part(title, STALE if older else MISSING, words, "embed", {"stream": name})
     content: dict[str, str] = {}
     n_present = 0
@@ -143,7 +182,9 @@ def _embeddings(workspace: Workspace, name: str, space: str, rows: Sequence[Vide
         content |= dict(zip(table["video_id"], table["content_id"], strict=True))
         n_present += sum(table["present"])
     rejected = _rejected(workspace.run / "failures.csv")
-    lost = [row.video_id for row in rows if row.video_id not in content and row.video_id not in rejected]
+    lost = [
+        row.video_id for row in rows if row.video_id not in content and row.video_id not in rejected
+    ]
     now = {row.video_id: row.content_id for row in rows if row.content_id}
     other = [video for video, there in now.items() if content.get(video, there) != there]
     facts = {"stream": name, "n_videos": len(content), "n_present": n_present, "not_embedded": lost, "changed": other,
@@ -152,7 +193,9 @@ def _embeddings(workspace: Workspace, name: str, space: str, rows: Sequence[Vide
     for videos, what in ((lost, "are not embedded"), (other, "have other contents now")):
         if videos:
             words += f"; {len(videos)} {what} (first: {videos[0]})"
-    return Part(title, STALE if lost or other else DONE, words, "embed" if lost or other else "", facts)
+    return Part(
+        title, STALE if lost or other else DONE, words, "embed" if lost or other else "", facts
+    )
 
 
 def _decisions(workspace: Workspace, spaces: dict[str, str], newest: float) -> list[Part]:
@@ -164,17 +207,33 @@ def _decisions(workspace: Workspace, spaces: dict[str, str], newest: float) -> l
         if config is None:
             report = _json(workspace.fusion_dir / "report.json")
             # fuse was run and had nothing to fit one on: no reason to run it again.
-            found.append(Part(title, MISSING, "none" if report else "not fitted yet", "" if report else "fuse"))
+            found.append(
+                Part(
+                    title, MISSING, "none" if report else "not fitted yet", "" if report else "fuse"
+                )
+            )
             continue
         written = path.stat().st_mtime
-        other = [name for name, space in config.get("spaces", {}).items() if spaces.get(name, space) != space]
+        other = [
+            name
+            for name, space in config.get("spaces", {}).items()
+            if spaces.get(name, space) != space
+        ]
         words = f"on {', '.join(config.get('spaces', {}))}"
         if other:
             words += f"; '{other[0]}' was trained anew since"
         elif newest > written:
             words += "; embeddings are newer"
         stale = bool(other) or newest > written
-        found.append(Part(title, STALE if stale else DONE, words, "fuse" if stale else "", {"written": written}))
+        found.append(
+            Part(
+                title,
+                STALE if stale else DONE,
+                words,
+                "fuse" if stale else "",
+                {"written": written},
+            )
+        )
     return found
 
 
@@ -192,7 +251,11 @@ def _pages(workspace: Workspace) -> list[Part]:
             if title == "report" and decided.exists():
                 found.append(Part(title, MISSING, "not written yet", "report"))
             continue
-        stale = title == "report" and decided.exists() and decided.stat().st_mtime > path.stat().st_mtime
+        stale = (
+            title == "report"
+            and decided.exists()
+            and decided.stat().st_mtime > path.stat().st_mtime
+        )
         words = f"{path}; fuse has been run since" if stale else str(path)
         found.append(Part(title, STALE if stale else DONE, words, "report" if stale else ""))
     return found
@@ -218,11 +281,11 @@ def _json(path: Path) -> Any:
     """What the file says; None where there is none.
 
     Raises:
-        Mistake: it is damaged.
+        UsageError: it is damaged.
     """
     if not path.exists():
         return None
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise screen.Mistake(f"{path} is damaged ({error}); delete it, and make it anew") from error
+        raise UsageError(f"{path} is damaged ({error}); delete it, and make it anew") from error

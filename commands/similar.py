@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from commands import options, screen, settings
-from commands.workspace import Workspace, chosen_streams
-from media.listing import video_id_of
+from tristream.commands import options, screen, settings
+from tristream.commands.workspace import Workspace, chosen_streams
+from tristream.dataset.listing import video_id_of
+from tristream.errors import UsageError
 
 
 @screen.command
@@ -20,14 +21,18 @@ def run(
     cache: options.CacheDir = options.CACHE,
     n_videos: Annotated[int, typer.Option("-n", "--n", min=1, help="How many to list.")] = 10,
     stream_list: options.Streams = None,
-    split: Annotated[str | None, typer.Option("--split", help="Only videos of this split: train, val or test.")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Only videos of this split: train, val or test.")
+    ] = None,
     flow_from: options.FlowFrom = None,
     config: options.LimitsFile = None,
     assignments: options.SetLimit = None,
     follow_links: options.FollowLinks = False,
     device: options.Device = "auto",
     workers: options.Workers = options.WORKERS,
-    out: Annotated[Path | None, typer.Option("--out", help="Also write the result to FILE.csv or FILE.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Also write the result to FILE.csv or FILE.json.")
+    ] = None,
     as_json: options.Json = False,
 ) -> int:
     """List the videos of a run that are most like VIDEO, by all its streams or those of --streams.
@@ -35,11 +40,11 @@ def run(
     Alike is the cosine of standardised embeddings, over the streams that both videos have. A file that is not of the
     run is embedded first; the video itself is not listed.
     """
-    from commands.decide import check_out, embed_new, write_out
-    from commands.tables import read_tables, side_by_side, trained_spaces
-    from fusion.concatenate import fuse_tables
-    from fusion.nearest import cosines, most_alike
-    from fusion.standardise import fit_standardiser
+    from tristream.commands.decide import check_out, embed_new, write_out
+    from tristream.commands.tables import read_tables, side_by_side, trained_spaces
+    from tristream.fusion.concatenate import fuse_tables
+    from tristream.fusion.nearest import cosines, most_alike
+    from tristream.fusion.standardise import fit_standardiser
 
     check_out(out)
     limits = settings.limits(config, assignments or ())
@@ -54,10 +59,22 @@ def run(
     own = _own_row(video, ids, manifest.root)
     if own is None:
         if not Path(video).exists():
-            raise screen.Mistake(f"{video} is no video_id of {run} and no file; video_ids stand in {run}/videos.csv")
-        new = embed_new([Path(video)], workspace, spaces, names, device=device, workers=workers, flow_from=flow_from)
+            raise UsageError(
+                f"{video} is no video_id of {run} and no file; video_ids stand in {run}/videos.csv"
+            )
+        new = embed_new(
+            [Path(video)],
+            workspace,
+            spaces,
+            names,
+            device=device,
+            workers=workers,
+            flow_from=flow_from,
+        )
         if not len(new.X):
-            screen.emit({"query": video, "rejected": new.results[0].rejected_reason}, as_json=as_json)
+            screen.emit(
+                {"query": video, "rejected": new.results[0].rejected_reason}, as_json=as_json
+            )
             return screen.SOME_REJECTED
         query = new.X
     else:
@@ -82,9 +99,17 @@ def run(
     ]
     if not as_json:
         for row in found:
-            by = "" if len(row["streams"]) == len(names) else f"  (by {', '.join(row['streams'])} only)"
+            by = (
+                ""
+                if len(row["streams"]) == len(names)
+                else f"  (by {', '.join(row['streams'])} only)"
+            )
             label = f"  {row['label']}" if row["label"] else ""
-            typer.echo(screen.printable(f"{row['cosine']:.3f}  {row['video_id']}{label}  {row['split']}{by}".rstrip()))
+            typer.echo(
+                screen.printable(
+                    f"{row['cosine']:.3f}  {row['video_id']}{label}  {row['split']}{by}".rstrip()
+                )
+            )
     if not found:
         screen.note(f"no video of {run} has a stream in common with {video}")
     write_out(out, found, lambda row: {**row, "streams": " ".join(row["streams"])})
@@ -103,4 +128,6 @@ def _own_row(video: str, ids: list[str], root: Path) -> int | None:
 def _check_split(split: str, rows: Any) -> None:
     known = sorted({row.split for row in rows})
     if split not in known:
-        raise screen.Mistake(f"--split {split}: no video of this run is in it; there are {', '.join(known)}")
+        raise UsageError(
+            f"--split {split}: no video of this run is in it; there are {', '.join(known)}"
+        )

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from commands.screen import Mistake
-from commands.workspace import Workspace
+from tristream.commands.workspace import Workspace
+from tristream.errors import UsageError
 
 if TYPE_CHECKING:
-    from store.embeddings import EmbeddingTable
+    from tristream.store.embeddings import EmbeddingTable
 
 STREAM_CONFIG = "config.json"  # beside a stream's weights
 
@@ -20,34 +20,39 @@ def trained_spaces(workspace: Workspace, wanted: Sequence[str] | None) -> dict[s
     """{stream: space_id} of the checkpoints, read without loading a network.
 
     Raises:
-        Mistake: none is trained, or one that is named is not.
+        UsageError: none is trained, or one that is named is not.
     """
     names = workspace.trained_names()
     missing = [name for name in wanted or () if name not in names]
     if missing or not names:
         name = missing[0] if missing else "spatial"
         what = f"the stream '{name}' is not trained" if missing else "no stream is trained"
-        raise Mistake(
+        raise UsageError(
             f"{what} in {workspace.run}; train it first: tristream train-stream {name} --run {workspace.run}"
         )
-    return {name: _stored(workspace.stream_dir(name) / STREAM_CONFIG)["space_id"] for name in wanted or names}
+    return {
+        name: _stored(workspace.stream_dir(name) / STREAM_CONFIG)["space_id"]
+        for name in wanted or names
+    }
 
 
 def read_tables(workspace: Workspace, spaces: Mapping[str, str]) -> dict[str, EmbeddingTable]:
     """The tables of whole videos in these spaces.
 
     Raises:
-        Mistake: a stream was trained but not embedded since.
+        UsageError: a stream was trained but not embedded since.
     """
-    from store import embeddings
+    from tristream.store import embeddings
 
     tables = {}
     for name, space in spaces.items():
         folder = workspace.embeddings_dir(name, space)
         if not folder.exists():
             other = sorted(path.name for path in folder.parent.glob("*"))
-            stale = f" (there are embeddings of {other[0]}, of an earlier training)" if other else ""
-            raise Mistake(
+            stale = (
+                f" (there are embeddings of {other[0]}, of an earlier training)" if other else ""
+            )
+            raise UsageError(
                 f"'{name}' has no embeddings in its space {space}{stale}; run tristream embed --run {workspace.run}"
             )
         tables[name] = embeddings.read(folder)
@@ -60,14 +65,14 @@ def side_by_side(
     """The rows of these videos, in this order, in every table.
 
     Raises:
-        Mistake: a table lacks some of them.
+        UsageError: a table lacks some of them.
     """
     found = {}
     for name, table in tables.items():
         place = {video: index for index, video in enumerate(table.video_id)}
         lost = [video for video in video_ids if video not in place]
         if lost:
-            raise Mistake(
+            raise UsageError(
                 f"embeddings disagree on videos: {len(lost)} of {len(video_ids)} are not in '{name}' (first: "
                 f"{lost[0]}); embed every stream on the same videos.csv: tristream embed --run {run}"
             )
@@ -79,23 +84,25 @@ def _stored(path: Path) -> dict[str, str]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise Mistake(f"{path} is damaged ({error}); train the stream again with --force") from error
+        raise UsageError(
+            f"{path} is damaged ({error}); train the stream again with --force"
+        ) from error
 
 
 def newest_windows(workspace: Workspace, names: Sequence[str]) -> dict[str, EmbeddingTable]:
     """The tables of windows that were written last, one for each stream.
 
     Raises:
-        Mistake: a stream has none.
+        UsageError: a stream has none.
     """
-    from store import embeddings
+    from tristream.store import embeddings
 
     tables = {}
     for name in names:
         found = (workspace.run / "windows" / name).glob("*/part-*.parquet")
         parts = sorted(found, key=lambda part: part.stat().st_mtime)
         if not parts:
-            raise Mistake(
+            raise UsageError(
                 f"{workspace.run} has no windows of '{name}'; make them: tristream fuse --window 2 --hop 1 "
                 f"--run {workspace.run}"
             )

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import streams
-from commands import options, pretrained, screen, settings
-from commands.curves import Curves
-from commands.workspace import (
+from tristream import streams
+from tristream.commands import options, pretrained, screen, settings
+from tristream.commands.curves import Curves
+from tristream.commands.workspace import (
     Workspace,
     choose_device,
     contents,
@@ -25,23 +25,29 @@ from commands.workspace import (
     say_links,
     write_json,
 )
+from tristream.errors import UsageError
 
 if TYPE_CHECKING:
-    from media.manifest import Manifest, VideoRow
-    from store.weights import Places
-    from streams.model import TrainedStream
-    from streams.phases import Example
-    from streams.stream import Stream
-    from streams.video import Video
+    from tristream.dataset.manifest import Manifest, VideoRow
+    from tristream.store.weights.library import Places
+    from tristream.streams.model import TrainedStream
+    from tristream.streams.stream import Stream
+    from tristream.streams.training import Example
+    from tristream.streams.video import Video
 
 
 @screen.command
 def run(
-    name: Annotated[str, typer.Argument(metavar="STREAM", help=f"One of: {', '.join(streams.names())}.")],
+    name: Annotated[
+        str, typer.Argument(metavar="STREAM", help=f"One of: {', '.join(streams.names())}.")
+    ],
     data: options.Data = None,
     run: options.Run = options.RUN,
     from_run: Annotated[
-        Path | None, typer.Option("--from", metavar="RUN", help="Take the trained stream of another run instead.")
+        Path | None,
+        typer.Option(
+            "--from", metavar="RUN", help="Take the trained stream of another run instead."
+        ),
     ] = None,
     flow_from: options.FlowFrom = None,
     no_flow_cache: options.NoFlowCache = False,
@@ -54,7 +60,11 @@ def run(
     device: options.Device = "auto",
     backend: options.Backend = "auto",
     precision: Annotated[
-        str, typer.Option("--precision", help="Of the training: float32, or bf16 (weights and losses stay float32).")
+        str,
+        typer.Option(
+            "--precision",
+            help="Of the training: float32, or bf16 (weights and losses stay float32).",
+        ),
     ] = "float32",
     workers: options.Workers = options.WORKERS,
     weights_dir: options.WeightsDir = None,
@@ -69,9 +79,9 @@ def run(
     and ends with the same weights. A stream that is trained already is left alone (--force: train anew).
     """
     if name not in streams.names():
-        raise screen.Mistake(f"unknown stream '{name}'; available: {', '.join(streams.names())}")
+        raise UsageError(f"unknown stream '{name}'; available: {', '.join(streams.names())}")
     if precision not in ("float32", "bf16"):
-        raise screen.Mistake(f"--precision {precision} is unknown; available: float32, bf16")
+        raise UsageError(f"--precision {precision} is unknown; available: float32, bf16")
     workspace = Workspace(run, cache, keeps_flow=not no_flow_cache)
     workspace.check_writable()
     if from_run is not None:
@@ -94,22 +104,24 @@ def _classes(name: str, rows: Sequence[VideoRow]) -> list[str]:
     """Sorted labels of the training split.
 
     Raises:
-        Mistake: nothing to learn, or nothing to choose the best epoch by.
+        UsageError: nothing to learn, or nothing to choose the best epoch by.
     """
     classes = sorted({row.label for row in rows if row.split == "train"})
     if len(classes) < 2:
         what = f"one class only ('{classes[0]}')" if classes else "no labelled video"
-        raise screen.Mistake(
+        raise UsageError(
             f"the training split has {what}; a classifier needs two. Take a trained stream from another run: "
             f"tristream train-stream {name} --from RUN"
         )
     if not any(row.split == "val" for row in rows):
-        raise screen.Mistake(
+        raise UsageError(
             "no labelled video is in the val split; the best epoch is chosen by it. Run tristream index"
         )
     unknown = sorted({row.label for row in rows if row.split == "val"} - set(classes))
     if unknown:
-        raise screen.Mistake(f"class '{unknown[0]}' is in the val split only; put some of its videos into train")
+        raise UsageError(
+            f"class '{unknown[0]}' is in the val split only; put some of its videos into train"
+        )
     return classes
 
 
@@ -121,22 +133,28 @@ class _Training:
         chosen: settings.Settings, *, seed: int, device: str, backend: str, precision: str, workers: int,
         deterministic: bool, as_json: bool, force: bool, flow_from: Path | None, follow_links: bool, where: Places,
     ) -> None:  # fmt: skip
-        from streams import backends, parallel
+        from tristream.streams import compute, parallel
 
         self.stream: Stream = streams.load(name)
         self.config: Any = chosen.streams[name]
-        self.workspace, self.manifest, self.rows, self.classes, self.chosen = workspace, manifest, rows, classes, chosen
+        self.workspace, self.manifest, self.rows, self.classes, self.chosen = (
+            workspace,
+            manifest,
+            rows,
+            classes,
+            chosen,
+        )
         self.seed, self.workers, self.as_json, self.force = seed, workers, as_json, force
         self.precision: Any = precision
         self.ranks, self.device = parallel.join(choose_device(device, deterministic=deterministic))
         screen.people.quiet = self.ranks.index > 0  # one of them speaks
-        self.backend = backends.choose(backend, device=self.device, cache=workspace.cache())
+        self.backend = compute.choose(backend, device=self.device, cache=workspace.cache())
         self.folder = workspace.stream_dir(name)
         self.flow_from, self.follow_links, self.where = flow_from, follow_links, where
 
     def run(self) -> int:
-        from store.lineage import digest
-        from streams import model
+        from tristream.store.lineage import digest
+        from tristream.streams import model
 
         started = time.monotonic()
         content = contents(self.rows, self.manifest.root, follow_links=self.follow_links)
@@ -152,7 +170,9 @@ class _Training:
                 screen.warn(f"{error}")
             else:
                 if old.lineage.get("trained_on") == trained_on:
-                    screen.note(f"{self.stream.name} is trained already, on these videos and settings; nothing to do")
+                    screen.note(
+                        f"{self.stream.name} is trained already, on these videos and settings; nothing to do"
+                    )
                     screen.emit({"stream": self.stream.name, "space_id": old.space_id, "trained": False},
                                 as_json=self.as_json)  # fmt: skip
                     return screen.OK
@@ -166,7 +186,9 @@ class _Training:
         present = {example.label for example in train_examples}
         without = [label for index, label in enumerate(self.classes) if index not in present]
         if without:
-            screen.warn(f"no training video of class '{without[0]}' has this stream; it cannot be learned by it")
+            screen.warn(
+                f"no training video of class '{without[0]}' has this stream; it cannot be learned by it"
+            )
         learned = self._learn(train_examples, val_examples, trained_on)
         if self.ranks.index > 0:
             self.ranks.wait()
@@ -181,7 +203,9 @@ class _Training:
             "settings": described,
             "weights": weights,
             "random_weights": self._seed_of_random_weights(),
-            "flow_from": str(self.flow_from) if self.flow_from and self.stream.needs_pictures else None,
+            "flow_from": str(self.flow_from)
+            if self.flow_from and self.stream.needs_pictures
+            else None,
             "seconds": round(time.monotonic() - started, 1),
         }
         trained = model.TrainedStream(
@@ -199,7 +223,9 @@ class _Training:
         for state in self.folder.glob("state-*"):
             state.unlink()
         self.ranks.wait()
-        screen.note(f"{self.stream.name}: trained in {time.monotonic() - started:.0f} s, wrote {self.folder}")
+        screen.note(
+            f"{self.stream.name}: trained in {time.monotonic() - started:.0f} s, wrote {self.folder}"
+        )
         screen.emit({"stream": self.stream.name, "space_id": trained.space_id, "trained": True, **lineage},
                     as_json=self.as_json)  # fmt: skip
         return screen.SOME_REJECTED if n_rejected else screen.OK
@@ -215,26 +241,30 @@ class _Training:
         """Finds out before any video is read whether the encoder can be built, and says whose weights it has.
 
         Raises:
-            ValueError: an unknown network, weights that do not fit it, blocks it does not have.
+            TristreamError: an unknown network, weights that do not fit it, blocks it does not have.
         """
         self.stream.build_encoder(self.config, len(self.classes))
         if (seed := self._seed_of_random_weights()) is not None:
             screen.warn(f"{self.stream.name}: {pretrained.random_sentence(seed)}")
         for field, about in weights.items():
             name = about.get("name") or getattr(self.config, field)
-            screen.note(f"{self.stream.name}: weights {name}, licence {about.get('licence', 'not known')}")
+            screen.note(
+                f"{self.stream.name}: weights {name}, licence {about.get('licence', 'not known')}"
+            )
 
     def _examples(self, content: dict[str, str]) -> tuple[list[Example], list[Example], int]:
         """What the stream keeps of every training and validation video that has it."""
-        from media.reasons import Rejected
-        from streams.estimators import Estimators, seeds_of
-        from streams.extraction import encode_videos, gather_footage
-        from streams.phases import Example
-        from streams.segments import Absent, Footage
-        from streams.spool import Spool
+        from tristream.media.reasons import Rejected
+        from tristream.streams.extraction import encode_videos, gather_footage
+        from tristream.streams.flow_estimators import Estimators, seeds_of
+        from tristream.streams.segments import Absent, Footage
+        from tristream.streams.spool import Spool
+        from tristream.streams.training import Example
 
         cache = self.workspace.cache()
-        flow = Estimators(seeds_of(self.config, self.chosen.sampler), where=self.where, backend=self.backend)
+        flow = Estimators(
+            seeds_of(self.config, self.chosen.sampler), where=self.where, backend=self.backend
+        )
         rows = {row.video_id: row for row in self.rows}
         train_examples: list[Example] = []
         val_examples: list[Example] = []
@@ -252,9 +282,17 @@ class _Training:
             n_threads = self.workers + 1
             found: Iterator[tuple[Video, Any]]
             if self._is_finished():
-                found = encode_videos(videos, self._untrained(), cache=cache, backend=self.backend, n_threads=n_threads)
+                found = encode_videos(
+                    videos,
+                    self._untrained(),
+                    cache=cache,
+                    backend=self.backend,
+                    n_threads=n_threads,
+                )
             else:
-                found = gather_footage(videos, self.stream, self.config, self.chosen.sampler, n_threads=n_threads)
+                found = gather_footage(
+                    videos, self.stream, self.config, self.chosen.sampler, n_threads=n_threads
+                )
             spool = Spool(min_bytes=SPOOL_BYTES)
             for video, kept in found:
                 move()
@@ -273,18 +311,25 @@ class _Training:
                         example = Example(video.video_id, None, label, spool.keep(kept))
                     (train_examples if row.split == "train" else val_examples).append(example)
         for reason in sorted(set(absent)):
-            screen.note(f"{self.stream.name}: {absent.count(reason)} of {len(rows)} videos are left out ({reason})")
+            screen.note(
+                f"{self.stream.name}: {absent.count(reason)} of {len(rows)} videos are left out ({reason})"
+            )
         return train_examples, val_examples, n_rejected
 
     def _is_finished(self) -> bool:
         """Whether nothing of the encoder is learned, and every video is seen as it is: once through it is enough."""
-        return self.config.encoder_training.mode == "frozen" and self.config.aggregator_training.n_views == 1
+        return (
+            self.config.encoder_training.mode == "frozen"
+            and self.config.aggregator_training.n_views == 1
+        )
 
     def _untrained(self) -> TrainedStream:
         """The stream with the encoder it will have in the end; what it makes of a video is cached for `embed` too."""
-        from streams import model, phases
+        from tristream.streams import model, training
 
-        network = phases.new_model(self.stream, self.config, len(self.classes), seed=self.seed).eval()
+        network = training.new_model(
+            self.stream, self.config, len(self.classes), seed=self.seed
+        ).eval()
         return model.TrainedStream(
             stream=self.stream, config=self.config, sampler=self.chosen.sampler, data=self.chosen.data,
             classes=tuple(self.classes), model=network, lineage={},
@@ -301,13 +346,18 @@ class _Training:
                     as_json=self.as_json)  # fmt: skip
         return screen.OK
 
-    def _learn(self, train_examples: list[Example], val_examples: list[Example], trained_on: str) -> Any:
-        from streams import phases
+    def _learn(
+        self, train_examples: list[Example], val_examples: list[Example], trained_on: str
+    ) -> Any:
+        from tristream.streams import training
 
         totals = {"encoder": self.config.encoder_training.epochs, "end_to_end": self.config.encoder_training.epochs,
                   "aggregator": self.config.aggregator_training.epochs}  # fmt: skip
         current, move = "", None
-        with Curves(self.folder, is_writing=self.ranks.index == 0) as curves, contextlib.ExitStack() as bars:
+        with (
+            Curves(self.folder, is_writing=self.ranks.index == 0) as curves,
+            contextlib.ExitStack() as bars,
+        ):
 
             def on_epoch(phase: str, metrics: dict[str, float]) -> None:
                 nonlocal current, move
@@ -315,13 +365,15 @@ class _Training:
                     bars.close()
                     current = phase
                     kind = phase.removeprefix(f"{self.stream.name}-")
-                    move = bars.enter_context(screen.progress(f"{self.stream.name}: {kind}, epochs", totals[kind]))
+                    move = bars.enter_context(
+                        screen.progress(f"{self.stream.name}: {kind}, epochs", totals[kind])
+                    )
                 assert move is not None
                 curves.add(phase, metrics)
                 move(note=f"loss {metrics['loss']:.3f}  val loss {metrics['val_loss']:.3f}  "
                           f"val accuracy {metrics['val_accuracy']:.3f}")  # fmt: skip
 
-            return phases.train(
+            return training.train(
                 self.stream,
                 self.config,
                 train_examples,
@@ -344,7 +396,10 @@ def _take(name: str, source: Workspace, target: Workspace, as_json: bool) -> int
     target.stream_dir(name).mkdir(parents=True, exist_ok=True)
     for file in ("checkpoint.safetensors", "config.json"):
         shutil.copyfile(source.stream_dir(name) / file, target.stream_dir(name) / file)
-    write_json(target.stream_dir(name) / "origin.json", {"run": str(source.run), "space_id": trained.space_id})
+    write_json(
+        target.stream_dir(name) / "origin.json",
+        {"run": str(source.run), "space_id": trained.space_id},
+    )
     screen.note(f"{name}: taken from {source.run}")
     screen.emit({"stream": name, "space_id": trained.space_id, "trained": False, "from": str(source.run)},
                 as_json=as_json)  # fmt: skip

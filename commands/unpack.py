@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
-from commands import options, screen
+from tristream.commands import options, screen
+from tristream.errors import UsageError
 
 
 @screen.command
 def run(
-    archive: Annotated[Path, typer.Argument(help="A zip or tar archive (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz).")],
+    archive: Annotated[
+        Path, typer.Argument(help="A zip or tar archive (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz).")
+    ],
     folder: Annotated[Path, typer.Argument(help="Where to; it must be new or empty.")],
     as_json: options.Json = False,
 ) -> int:
@@ -21,11 +24,13 @@ def run(
     Nothing is unpacked of an archive that holds a path out of the folder, a link, a device, one name twice, or more
     than 100 times its own size.
     """
-    from media import archive as archives
+    from tristream.dataset import archive as archives
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise screen.Mistake(f"{folder} is not an empty folder; name a new one")
+        raise UsageError(f"{folder} is not an empty folder; name a new one")
     n_files = archives.unpack(archive, folder)
     screen.note(f"unpacked {n_files} files into {folder}; next: tristream check {folder}")
-    screen.emit({"archive": str(archive), "folder": str(folder), "n_files": n_files}, as_json=as_json)
+    screen.emit(
+        {"archive": str(archive), "folder": str(folder), "n_files": n_files}, as_json=as_json
+    )
     return screen.OK

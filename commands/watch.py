@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import typer
 
-import streams
-from commands import screen
-from commands.detector_store import StoredDetector
-from commands.event_lines import STRONG_SHARE, event_words
-from commands.workspace import choose_device
+from tristream import streams
+from tristream.commands import screen
+from tristream.commands.detector_store import StoredDetector
+from tristream.commands.event_lines import STRONG_SHARE, event_words
+from tristream.commands.workspace import choose_device
+from tristream.errors import UsageError
 
 if TYPE_CHECKING:
-    from fusion.online import Alarm, Ended, OnlineEvents
-    from media.follow import Follower, Notice, Piece
-    from media.live import LiveSource
-    from store.cache import Cache
-    from streams.model import TrainedStream
-    from streams.windows import Window
+    from tristream.fusion.anomaly.online_events import Alarm, Ended, OnlineEvents
+    from tristream.media.live.follow import Follower, Notice, Piece
+    from tristream.media.live.source import LiveSource
+    from tristream.store.cache import Cache
+    from tristream.streams.model import TrainedStream
+    from tristream.streams.windows import Window
 
 
 class Watch:
@@ -51,16 +52,18 @@ class Watch:
         as_json: bool,
         save: Path | None = None,
     ) -> None:
-        from commands.event_pictures import LivePictures
-        from fusion.online import OnlineEvents
-        from media.picture_state import PictureState
-        from streams import backends
-        from streams.extraction import make_fillers
-        from streams.windows import Ring
+        from tristream.commands.event_pictures import LivePictures
+        from tristream.fusion.anomaly.online_events import OnlineEvents
+        from tristream.media.live.picture_state import PictureState
+        from tristream.streams import compute
+        from tristream.streams.extraction import make_fillers
+        from tristream.streams.windows import Ring
 
         self._stored, self._trained = stored, trained
         self._limit, self._as_json = limit, as_json
-        engine = backends.choose("auto", device=choose_device(device, deterministic=False), cache=cache)
+        engine = compute.choose(
+            "auto", device=choose_device(device, deterministic=False), cache=cache
+        )
         self._device, self._fillers = engine.device, make_fillers(trained, engine)
         self._ring = Ring(stored.plan)
         self._offset = 0.0
@@ -68,15 +71,21 @@ class Watch:
         self._saved = None if save is None else LivePictures(save, limit, stored.plan.seconds)
         self._regions = [cell.name for cell in stored.plan.cells()]
         self._events: OnlineEvents = OnlineEvents(
-            limit, stored.hysteresis * abs(limit), stored.plan.hop_seconds, stored.min_seconds, tuple(stored.spaces)
+            limit,
+            stored.hysteresis * abs(limit),
+            stored.plan.hop_seconds,
+            stored.min_seconds,
+            tuple(stored.spaces),
         )
-        self._kept: list[np.ndarray] = []  # rows of the event that is open, and of the window in hand
+        self._kept: list[
+            np.ndarray
+        ] = []  # rows of the event that is open, and of the window in hand
         self.n_windows = 0
         self.n_events = 0
 
     def run(self, follower: Follower) -> None:
         """Until the source ends."""
-        from media.follow import Notice
+        from tristream.media.live.follow import Notice
 
         for thing in follower:
             if isinstance(thing, Notice):
@@ -89,7 +98,7 @@ class Watch:
 
     def look(self, piece: Piece) -> None:
         """Takes the next piece."""
-        from streams.windows import Ring
+        from tristream.streams.windows import Ring
 
         if piece.is_new:
             for window in self._ring.finish():
@@ -118,14 +127,25 @@ class Watch:
     def _say_picture(self, what: str, since: float) -> None:
         states = {"black": "is black", "frozen": "is frozen", "picture": "moves again"}
         words = f"the picture {states[what]} since {since:.1f} s"
-        self._emit({"type": "notice", "kind": what, "at_seconds": round(since, 3), "value": 0.0, "words": words}, words)
+        self._emit(
+            {
+                "type": "notice",
+                "kind": what,
+                "at_seconds": round(since, 3),
+                "value": 0.0,
+                "words": words,
+            },
+            words,
+        )
 
     def _score(self, window: Window) -> None:
-        from streams.window_rows import aggregate, cut, embed_now
+        from tristream.streams.window_rows import aggregate, cut, embed_now
 
         rows = cut(window, "", Path(), self._stored.plan, self._trained)
         embed_now(rows, self._fillers)
-        X = np.concatenate([aggregate(rows, stream, self._device) for stream in self._trained], axis=1)
+        X = np.concatenate(
+            [aggregate(rows, stream, self._device) for stream in self._trained], axis=1
+        )
         there = np.flatnonzero(~np.isnan(X).all(axis=1))
         if not len(there):
             return
@@ -140,7 +160,9 @@ class Watch:
         if self._saved is not None:
             self._saved.add_score(centre, float(scores[best]))
         # The row at the peak is kept with the event: its neighbours are looked up when it ends.
-        self._report(self._events.add(centre, float(scores[best]), errors, region, self._keep(X[best])))
+        self._report(
+            self._events.add(centre, float(scores[best]), errors, region, self._keep(X[best]))
+        )
 
     def _keep(self, row: np.ndarray) -> int:
         """Remembers a row for as long as an event may ask for it; returns its number."""
@@ -150,7 +172,7 @@ class Watch:
         return len(self._kept) - 1
 
     def _report(self, found: Sequence[Alarm | Ended]) -> None:
-        from fusion.online import Alarm
+        from tristream.fusion.anomaly.online_events import Alarm
 
         for one in found:
             line: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="milliseconds")}
@@ -158,9 +180,15 @@ class Watch:
             ordered = sorted(shares, key=lambda name: -shares[name])
             by = [name for name in ordered if shares[name] >= STRONG_SHARE] or ordered[:1]
             common = {"shares": shares, "streams": by, "region": self._regions[one.region]}
-            common["nearest"] = self._stored.nearest(self._kept[one.row][None], np.array([one.region]))[0]
+            common["nearest"] = self._stored.nearest(
+                self._kept[one.row][None], np.array([one.region])
+            )[0]
             if isinstance(one, Alarm):
-                line |= {"type": "alarm", "start_seconds": round(one.at_seconds, 3), "score": round(one.score, 6)}
+                line |= {
+                    "type": "alarm",
+                    "start_seconds": round(one.at_seconds, 3),
+                    "score": round(one.score, 6),
+                }
                 line |= {"threshold": round(self._limit, 6), **common}
                 words = (
                     f"ALARM at {one.at_seconds:.2f} s  score {one.score:.3f} (threshold {self._limit:.3f})  by "
@@ -189,7 +217,10 @@ class Watch:
         assert self._saved is not None
         moment = line["at"].replace("-", "").replace(":", "")[:15]
         try:
-            return [str(path) for path in self._saved.end(line, f"{moment}-{line['start_seconds']:08.2f}s")]
+            return [
+                str(path)
+                for path in self._saved.end(line, f"{moment}-{line['start_seconds']:08.2f}s")
+            ]
         except OSError as error:
             screen.warn(f"the pictures of this event were not saved: {error}")
             return []
@@ -221,15 +252,15 @@ def follow(
     """Follows a source until it ends.
 
     Raises:
-        Mistake: the detector scores whole videos.
-        ValueError: as `parse_source`.
+        UsageError: the detector scores whole videos.
+        TristreamError: as `parse_source`.
     """
     import cv2
 
-    from media.follow import Follower
+    from tristream.media.live.follow import Follower
 
     if not stored.plan.seconds:
-        raise screen.Mistake(
+        raise UsageError(
             "--follow needs a detector of windows, and this one scores whole videos; fit one: "
             "tristream fuse --window 2 --hop 1"
         )
@@ -254,6 +285,8 @@ def follow(
 
 def source_of(text: str, protocols: str | None) -> LiveSource:
     """--follow SOURCE with --protocols A,B."""
-    from media.live import parse_source
+    from tristream.media.live.source import parse_source
 
-    return parse_source(text, [name.strip() for name in (protocols or "").split(",") if name.strip()])
+    return parse_source(
+        text, [name.strip() for name in (protocols or "").split(",") if name.strip()]
+    )

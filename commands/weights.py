@@ -7,31 +7,38 @@ from typing import Annotated, Any
 
 import typer
 
-from commands import options, screen
-from commands.pretrained import download_progress, places
+from tristream.commands import options, screen
+from tristream.commands.pretrained import download_progress, places
+from tristream.errors import MachineError
 
 app = typer.Typer(
     help="Pretrained weights by name: list what there is, get it, take in a file you have.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-Name = Annotated[str, typer.Argument(metavar="NAME", help="As in `weights list`, or any name of timm or ptlflow.")]
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="As in `weights list`, or any name of timm or ptlflow."),
+]
 AcceptLicence = Annotated[
-    bool, typer.Option("--accept-licence", help="Say yes to a licence for research only; remembered.")
+    bool,
+    typer.Option("--accept-licence", help="Say yes to a licence for research only; remembered."),
 ]
 
 
 @app.command("list")
 @screen.command
 def list_(
-    weights_dir: options.WeightsDir = None, cache: options.CacheDir = options.CACHE, as_json: options.Json = False
+    weights_dir: options.WeightsDir = None,
+    cache: options.CacheDir = options.CACHE,
+    as_json: options.Json = False,
 ) -> int:
     """Show the named weights, their licences, and which of them are here.
 
     Beside these every CNN of timm and every flow network of ptlflow has weights under its own name.
     """
-    from store import weights
-    from store.catalogue import TABLE
+    from tristream.store import weights
+    from tristream.store.weights.catalogue import TABLE
 
     where = places(weights_dir, cache)
     found: list[dict[str, Any]] = []
@@ -42,10 +49,15 @@ def list_(
     screen.table(
         "pretrained weights",
         ["name", "what", "MB", "licence", "here"],
-        [[row["name"], row["what"], f"{row['n_bytes'] / 1e6:.1f}", row["licence"], row["state"]] for row in found],
+        [
+            [row["name"], row["what"], f"{row['n_bytes'] / 1e6:.1f}", row["licence"], row["state"]]
+            for row in found
+        ],
         caption=f"looked in {where.weights_dir or 'no --weights-dir'} and {where.cache}",
     )
-    screen.emit({"weights_dir": where.weights_dir, "cache": where.cache, "weights": found}, as_json=as_json)
+    screen.emit(
+        {"weights_dir": where.weights_dir, "cache": where.cache, "weights": found}, as_json=as_json
+    )
     return screen.OK
 
 
@@ -59,7 +71,7 @@ def get(
     as_json: options.Json = False,
 ) -> int:
     """Bring weights here: from --weights-dir, the cache, or their canonical address; checked, kept as safetensors."""
-    from store import weights
+    from tristream.store import weights
 
     try:
         with download_progress(name) as progress:
@@ -72,7 +84,7 @@ def get(
             )
     except weights.Missing as error:
         if error.network:
-            raise RuntimeError(str(error)) from error
+            raise MachineError(str(error)) from error
         raise
     return _say(path, as_json)
 
@@ -86,8 +98,8 @@ def show(
     as_json: options.Json = False,
 ) -> int:
     """Show everything about one name: file, sha256, licence, address, and whether it is here. Nothing is downloaded."""
-    from store import weights
-    from store.catalogue import describe
+    from tristream.store import weights
+    from tristream.store.weights.catalogue import describe
 
     where, weight = places(weights_dir, cache), describe(name)
     state, path = weights.state(name, where=where)
@@ -103,9 +115,13 @@ def show(
     }
     if path is not None and state == weights.READY:
         facts |= {
-            f"stored {key}": value for key, value in weights.about(path).items() if key not in {*facts, "graph", "name"}
+            f"stored {key}": value
+            for key, value in weights.about(path).items()
+            if key not in {*facts, "graph", "name"}
         }
-    screen.table(f"weights {name}", ["what", "found"], [[key, str(value)] for key, value in facts.items()])
+    screen.table(
+        f"weights {name}", ["what", "found"], [[key, str(value)] for key, value in facts.items()]
+    )
     screen.emit(facts, as_json=as_json)
     return screen.OK
 
@@ -113,7 +129,9 @@ def show(
 @app.command()
 @screen.command
 def add(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="safetensors, .pth, .pt, .ckpt, .tflite or .npz.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="safetensors, .pth, .pt, .ckpt, .tflite or .npz.")
+    ],
     name: Annotated[str, typer.Option("--as", metavar="NAME", help="Which weights they are.")],
     cache: options.CacheDir = options.CACHE,
     accept_licence: AcceptLicence = False,
@@ -123,14 +141,16 @@ def add(
 
     Its sha256 must be the published one. Where none is known, this file's is remembered and holds from then on.
     """
-    from store import weights
+    from tristream.store import weights
 
-    path = weights.add(file, name, where=places(None, cache), accept_licence=accept_licence, say=screen.note)
+    path = weights.add(
+        file, name, where=places(None, cache), accept_licence=accept_licence, say=screen.note
+    )
     return _say(path, as_json)
 
 
 def _say(path: Path, as_json: bool) -> int:
-    from store import weights
+    from tristream.store import weights
 
     about = {key: value for key, value in weights.about(path).items() if key != "graph"}
     screen.note(f"{path}: {about.get('what', '')}, licence {about.get('licence', 'not known')}")

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import streams
-from commands import screen
-from commands.workspace import Workspace, choose_device, contents, decode_pool
+from tristream import streams
+from tristream.commands import screen
+from tristream.commands.workspace import Workspace, choose_device, contents, decode_pool
+from tristream.errors import UsageError
 
 if TYPE_CHECKING:
-    from media.decode import DecodedVideo
-    from media.manifest import VideoRow
-    from media.sandbox import DecodePool
-    from streams.model import TrainedStream
-    from streams.window_embeddings import WindowRows
-    from streams.windows import WindowPlan
+    from tristream.dataset.manifest import VideoRow
+    from tristream.media.decode import DecodedVideo
+    from tristream.media.sandbox.pool import DecodePool
+    from tristream.streams.model import TrainedStream
+    from tristream.streams.window_embeddings import WindowRows
+    from tristream.streams.windows import WindowPlan
 
 
 @dataclass
@@ -38,9 +39,15 @@ class FileSource:
 
     def pieces(self) -> Iterator[DecodedVideo]:
         """Its pieces, from its beginning."""
-        inside = self.root if self.root is not None and self.path.is_relative_to(self.root) else None
+        inside = (
+            self.root if self.root is not None and self.path.is_relative_to(self.root) else None
+        )
         return self.pool.stream(
-            self.path, pictures=self.pictures, sound=self.sound, max_side=self.max_side, root=inside,
+            self.path,
+            pictures=self.pictures,
+            sound=self.sound,
+            max_side=self.max_side,
+            root=inside,
             follow_links=self.follow_links,
         )
 
@@ -73,9 +80,12 @@ class WindowSet:
 
 def window_spaces(trained: Sequence[TrainedStream], plan: WindowPlan) -> dict[str, str]:
     """{stream: space_id of its windows}: another length, hop or grid of regions is another space."""
-    from store.lineage import space_id
+    from tristream.store.lineage import space_id
 
-    return {s.name: space_id({"space": s.space_id, **plan.identity()}) if plan.seconds else s.space_id for s in trained}
+    return {
+        s.name: space_id({"space": s.space_id, **plan.identity()}) if plan.seconds else s.space_id
+        for s in trained
+    }
 
 
 def embed_windows(
@@ -90,8 +100,8 @@ def embed_windows(
     force: bool = False,
 ) -> list[WindowRows]:
     """Embeddings of the windows of each row, in order, with a progress bar."""
-    from streams import backends
-    from streams.window_embeddings import extract_windows
+    from tristream.streams import compute
+    from tristream.streams.window_embeddings import extract_windows
 
     wanted = [streams.load(stream.name) for stream in trained]
     content = contents(rows, root or Path(), follow_links=workspace.follow_links)
@@ -105,7 +115,9 @@ def embed_windows(
             for row in rows
         )  # fmt: skip
         cache = workspace.cache()
-        engine = backends.choose("auto", device=choose_device(device, deterministic=False), cache=cache)
+        engine = compute.choose(
+            "auto", device=choose_device(device, deterministic=False), cache=cache
+        )
         for result in extract_windows(
             sources, trained, plan, cache=cache, backend=engine, n_threads=workers, force=force
         ):
@@ -123,7 +135,10 @@ def side_by_side(results: Sequence[WindowRows], trained: Sequence[TrainedStream]
         columns[stream.name] = slice(start, start + stream.model.embedding_dim)
         start = columns[stream.name].stop
     usable = [result for result in results if not result.rejected]
-    blocks = [np.concatenate([r.embeddings[name] for name in columns], axis=1).astype(np.float64) for r in usable]
+    blocks = [
+        np.concatenate([r.embeddings[name] for name in columns], axis=1).astype(np.float64)
+        for r in usable
+    ]
     X = np.concatenate([np.zeros((0, start)), *blocks])
     kept = ~np.isnan(X).all(axis=1)
 
@@ -143,12 +158,15 @@ def side_by_side(results: Sequence[WindowRows], trained: Sequence[TrainedStream]
 
 
 def write_windows(
-    workspace: Workspace, results: Sequence[WindowRows], trained: Sequence[TrainedStream], plan: WindowPlan
+    workspace: Workspace,
+    results: Sequence[WindowRows],
+    trained: Sequence[TrainedStream],
+    plan: WindowPlan,
 ) -> None:
     """RUN/windows/<stream>/<space_id>/part-*.parquet; a region is a fragment of the video_id."""
-    from store import embeddings
-    from store.embeddings import EmbeddingTable
-    from store.lineage import versions
+    from tristream.store import embeddings
+    from tristream.store.embeddings import EmbeddingTable
+    from tristream.store.lineage import versions
 
     names = [cell.name for cell in plan.cells()]
     usable = [result for result in results if not result.rejected]
@@ -179,20 +197,22 @@ def plan_of(window: float, hop: float | None, regions: str | None) -> WindowPlan
     """The plan of --window, --hop and --regions.
 
     Raises:
-        Mistake: regions that are not ROWSxCOLUMNS, or without windows.
-        ValueError: as `WindowPlan`.
+        UsageError: regions that are not ROWSxCOLUMNS, or without windows.
+        TristreamError: as `WindowPlan`.
     """
-    from streams.windows import WindowPlan
+    from tristream.streams.windows import WindowPlan
 
     if not window:
         if hop or regions:
-            raise screen.Mistake(f"--{'hop' if hop else 'regions'} needs windows; give --window SECONDS too")
+            raise UsageError(
+                f"--{'hop' if hop else 'regions'} needs windows; give --window SECONDS too"
+            )
         return WindowPlan()
     grid = (1, 1)
     if regions is not None:
         rows, _, columns = regions.partition("x")
         if not (rows.isdecimal() and columns.isdecimal()):
-            raise screen.Mistake(f"--regions {regions} is not ROWSxCOLUMNS, e.g. 4x6")
+            raise UsageError(f"--regions {regions} is not ROWSxCOLUMNS, e.g. 4x6")
         grid = int(rows), int(columns)
     return WindowPlan(window, hop or window / 2, grid)
 
@@ -201,15 +221,15 @@ def plan_from(stored: dict[str, Any] | None) -> WindowPlan:
     """The plan that a detector was fitted with.
 
     Raises:
-        Mistake: it was cut in another way than this program cuts.
+        UsageError: it was cut in another way than this program cuts.
     """
-    from streams.windows import WindowPlan
+    from tristream.streams.windows import WindowPlan
 
     if stored is None:
         return WindowPlan()
     plan = WindowPlan(stored["window_seconds"], stored["hop_seconds"], tuple(stored["regions"]))
     if plan.identity() != stored:
-        raise screen.Mistake(
+        raise UsageError(
             f"the detector was fitted on windows {stored}, which this version of tristream cuts as {plan.identity()}; "
             "run tristream fuse again"
         )

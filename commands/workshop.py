@@ -7,22 +7,36 @@ from typing import Annotated
 
 import typer
 
-from commands import options, screen
+from tristream.commands import options, screen
+from tristream.errors import UsageError
 
 
 @screen.command
 def run(
     out: Annotated[Path, typer.Argument(help="Folder to render into.")] = Path("workshop-data"),
     size: Annotated[str, typer.Option("--size", help="tiny, small or full.")] = "small",
-    variant: Annotated[str, typer.Option("--variant", help="classes, short_event, xor or anomalies.")] = "classes",
+    variant: Annotated[
+        str, typer.Option("--variant", help="classes, short_event, xor or anomalies.")
+    ] = "classes",
     layout: Annotated[
         str | None,
-        typer.Option("--layout", metavar="ucf101", help="A few videos named, encoded and listed like UCF101 instead."),
+        typer.Option(
+            "--layout",
+            metavar="ucf101",
+            help="A few videos named, encoded and listed like UCF101 instead.",
+        ),
     ] = None,
-    flow: Annotated[bool, typer.Option("--flow", help="Also write the exact optical flow, for --flow-from.")] = False,
-    silence: Annotated[str, typer.Option("--silence", help="none, random or class_dependent.")] = "none",
+    flow: Annotated[
+        bool, typer.Option("--flow", help="Also write the exact optical flow, for --flow-from.")
+    ] = False,
+    silence: Annotated[
+        str, typer.Option("--silence", help="none, random or class_dependent.")
+    ] = "none",
     silent_fraction: Annotated[
-        float, typer.Option("--silent-fraction", min=0, max=1, help="With --silence random: part of the videos.")
+        float,
+        typer.Option(
+            "--silent-fraction", min=0, max=1, help="With --silence random: part of the videos."
+        ),
     ] = 0.5,
     seed: options.Seed = 0,
     workers: options.Workers = options.WORKERS,
@@ -35,7 +49,7 @@ def run(
     """
     if layout is not None:
         return _like_ucf101(out, layout, seed=seed, workers=workers, as_json=as_json)
-    from workshop import dataset
+    from tristream.workshop import dataset
 
     known = size in dataset.SIZES and variant in dataset.VARIANTS  # else render says what there is
     n_clips = len(dataset.plan(size=size, seed=seed, variant=variant)) if known else None
@@ -66,11 +80,13 @@ def run(
 
 def _like_ucf101(out: Path, layout: str, *, seed: int, workers: int, as_json: bool) -> int:
     if layout != "ucf101":
-        raise screen.Mistake(f"--layout {layout} is unknown; available: ucf101")
-    from workshop import ucf101
+        raise UsageError(f"--layout {layout} is unknown; available: ucf101")
+    from tristream.workshop import ucf101
 
     with screen.progress("rendering videos like UCF101's", None) as move:
-        lists = ucf101.render(out, seed=seed, n_workers=workers, progress=lambda n_done, n_total: move(1))
+        lists = ucf101.render(
+            out, seed=seed, n_workers=workers, progress=lambda n_done, n_total: move(1)
+        )
     n_videos = len(list(out.glob("*/*.avi")))
     screen.note(f"{n_videos} videos in {out}; next: tristream index --data {out} --ucf101 {lists}")
     screen.emit({"lists": str(lists), "n_videos": n_videos}, as_json=as_json)

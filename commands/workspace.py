@@ -12,27 +12,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import streams
-from commands.pretrained import places, random_sentence
-from commands.screen import Mistake, note, readable, warn
-from media.limits import DEFAULT_LIMITS, Limits
-from media.listing import video_id_of
-from media.manifest import Manifest, VideoRow, content_id, read_manifest
-from media.reasons import Rejected
-from media.table import cell_of
-from store.atomic import write_bytes
+from tristream import streams
+from tristream.commands.pretrained import places, random_sentence
+from tristream.commands.screen import note, readable, warn
+from tristream.dataset.listing import video_id_of
+from tristream.dataset.manifest import Manifest, VideoRow, content_id, read_manifest
+from tristream.dataset.videos_csv import cell_of
+from tristream.errors import UsageError
+from tristream.media.limits import DEFAULT_LIMITS, Limits
+from tristream.media.reasons import Rejected
+from tristream.store.atomic import write_bytes
 
 if TYPE_CHECKING:
     import torch
 
-    from media.sandbox import DecodePool
-    from store.cache import Cache
-    from streams.config import DataConfig, SamplerConfig
-    from streams.estimators import Estimators
-    from streams.extraction import VideoResult
-    from streams.model import TrainedStream
-    from streams.stages import Stages
-    from streams.video import Decoder, Video
+    from tristream.media.sandbox.pool import DecodePool
+    from tristream.store.cache import Cache
+    from tristream.streams.config import DataConfig, SamplerConfig
+    from tristream.streams.extraction import VideoResult
+    from tristream.streams.flow_estimators import Estimators
+    from tristream.streams.model import TrainedStream
+    from tristream.streams.timings import Stages
+    from tristream.streams.video import Decoder, Video
 
 
 @dataclass(frozen=True)
@@ -79,17 +80,17 @@ class Workspace:
         """The run's videos.
 
         Raises:
-            Mistake: there is no videos.csv.
+            UsageError: there is no videos.csv.
         """
         if not self.manifest_path.exists():
-            raise Mistake(
+            raise UsageError(
                 f"{self.manifest_path} does not exist; make it first: tristream index --run {self.run} --data DIR"
             )
         return read_manifest(self.manifest_path, root=data)
 
     def cache(self) -> Cache:
         """What need not be computed twice; a corrupt entry is named on stderr."""
-        from store.cache import KINDS, Cache
+        from tristream.store.cache import KINDS, Cache
 
         written = [kind for kind in KINDS if self.keeps_flow or kind != "flow"]
         return Cache(self.cache_dir, report=warn, written=written)
@@ -107,35 +108,44 @@ class Workspace:
 
     def trained_names(self) -> list[str]:
         """Streams that have a checkpoint in this run."""
-        return [name for name in streams.names() if (self.stream_dir(name) / "config.json").exists()]
+        return [
+            name for name in streams.names() if (self.stream_dir(name) / "config.json").exists()
+        ]
 
     def random_weights(self, names: Sequence[str]) -> dict[str, int]:
         """Trained streams that ran on random weights in place of pretrained ones, and the seeds."""
-        from store.checkpoint import load_config
-        from streams.model import CONFIG_FILE
+        from tristream.store.checkpoint import load_config
+        from tristream.streams.model import CONFIG_FILE
 
-        stored = {name: load_config(self.stream_dir(name) / "checkpoint", config_file=CONFIG_FILE) for name in names}
-        seeds = {name: config.get("lineage", {}).get("random_weights") for name, config in stored.items()}
+        stored = {
+            name: load_config(self.stream_dir(name) / "checkpoint", config_file=CONFIG_FILE)
+            for name in names
+        }
+        seeds = {
+            name: config.get("lineage", {}).get("random_weights") for name, config in stored.items()
+        }
         return {name: seed for name, seed in seeds.items() if seed is not None}
 
     def load_streams(self, wanted: Sequence[str] | None) -> list[TrainedStream]:
         """The trained streams asked for; all there are where none are named.
 
         Raises:
-            Mistake: none is trained, or one that is named is not.
+            UsageError: none is trained, or one that is named is not.
         """
-        from streams import estimators, model
+        from tristream.streams import flow_estimators, model
 
         trained = self.trained_names()
         missing = [name for name in wanted or () if name not in trained]
         if missing or not trained:
             name = missing[0] if missing else "spatial"
             what = f"the stream '{name}' is not trained" if missing else "no stream is trained"
-            raise Mistake(f"{what} in {self.run}; train it first: tristream train-stream {name} --run {self.run}")
+            raise UsageError(
+                f"{what} in {self.run}; train it first: tristream train-stream {name} --run {self.run}"
+            )
         loaded = [model.load(self.stream_dir(name)) for name in wanted or trained]
         for name, seed in self.random_weights([stream.name for stream in loaded]).items():
             warn(f"{name}: {random_sentence(seed)}")
-        shared = estimators.of(loaded, where=places(self.weights_dir, self.cache_dir))
+        shared = flow_estimators.of(loaded, where=places(self.weights_dir, self.cache_dir))
         return [replace(stream, estimators=shared) for stream in loaded]
 
 
@@ -143,16 +153,16 @@ def chosen_streams(text: str | None) -> list[str] | None:
     """The streams of `--streams a,b`; None where the option is not given.
 
     Raises:
-        Mistake: a name that is none.
+        UsageError: a name that is none.
     """
     if text is None:
         return None
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in streams.names():
-            raise Mistake(f"unknown stream '{name}'; available: {', '.join(streams.names())}")
+            raise UsageError(f"unknown stream '{name}'; available: {', '.join(streams.names())}")
     if not names:
-        raise Mistake(f"--streams is empty; available: {', '.join(streams.names())}")
+        raise UsageError(f"--streams is empty; available: {', '.join(streams.names())}")
     return list(dict.fromkeys(names))
 
 
@@ -160,23 +170,29 @@ def choose_device(name: str, *, deterministic: bool) -> torch.device:
     """The device called `name`; "auto" is a GPU where there is one.
 
     Raises:
-        Mistake: no such device on this machine.
+        UsageError: no such device on this machine.
     """
     import torch
 
     if deterministic:  # cuBLAS asks for it, before its first product
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports torch's compiler: 3 s
+    if (
+        deterministic != torch.are_deterministic_algorithms_enabled()
+    ):  # the call imports torch's compiler: 3 s
         torch.use_deterministic_algorithms(deterministic)
     if name == "auto":
         return torch.device(
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
         )
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
         why = str(error).splitlines()[0].split(". ")[0]
-        raise Mistake(f"--device {name} cannot be used here ({why}); try auto") from error
+        raise UsageError(f"--device {name} cannot be used here ({why}); try auto") from error
     return torch.device(name)
 
 
@@ -185,7 +201,7 @@ def decode_pool(n_workers: int, limits: Limits = DEFAULT_LIMITS) -> Iterator[Dec
     """Decode processes, and OpenCV kept to one thread in this one: parallelism comes from several videos at once."""
     import cv2
 
-    from media.sandbox import SHARE_OF_MEMORY, DecodePool
+    from tristream.media.sandbox.pool import SHARE_OF_MEMORY, DecodePool
 
     cv2.setNumThreads(1)
     with DecodePool(n_workers, limits=limits) as pool:
@@ -206,7 +222,9 @@ def say_links(root: Path, follow_links: bool) -> None:
 def decoder(pool: DecodePool, root: Path | None, *, follow_links: bool = False) -> Decoder:
     """What decodes one video in a process of the pool, and waits for it."""
 
-    def decode(path: Path, *, pictures: bool, sound: bool, max_side: int, stop_seconds: float) -> Any:
+    def decode(
+        path: Path, *, pictures: bool, sound: bool, max_side: int, stop_seconds: float
+    ) -> Any:
         inside = root if root is not None and path.is_relative_to(root) else None
         return pool.submit(
             path, pictures=pictures, sound=sound, max_side=max_side, stop_seconds=stop_seconds, root=inside,
@@ -230,7 +248,7 @@ def make_video(
     stages: Stages | None = None,
 ) -> Video:
     """A video as the streams see it; what none of them needs is not decoded."""
-    from streams.video import Video
+    from tristream.streams.video import Video
 
     wanted = [streams.load(name) for name in stream_names]
     return Video(
@@ -249,7 +267,9 @@ def make_video(
     )
 
 
-def contents(rows: Sequence[VideoRow], root: Path | None, *, follow_links: bool = False) -> dict[str, str]:
+def contents(
+    rows: Sequence[VideoRow], root: Path | None, *, follow_links: bool = False
+) -> dict[str, str]:
     """video_id → sha256 of the bytes as they are now.
 
     A file that cannot be read, or must not, gets a name under which nothing is cached: decoding says what is wrong.
@@ -280,7 +300,9 @@ def given_rows(paths: Sequence[Path], root: Path | None) -> list[VideoRow]:
 STATUS = ("video_id", "status", "reasons", "absent_streams")
 
 
-def write_status(run: Path, results: Sequence[VideoResult], states: Mapping[str, Sequence[str]] | None = None) -> None:
+def write_status(
+    run: Path, results: Sequence[VideoResult], states: Mapping[str, Sequence[str]] | None = None
+) -> None:
     """status.csv: one state for each video; failures.csv: those that were rejected, and why.
 
     Args:
@@ -303,7 +325,7 @@ def write_status(run: Path, results: Sequence[VideoResult], states: Mapping[str,
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A CSV that a spreadsheet opens and does not obey; names stand in it as in videos.csv (`media.table`)."""
+    """A CSV that a spreadsheet opens and does not obey; names stand in it as in videos.csv (`dataset.videos_csv`)."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)

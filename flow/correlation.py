@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tristream.errors import TristreamError
+
 
 class SpatialCorrelation(nn.Module):
     """Scalar products of each pixel of the first map with the displaced pixels of the second; outside of it is 0.
@@ -20,13 +22,15 @@ class SpatialCorrelation(nn.Module):
         step: px between them.
 
     Raises:
-        ValueError: an even `patch_size`.
+        TristreamError: an even `patch_size`.
     """
 
     def __init__(self, patch_size: int, step: int = 1) -> None:
         super().__init__()
         if patch_size % 2 == 0:
-            raise ValueError(f"patch_size is {patch_size}; it must be odd, so that no displacement is in the middle")
+            raise TristreamError(
+                f"patch_size is {patch_size}; it must be odd, so that no displacement is in the middle"
+            )
         self.patch_size, self.step = patch_size, step
 
     def forward(
@@ -35,7 +39,9 @@ class SpatialCorrelation(nn.Module):
         """The displacement down is on axis 1, to the right on axis 2, each from the most negative."""
         height, width = first.shape[2:]
         n, reach = self.patch_size, self.patch_size // 2 * self.step
-        padded = nn.functional.pad(second, (reach, reach, reach, reach)).permute(0, 2, 1, 3)  # (B, H+, C, W+)
+        padded = nn.functional.pad(second, (reach, reach, reach, reach)).permute(
+            0, 2, 1, 3
+        )  # (B, H+, C, W+)
         rows = first.permute(0, 2, 3, 1)  # (B, H, W, C)
         # Of a row's products (W, W+) pixel x needs columns x, x + step, …: its own place in `padded` is x + reach.
         x = torch.arange(width, device=first.device)[:, None]

@@ -5,10 +5,20 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from tristream.errors import TristreamError
+
 # Colours from red over yellow, green, cyan, blue and magenta back to red, and how many steps each span takes: more
 # where the eye tells more colours apart. Source: Baker et al. 2011, "A database and evaluation methodology for optical
 # flow", and its colour code on the Middlebury site.
-_CORNERS = ((255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255), (255, 0, 0))
+_CORNERS = (
+    (255, 0, 0),
+    (255, 255, 0),
+    (0, 255, 0),
+    (0, 255, 255),
+    (0, 0, 255),
+    (255, 0, 255),
+    (255, 0, 0),
+)
 _SPAN_STEPS = (15, 6, 4, 11, 13, 6)
 _N_COLOURS = sum(_SPAN_STEPS)
 
@@ -25,7 +35,7 @@ def flow_to_color(
         max_radius: px, the length of full saturation; None is the longest of this field.
 
     Raises:
-        ValueError: a `max_radius` that is not positive.
+        TristreamError: a `max_radius` that is not positive.
     """
     known = np.isfinite(flow).all(axis=0)
     x, y = np.where(known, flow, 0).astype(np.float64)
@@ -33,9 +43,11 @@ def flow_to_color(
     if max_radius is None:
         max_radius = radius.max(initial=0) or 1.0
     elif not max_radius > 0:
-        raise ValueError(f"max_radius is {max_radius} px; it must be positive")
+        raise TristreamError(f"max_radius is {max_radius} px; it must be positive")
     radius = radius / max_radius
-    position = (np.arctan2(-y, -x) / np.pi + 1) / 2 * (_N_COLOURS - 1)  # half a turn, where -x is positive, is red
+    position = (
+        (np.arctan2(-y, -x) / np.pi + 1) / 2 * (_N_COLOURS - 1)
+    )  # half a turn, where -x is positive, is red
     below = np.floor(position).astype(int)
     share = (position - below)[..., None]
     wheel = _wheel()

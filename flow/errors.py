@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from tristream.errors import TristreamError
+
 
 @dataclass(frozen=True)
 class FlowErrors:
@@ -31,19 +33,23 @@ def measure(found: Float[np.ndarray, "..."], truth: Float[np.ndarray, "..."]) ->
     """Errors over all fields together, (…, 2, H, W) each; where the truth is NaN nothing is counted.
 
     Raises:
-        ValueError: another shape, no pixel whose truth is known, or flow that is not finite where it is.
+        TristreamError: another shape, no pixel whose truth is known, or flow that is not finite where it is.
     """
     if found.shape != truth.shape:
-        raise ValueError(f"flow of shape {found.shape} cannot be compared with a truth of shape {truth.shape}")
+        raise TristreamError(
+            f"flow of shape {found.shape} cannot be compared with a truth of shape {truth.shape}"
+        )
     length = np.linalg.norm(truth.astype(np.float64), axis=-3)
     off = np.linalg.norm(found.astype(np.float64) - truth, axis=-3)
     known = np.isfinite(length)
     length, off = length[known], off[known]
     if not len(off):
-        raise ValueError(f"the truth of shape {truth.shape} has no pixel that is known")
+        raise TristreamError(f"the truth of shape {truth.shape} has no pixel that is known")
     n_wild = np.count_nonzero(~np.isfinite(off))
     if n_wild:
-        raise ValueError(f"flow is not finite at {n_wild} of {len(off)} pixels whose truth is known")
+        raise TristreamError(
+            f"flow is not finite at {n_wild} of {len(off)} pixels whose truth is known"
+        )
     return FlowErrors(
         n_pixels=len(off),
         endpoint_px=float(off.mean()),

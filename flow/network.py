@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from tristream.errors import TristreamError
+
 if TYPE_CHECKING:
     import torch
 
@@ -101,12 +103,12 @@ def load(
         compile, batch_size: see `NetworkFlow`.
 
     Raises:
-        ValueError: no weights, or a file that does not fit the network.
+        TristreamError: no weights, or a file that does not fit the network.
     """
     import torch
 
     if weights is None:
-        raise ValueError(
+        raise TristreamError(
             f"flow estimator '{name}' has no weights; it needs a safetensors file of them, or a seed for random ones"
         )
 
@@ -133,14 +135,25 @@ def _load_weights(name: str, network: torch.nn.Module, path: Path) -> str:
     try:
         tensors = load(data)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file ({error})") from error
+        raise TristreamError(f"{path} is not a safetensors file ({error})") from error
     core: torch.nn.Module = network.core  # type: ignore[assignment]
     wanted = core.state_dict()
-    missing, unknown = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-    misfits = sorted(key for key in wanted.keys() & tensors.keys() if wanted[key].shape != tensors[key].shape)
-    problems = {"lacks": missing, "has, unknown to the network,": unknown, "has in another shape": misfits}
+    missing, unknown = (
+        sorted(wanted.keys() - tensors.keys()),
+        sorted(tensors.keys() - wanted.keys()),
+    )
+    misfits = sorted(
+        key for key in wanted.keys() & tensors.keys() if wanted[key].shape != tensors[key].shape
+    )
+    problems = {
+        "lacks": missing,
+        "has, unknown to the network,": unknown,
+        "has in another shape": misfits,
+    }
     for what, keys in problems.items():
         if keys:
-            raise ValueError(f"{path} does not fit '{name}': it {what} {len(keys)} tensors (first: {keys[0]})")
+            raise TristreamError(
+                f"{path} does not fit '{name}': it {what} {len(keys)} tensors (first: {keys[0]})"
+            )
     core.load_state_dict(tensors)
     return hashlib.sha256(data).hexdigest()

@@ -14,27 +14,30 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Float
 
-from flow import storage
+from tristream.errors import TristreamError
+from tristream.flow import storage
 
 
 def read(folder: Path, video_id: str, *, n_steps: int) -> Float[np.ndarray, "n_steps 2 H W"]:
     """The first `n_steps` fields of a video, px, float32.
 
     Raises:
-        ValueError: nothing is there for this video, it holds too few fields, or values that are not finite.
+        TristreamError: nothing is there for this video, it holds too few fields, or values that are not finite.
     """
     place = _locate(folder, video_id)
     flow = _read_fields(place)
     if flow.ndim != 4 or flow.shape[1] != 2:
-        raise ValueError(f"{place} holds an array of shape {flow.shape}; flow is (T - 1, 2, height, width)")
+        raise TristreamError(
+            f"{place} holds an array of shape {flow.shape}; flow is (T - 1, 2, height, width)"
+        )
     if len(flow) < n_steps:
-        raise ValueError(
+        raise TristreamError(
             f"{place} holds {len(flow)} flow fields, but '{video_id}' has {n_steps + 1} frames and needs {n_steps}; "
             "compute the flow of this very file"
         )
     flow = np.asarray(flow[:n_steps], np.float32)
     if not np.isfinite(flow).all():
-        raise ValueError(f"{place} holds flow that is not finite; compute it again")
+        raise TristreamError(f"{place} holds flow that is not finite; compute it again")
     return flow
 
 
@@ -51,20 +54,26 @@ def sha256(folder: Path, video_id: str) -> str:
 def _locate(folder: Path, video_id: str) -> Path:
     name = PurePosixPath(video_id)
     if name.is_absolute() or ".." in name.parts:
-        raise ValueError(f"no precomputed flow for '{video_id}': it lies outside the data root")
+        raise TristreamError(f"no precomputed flow for '{video_id}': it lies outside the data root")
     stem = folder / name.with_suffix("")
     for place in (stem.with_name(stem.name + ".safetensors"), stem):
         if place.exists():
             return place
-    raise ValueError(f"no precomputed flow for '{video_id}': neither {stem}.safetensors nor the folder {stem} exists")
+    raise TristreamError(
+        f"no precomputed flow for '{video_id}': neither {stem}.safetensors nor the folder {stem} exists"
+    )
 
 
 def _read_fields(place: Path) -> np.ndarray:
     if place.is_dir():
         readers = {".flo": storage.read_flo, ".png": storage.read_kitti}
-        fields = [readers[file.suffix](file) for file in sorted(place.iterdir()) if file.suffix in readers]
+        fields = [
+            readers[file.suffix](file) for file in sorted(place.iterdir()) if file.suffix in readers
+        ]
         if not fields:
-            raise ValueError(f"{place} holds no .flo and no .png file; it must hold one for each step")
+            raise TristreamError(
+                f"{place} holds no .flo and no .png file; it must hold one for each step"
+            )
         return np.stack([field[0] if isinstance(field, tuple) else field for field in fields])
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -72,4 +81,6 @@ def _read_fields(place: Path) -> np.ndarray:
     try:
         return load(place.read_bytes())["flow"]
     except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{place} is not a safetensors file with a tensor 'flow' ({error})") from error
+        raise TristreamError(
+            f"{place} is not a safetensors file with a tensor 'flow' ({error})"
+        ) from error

@@ -14,8 +14,14 @@ import math
 import numpy as np
 from jaxtyping import Float, Int
 
-_SMALLEST_SHARE = 1e-9  # of the largest segment's motion: a still segment is last in the queue, but in it
-_GRID = 2.0**40  # motion is compared on this grid, so that rounding errors in a scaled input cannot break a tie
+from tristream.errors import TristreamError
+
+_SMALLEST_SHARE = (
+    1e-9  # of the largest segment's motion: a still segment is last in the queue, but in it
+)
+_GRID = (
+    2.0**40
+)  # motion is compared on this grid, so that rounding errors in a scaled input cannot break a tie
 
 
 def sample_indices(
@@ -38,14 +44,16 @@ def sample_indices(
         n_segments: at least 1.
 
     Raises:
-        ValueError: a negative motion, `n_samples` or `n_segments` below 1.
+        TristreamError: a negative motion, `n_samples` or `n_segments` below 1.
     """
     _at_least_one("n_samples", n_samples)
     _at_least_one("n_segments", n_segments)
     motion = np.asarray(motion, dtype=np.float64)
     if motion.size and motion.min() < 0:
         t = int(motion.argmin())
-        raise ValueError(f"motion[{t}] is {motion[t]}; a mean length of displacements must be at least 0")
+        raise TristreamError(
+            f"motion[{t}] is {motion[t]}; a mean length of displacements must be at least 0"
+        )
     n_frames = len(motion) + 1
     if n_samples >= n_frames:
         return np.arange(n_frames, dtype=np.int64)
@@ -53,14 +61,16 @@ def sample_indices(
     bounds = [i * n_frames // n_segments for i in range(n_segments + 1)]
     lengths = [stop - start for start, stop in itertools.pairwise(bounds)]
     counts = _apportion(_segment_weights(motion, bounds), lengths, n_samples)
-    return np.concatenate([start + uniform_indices(n, k) for start, n, k in zip(bounds, lengths, counts)])
+    return np.concatenate(
+        [start + uniform_indices(n, k) for start, n, k in zip(bounds, lengths, counts)]
+    )
 
 
 def uniform_indices(n_frames: int, n_samples: int) -> Int[np.ndarray, "samples"]:
     """Indices of min(n_samples, n_frames) evenly spread frames, each in the middle of its share.
 
     Raises:
-        ValueError: `n_frames` or `n_samples` below 1.
+        TristreamError: `n_frames` or `n_samples` below 1.
     """
     _at_least_one("n_frames", n_frames)
     _at_least_one("n_samples", n_samples)
@@ -99,7 +109,7 @@ def stack_motion(
     `sample_indices(stack_motion(motion, 10)[:-1], n_samples=n)`.
 
     Raises:
-        ValueError: no motion at all (a single frame), `stack_length` or `step` below 1.
+        TristreamError: no motion at all (a single frame), `stack_length` or `step` below 1.
     """
     _at_least_one("stack_length", stack_length)
     _at_least_one("step", step)
@@ -142,4 +152,4 @@ def _apportion(weights: list[float], lengths: list[int], n_samples: int) -> list
 
 def _at_least_one(name: str, value: int) -> None:
     if value < 1:
-        raise ValueError(f"{name} is {value}; it must be at least 1")
+        raise TristreamError(f"{name} is {value}; it must be at least 1")

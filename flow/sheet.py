@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from flow.draw import flow_to_color
+from tristream.flow.draw import flow_to_color
 
 CURVE_HEIGHT_PX = 96
 _GAP_PX = 4
@@ -22,7 +22,11 @@ def common_radius(flow: Float[np.ndarray, "steps 2 H W"]) -> float:
 
 
 def motion_curve(
-    motion: Float[np.ndarray, "steps"], chosen: Int[np.ndarray, "samples"], *, width: int, now: int | None = None
+    motion: Float[np.ndarray, "steps"],
+    chosen: Int[np.ndarray, "samples"],
+    *,
+    width: int,
+    now: int | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Mean |flow| over the frames as a curve, a red tick below it for each chosen frame, a blue line at `now`."""
     import cv2
@@ -37,11 +41,18 @@ def motion_curve(
 
     for frame in chosen.tolist():
         cv2.line(picture, (x_of(frame), bottom + 3), (x_of(frame), CURVE_HEIGHT_PX - 3), _CHOSEN, 1)
-    points = np.array([[x_of(t + 0.5), round(bottom - m / largest * (bottom - top))] for t, m in enumerate(motion)])
+    points = np.array(
+        [
+            [x_of(t + 0.5), round(bottom - m / largest * (bottom - top))]
+            for t, m in enumerate(motion)
+        ]
+    )
     cv2.polylines(picture, [points.reshape(-1, 1, 2).astype(np.int32)], False, _INK, 1, cv2.LINE_AA)
     cv2.line(picture, (_MARGIN_PX, bottom), (width - _MARGIN_PX - 1, bottom), (200, 200, 200), 1)
     label = f"mean |flow| up to {largest:.2f} px; {len(chosen)} of {n_frames} frames chosen"
-    cv2.putText(picture, label, (_MARGIN_PX, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.36, _INK, 1, cv2.LINE_AA)
+    cv2.putText(
+        picture, label, (_MARGIN_PX, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.36, _INK, 1, cv2.LINE_AA
+    )
     if now is not None:
         cv2.line(picture, (x_of(now), top), (x_of(now), CURVE_HEIGHT_PX - 3), _NOW, 1)
     return picture
@@ -88,11 +99,16 @@ def contact_sheet(
         caption = np.full((14, cell_width, 3), _PAPER, np.uint8)
         text = f"{index}  {start_seconds[index]:.2f} s"
         cv2.putText(caption, text, (2, 11), cv2.FONT_HERSHEY_SIMPLEX, 0.36, _INK, 1, cv2.LINE_AA)
-        pair = np.concatenate([caption, frame, np.full((2, cell_width, 3), _PAPER, np.uint8), colour])
+        pair = np.concatenate(
+            [caption, frame, np.full((2, cell_width, 3), _PAPER, np.uint8), colour]
+        )
         columns.append(np.pad(pair, ((0, _GAP_PX), (0, _GAP_PX), (0, 0)), constant_values=255))
     n_columns = min(n_columns, len(columns))
     columns += [np.full_like(columns[0], 255)] * (-len(columns) % n_columns)
-    rows = [np.concatenate(columns[i : i + n_columns], axis=1) for i in range(0, len(columns), n_columns)]
+    rows = [
+        np.concatenate(columns[i : i + n_columns], axis=1)
+        for i in range(0, len(columns), n_columns)
+    ]
     return np.concatenate([motion_curve(motion, chosen, width=rows[0].shape[1]), *rows])
 
 

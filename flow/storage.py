@@ -16,13 +16,17 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float32, Int16, UInt8
 
+from tristream.errors import TristreamError
+
 _FLO_HEADER = struct.Struct("<4sii")  # magic, width, height
 _FLO_MAGIC = b"PIEH"
 _FLO_UNKNOWN = 1e9  # larger values are unknown; Middlebury writes 1e10
 _KITTI_SCALE, _KITTI_ZERO = 64, 32768
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _PNG_HEADER = struct.Struct(">IIBB")  # width, height, bits, colour type (2: RGB)
-_COMPACT_HEADER = struct.Struct("<8s4I")  # magic, fields, height, width, escaped values; a CRC-32 of these follows
+_COMPACT_HEADER = struct.Struct(
+    "<8s4I"
+)  # magic, fields, height, width, escaped values; a CRC-32 of these follows
 _COMPACT_MAGIC = b"TSFLOW1\0"
 _COMPACT_SCALE = 64
 _ESCAPE = -32768
@@ -41,15 +45,19 @@ def read_flo(path: Path) -> Float32[np.ndarray, "2 H W"]:
     """One field from Middlebury's format.
 
     Raises:
-        ValueError: not a .flo file, or not of the size that its header states.
+        TristreamError: not a .flo file, or not of the size that its header states.
     """
     data = Path(path).read_bytes()
     if len(data) < _FLO_HEADER.size or data[:4] != _FLO_MAGIC:
-        raise ValueError(f"{path} begins with {data[:4]!r}; a .flo file begins with {_FLO_MAGIC!r}")
+        raise TristreamError(
+            f"{path} begins with {data[:4]!r}; a .flo file begins with {_FLO_MAGIC!r}"
+        )
     _, width, height = _FLO_HEADER.unpack_from(data)
     expected = _FLO_HEADER.size + 8 * width * height
     if width < 1 or height < 1 or len(data) != expected:
-        raise ValueError(f"{path} has {len(data)} bytes; a .flo file of {width} x {height} px has {expected}")
+        raise TristreamError(
+            f"{path} has {len(data)} bytes; a .flo file of {width} x {height} px has {expected}"
+        )
     flow = np.frombuffer(data, dtype="<f4", offset=_FLO_HEADER.size).reshape(height, width, 2)
     flow = flow.transpose(2, 0, 1).astype(np.float32, order="C")
     flow[np.abs(flow) > _FLO_UNKNOWN] = np.nan
@@ -60,7 +68,7 @@ def write_kitti(path: Path, flow: Float[np.ndarray, "2 H W"]) -> None:
     """Writes one field as KITTI's 16-bit png, steps of 1/64 px; NaN becomes invalid.
 
     Raises:
-        ValueError: a displacement outside [-512, 512) px.
+        TristreamError: a displacement outside [-512, 512) px.
     """
     import cv2
 
@@ -68,10 +76,12 @@ def write_kitti(path: Path, flow: Float[np.ndarray, "2 H W"]) -> None:
     codes = np.rint(np.where(valid, flow, 0) * np.float64(_KITTI_SCALE)) + _KITTI_ZERO
     if codes.min(initial=0) < 0 or codes.max(initial=0) > 65535:
         worst = np.nanmax(np.abs(flow))
-        raise ValueError(
+        raise TristreamError(
             f"{path}: a displacement of {worst:.7g} px does not fit KITTI's format, -512 to 512 px; use .flo"
         )
-    planes = np.stack([valid, codes[1], codes[0]], axis=-1).astype(np.uint16)  # BGR for OpenCV: RGB in the file
+    planes = np.stack([valid, codes[1], codes[0]], axis=-1).astype(
+        np.uint16
+    )  # BGR for OpenCV: RGB in the file
     _, png = cv2.imencode(".png", planes)
     _write(path, png.tobytes())
 
@@ -80,22 +90,26 @@ def read_kitti(path: Path) -> Float32[np.ndarray, "2 H W"]:
     """One field from KITTI's 16-bit png; invalid pixels are NaN.
 
     Raises:
-        ValueError: not a png of 16-bit RGB, or a damaged one.
+        TristreamError: not a png of 16-bit RGB, or a damaged one.
     """
     import cv2
 
     data = Path(path).read_bytes()
     if not data.startswith(_PNG_START) or len(data) < len(_PNG_START) + _PNG_HEADER.size:
-        raise ValueError(f"{path} begins with {data[:4]!r}; KITTI's flow is a png file")
+        raise TristreamError(f"{path} begins with {data[:4]!r}; KITTI's flow is a png file")
     width, height, bits, colour = _PNG_HEADER.unpack_from(data, len(_PNG_START))
     if (bits, colour) != (16, 2):
-        raise ValueError(f"{path} is a png of {bits} bits and colour type {colour}; KITTI's flow has 16 bits, RGB (2)")
+        raise TristreamError(
+            f"{path} is a png of {bits} bits and colour type {colour}; KITTI's flow has 16 bits, RGB (2)"
+        )
     planes = None
     if _png_is_whole(data):  # OpenCV fills what it cannot read with zeros
         with contextlib.suppress(cv2.error):
             planes = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if planes is None or planes.shape != (height, width, 3):
-        raise ValueError(f"{path} is damaged: {len(data)} bytes do not hold the {width} x {height} px it states")
+        raise TristreamError(
+            f"{path} is damaged: {len(data)} bytes do not hold the {width} x {height} px it states"
+        )
     flow = (planes[..., 2:0:-1].transpose(2, 0, 1).astype(np.float32) - _KITTI_ZERO) / _KITTI_SCALE
     flow[:, planes[..., 0] == 0] = np.nan
     return flow
@@ -111,13 +125,17 @@ def encode_uint8(
     20. No motion has no code: it comes back as half a step on both axes, and the removal of the mean takes that away.
 
     Raises:
-        ValueError: a bound that is not positive, flow that is not finite.
+        TristreamError: a bound that is not positive, flow that is not finite.
     """
     bound = _positive_bound(bound)
     n_wild = np.count_nonzero(~np.isfinite(flow))
     if n_wild:
-        raise ValueError(f"flow has {n_wild} values that are not finite; 8 bits cannot hold them")
-    return np.floor((np.clip(flow, -bound, bound) + bound) * 255 / (2 * bound) + 0.5).astype(np.uint8)
+        raise TristreamError(
+            f"flow has {n_wild} values that are not finite; 8 bits cannot hold them"
+        )
+    return np.floor((np.clip(flow, -bound, bound) + bound) * 255 / (2 * bound) + 0.5).astype(
+        np.uint8
+    )
 
 
 def decode_uint8(
@@ -126,7 +144,7 @@ def decode_uint8(
     """The flow that 8-bit codes stand for, given the bound they were made with.
 
     Raises:
-        ValueError: a bound that is not positive.
+        TristreamError: a bound that is not positive.
     """
     bound = _positive_bound(bound)
     return (codes * 2.0 * bound / 255 - bound).astype(np.float32)
@@ -165,7 +183,9 @@ def encode_compact(flow: Float[np.ndarray, "fields 2 H W"]) -> UInt8[np.ndarray,
 
 
 def decode_compact(
-    data: bytes | UInt8[np.ndarray, "n"], *, empty: Callable[[tuple[int, ...]], np.ndarray] | None = None
+    data: bytes | UInt8[np.ndarray, "n"],
+    *,
+    empty: Callable[[tuple[int, ...]], np.ndarray] | None = None,
 ) -> Float[np.ndarray, "fields 2 H W"]:
     """The flow in our cache form, from its bytes or an array of them, read field by field.
 
@@ -174,21 +194,27 @@ def decode_compact(
         empty: makes the array for a shape, which is filled; None: float32 in memory.
 
     Raises:
-        ValueError: damaged, cut short, or not this form.
+        TristreamError: damaged, cut short, or not this form.
     """
     data = data if isinstance(data, bytes) else data.tobytes()
     start = _COMPACT_HEADER.size + 4
     header = data[: _COMPACT_HEADER.size]
     if len(data) < start or not header.startswith(_COMPACT_MAGIC):
-        raise ValueError(
+        raise TristreamError(
             f"compact flow begins with {data[:8]!r} ({len(data)} bytes); it must begin with {_COMPACT_MAGIC!r}"
         )
     if struct.unpack_from("<I", data, _COMPACT_HEADER.size)[0] != zlib.crc32(header):
-        raise ValueError(f"compact flow of {len(data)} bytes has a damaged header; compute it again")
+        raise TristreamError(
+            f"compact flow of {len(data)} bytes has a damaged header; compute it again"
+        )
     _, n_fields, height, width, n_escaped = _COMPACT_HEADER.unpack(header)
     sizes = [*itertools.repeat(4 * height * width, n_fields), 4 * n_escaped]
     parts = _decompressed(data, start, sizes, f"{n_fields} fields of {width} x {height} px")
-    flow = np.empty((n_fields, 2, height, width), np.float32) if empty is None else empty((n_fields, 2, height, width))
+    flow = (
+        np.empty((n_fields, 2, height, width), np.float32)
+        if empty is None
+        else empty((n_fields, 2, height, width))
+    )
     escaped: list[tuple[int, np.ndarray]] = []
     for t, planes in enumerate(itertools.islice(parts, n_fields)):
         codes = _unpack(np.frombuffer(planes, np.uint8), height, width)
@@ -224,7 +250,7 @@ def _decompressed(data: bytes, start: int, sizes: Sequence[int], what: str) -> I
             if n_found > expected:
                 break
         if n_found > expected or (size is not None and len(waiting) < size and decompressor.eof):
-            raise ValueError(f"compact flow holds {n_found} bytes; {what} have {expected}")
+            raise TristreamError(f"compact flow holds {n_found} bytes; {what} have {expected}")
         if not decompressor.eof and (size is None or len(waiting) < size):
             raise damaged("it ends too soon")
         if size is None:
@@ -255,7 +281,7 @@ def _unpack(planes: UInt8[np.ndarray, "n"], height: int, width: int) -> Int16[np
 def _positive_bound(bound: float | int | np.ndarray) -> np.ndarray:
     bound = np.asarray(bound, dtype=np.float64)
     if not (bound > 0).all():
-        raise ValueError(f"the bound of 8-bit flow is {bound.min()} px; it must be positive")
+        raise TristreamError(f"the bound of 8-bit flow is {bound.min()} px; it must be positive")
     return bound
 
 
@@ -264,7 +290,10 @@ def _png_is_whole(data: bytes) -> bool:
     at = 8
     while at + 12 <= len(data):
         (n_bytes,) = struct.unpack_from(">I", data, at)
-        chunk, checksum = data[at + 4 : at + 8 + n_bytes], data[at + 8 + n_bytes : at + 12 + n_bytes]
+        chunk, checksum = (
+            data[at + 4 : at + 8 + n_bytes],
+            data[at + 8 + n_bytes : at + 12 + n_bytes],
+        )
         if len(checksum) < 4 or zlib.crc32(chunk) != int.from_bytes(checksum):
             return False
         if chunk[:4] == b"IEND":

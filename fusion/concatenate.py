@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from store.embeddings import EmbeddingTable
+from tristream.errors import TristreamError
+from tristream.store.embeddings import EmbeddingTable
 
 
 def fuse_tables(
@@ -25,16 +26,18 @@ def fuse_tables(
         columns, {stream: slice of X's columns}.
 
     Raises:
-        ValueError: no table; tables over different videos; a row twice in one table.
+        TristreamError: no table; tables over different videos; a row twice in one table.
     """
     if not tables:
-        raise ValueError("there is no embedding table to fuse; give one per stream")
+        raise TristreamError("there is no embedding table to fuse; give one per stream")
     windows = any(len(set(table.video_id)) < len(table.video_id) for table in tables.values())
     keys = {name: _keys(table, windows=windows) for name, table in tables.items()}
     for name, found in keys.items():
         if len(set(found)) < len(found):
             twice = next(key for key in found if found.count(key) > 1)
-            raise ValueError(f"the table of '{name}' holds {_words(twice)} twice; a video has one embedding per stream")
+            raise TristreamError(
+                f"the table of '{name}' holds {_words(twice)} twice; a video has one embedding per stream"
+            )
     order = next(iter(keys.values()))
     _check_same(keys, "windows" if windows else "videos")
     n_features = sum(table.embedding.shape[1] for table in tables.values())
@@ -59,11 +62,11 @@ def check_spaces(tables: Mapping[str, EmbeddingTable], spaces: Mapping[str, str]
     """
     for name, space in spaces.items():
         if name not in tables:
-            raise ValueError(
+            raise TristreamError(
                 f"there are no embeddings of '{name}', which `fuse` has used; run `embed --streams {name}`"
             )
         if tables[name].space_id != space:
-            raise ValueError(
+            raise TristreamError(
                 f"embeddings of '{name}' are of space {tables[name].space_id}, `fuse` has seen {space}; "
                 "run `embed`, then `fuse`, to bring them together"
             )
@@ -85,9 +88,11 @@ def _check_same(keys: Mapping[str, list[tuple[str, float]]], what: str) -> None:
         missing = [key for key in union if key not in has[name]] if len(keys) > 2 else []
         for rows, relation in ((alone, "only in"), (missing, "missing from")):
             if rows:
-                differences.append(f"{len(rows)} of {len(union)} {relation} '{name}' (first: {_words(rows[0])})")
+                differences.append(
+                    f"{len(rows)} of {len(union)} {relation} '{name}' (first: {_words(rows[0])})"
+                )
     if differences:
-        raise ValueError(
+        raise TristreamError(
             f"embeddings disagree on {what}: {', '.join(differences)}; embed every stream on the same videos.csv"
         )
 

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from numpy.typing import ArrayLike
 
-from fusion.intervals import Estimate, mean_interval
+from tristream.errors import TristreamError
+from tristream.fusion.intervals import Estimate, mean_interval
 
 
 def top_k_hits(
@@ -21,15 +22,19 @@ def top_k_hits(
     is a miss.
 
     Raises:
-        ValueError: k below 1, scores that are NaN, or another number of labels or classes than scores.
+        TristreamError: k below 1, scores that are NaN, or another number of labels or classes than scores.
     """
     labels, classes = np.asarray(labels), np.asarray(classes)
     if scores.shape != (len(labels), len(classes)):
-        raise ValueError(f"scores are {scores.shape}; {len(labels)} labels and {len(classes)} classes do not fit them")
+        raise TristreamError(
+            f"scores are {scores.shape}; {len(labels)} labels and {len(classes)} classes do not fit them"
+        )
     if k < 1:
-        raise ValueError(f"k is {k}; it must be at least 1")
+        raise TristreamError(f"k is {k}; it must be at least 1")
     if np.isnan(scores).any():
-        raise ValueError(f"row {int(np.argmax(np.isnan(scores).any(axis=1)))} has a score that is NaN")
+        raise TristreamError(
+            f"row {int(np.argmax(np.isnan(scores).any(axis=1)))} has a score that is NaN"
+        )
     is_true = labels[:, None] == classes  # (n, classes)
     known = is_true.any(axis=1)
     true = is_true.argmax(axis=1)
@@ -39,7 +44,9 @@ def top_k_hits(
     return known & (rank < k)
 
 
-def top_k_accuracy(labels: ArrayLike, scores: Float[np.ndarray, "n classes"], *, k: int, classes: ArrayLike) -> float:
+def top_k_accuracy(
+    labels: ArrayLike, scores: Float[np.ndarray, "n classes"], *, k: int, classes: ArrayLike
+) -> float:
     """Share of videos whose label is among their k highest scores; arguments and errors as `top_k_hits`."""
     return float(top_k_hits(labels, scores, k=k, classes=classes).mean())
 
@@ -71,7 +78,9 @@ class ClassFigures:
     precision: float | None
 
 
-def class_figures(labels: ArrayLike, predictions: ArrayLike, groups: ArrayLike, *, seed: int = 0) -> list[ClassFigures]:
+def class_figures(
+    labels: ArrayLike, predictions: ArrayLike, groups: ArrayLike, *, seed: int = 0
+) -> list[ClassFigures]:
     """Accuracy with its interval over groups, and precision, of every class that occurs in `labels`, sorted."""
     labels, predictions, groups = np.asarray(labels), np.asarray(predictions), np.asarray(groups)
     hits = labels == predictions
@@ -84,7 +93,9 @@ def class_figures(labels: ArrayLike, predictions: ArrayLike, groups: ArrayLike, 
     return figures
 
 
-def confusion(labels: ArrayLike, predictions: ArrayLike, *, classes: ArrayLike) -> Int[np.ndarray, "classes classes"]:
+def confusion(
+    labels: ArrayLike, predictions: ArrayLike, *, classes: ArrayLike
+) -> Int[np.ndarray, "classes classes"]:
     """Number of videos of class i (row) that were named j (column), in the order of `classes`."""
     from sklearn.metrics import confusion_matrix
 
@@ -116,7 +127,9 @@ def hardest_videos(
     margin = own - np.where(is_true, -np.inf, scores).max(axis=1)
     named = classes[scores.argmax(axis=1)]
     worst = np.argsort(margin, kind="stable")[:n_videos]
-    return [HardVideo(video_ids[i], labels[i].item(), named[i].item(), float(margin[i])) for i in worst]
+    return [
+        HardVideo(video_ids[i], labels[i].item(), named[i].item(), float(margin[i])) for i in worst
+    ]
 
 
 def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -127,7 +140,8 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
         scores: higher = more anomalous.
 
     Raises:
-        ValueError: labels of one kind only, other labels than 0 and 1, lengths that differ, scores that are not finite.
+        TristreamError: labels of one kind only, labels other than 0 and 1, lengths that differ, scores
+            that are not finite.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -186,13 +200,15 @@ def frame_auroc(labels: Sequence[ArrayLike], scores: Sequence[ArrayLike]) -> Fra
     """Micro and macro AUROC; one array of labels and one of scores per video; no per-video rescaling.
 
     Raises:
-        ValueError: as `auroc`, for all frames together.
+        TristreamError: as `auroc`, for all frames together.
     """
     flat_labels, flat_scores = (
         np.concatenate([np.asarray(x) for x in labels]),
         np.concatenate([np.asarray(x) for x in scores]),
     )
-    defined = [(y, s) for y, s in zip(labels, scores, strict=True) if 0 < np.mean(np.asarray(y)) < 1]
+    defined = [
+        (y, s) for y, s in zip(labels, scores, strict=True) if 0 < np.mean(np.asarray(y)) < 1
+    ]
     return FrameAuroc(
         micro=auroc(flat_labels, flat_scores),
         macro=float(np.mean([auroc(y, s) for y, s in defined])) if defined else float("nan"),
@@ -200,24 +216,36 @@ def frame_auroc(labels: Sequence[ArrayLike], scores: Sequence[ArrayLike]) -> Fra
     )
 
 
-def _roc(labels: ArrayLike, scores: ArrayLike) -> tuple[Float[np.ndarray, "points"], Float[np.ndarray, "points"]]:
+def _roc(
+    labels: ArrayLike, scores: ArrayLike
+) -> tuple[Float[np.ndarray, "points"], Float[np.ndarray, "points"]]:
     from sklearn.metrics import roc_curve
 
-    false_positive, true_positive, _ = roc_curve(*_labels_and_scores(labels, scores), drop_intermediate=False)
+    false_positive, true_positive, _ = roc_curve(
+        *_labels_and_scores(labels, scores), drop_intermediate=False
+    )
     return false_positive, true_positive
 
 
-def _labels_and_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[Shaped[np.ndarray, "n"], Shaped[np.ndarray, "n"]]:
+def _labels_and_scores(
+    labels: ArrayLike, scores: ArrayLike
+) -> tuple[Shaped[np.ndarray, "n"], Shaped[np.ndarray, "n"]]:
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     if labels.shape != scores.shape or labels.ndim != 1:
-        raise ValueError(f"labels are {labels.shape} and scores {scores.shape}; both must be one value per video")
+        raise TristreamError(
+            f"labels are {labels.shape} and scores {scores.shape}; both must be one value per video"
+        )
     if not np.isin(labels, (0, 1)).all():
-        raise ValueError(f"labels hold {labels[~np.isin(labels, (0, 1))][0]}; they must be 1 (abnormal) or 0 (normal)")
+        raise TristreamError(
+            f"labels hold {labels[~np.isin(labels, (0, 1))][0]}; they must be 1 (abnormal) or 0 (normal)"
+        )
     if not np.isfinite(scores).all():
         row = int(np.argmax(~np.isfinite(scores)))
-        raise ValueError(f"the score of row {row} is {scores[row]}; scores must be finite")
+        raise TristreamError(f"the score of row {row} is {scores[row]}; scores must be finite")
     labels = labels.astype(np.int64)
     n_abnormal = int(labels.sum())
     if n_abnormal in (0, len(labels)):
-        raise ValueError(f"labels hold {n_abnormal} abnormal and {len(labels) - n_abnormal} normal; both are needed")
+        raise TristreamError(
+            f"labels hold {n_abnormal} abnormal and {len(labels) - n_abnormal} normal; both are needed"
+        )
     return labels, scores

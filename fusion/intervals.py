@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Float, Float64
 from numpy.typing import ArrayLike
 
+from tristream.errors import TristreamError
+
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95
 
@@ -28,14 +30,16 @@ class Estimate:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def mean_interval(values: ArrayLike, groups: ArrayLike, *, seed: int = 0, n_resamples: int = N_RESAMPLES) -> Estimate:
+def mean_interval(
+    values: ArrayLike, groups: ArrayLike, *, seed: int = 0, n_resamples: int = N_RESAMPLES
+) -> Estimate:
     """Mean of one value per video, with the percentile interval of a bootstrap over groups.
 
     Where every video has the same value (all right, say) no resample differs and the interval would have no width:
     for values in 0 … 1 Wilson's interval with one trial per group stands in.
 
     Raises:
-        ValueError: no videos; another number of groups than values.
+        TristreamError: no videos; another number of groups than values.
     """
     values, index, n_groups = _by_group(values, groups)
     value = float(values.mean())
@@ -57,12 +61,16 @@ def paired_difference(
     """Mean of a − b over the same videos, with its interval; both sides of a resample see the same groups.
 
     Raises:
-        ValueError: a and b of different lengths; as `mean_interval`.
+        TristreamError: a and b of different lengths; as `mean_interval`.
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.shape != b.shape:
-        raise ValueError(f"a paired difference needs the same videos on both sides; got {len(a)} and {len(b)}")
-    if not (a - b).any():  # equal on every video: a difference of exactly 0, which no Wilson interval is about
+        raise TristreamError(
+            f"a paired difference needs the same videos on both sides; got {len(a)} and {len(b)}"
+        )
+    if not (
+        a - b
+    ).any():  # equal on every video: a difference of exactly 0, which no Wilson interval is about
         _, _, n_groups = _by_group(a, groups)
         return Estimate(0.0, 0.0, 0.0, len(a), n_groups)
     return mean_interval(a - b, groups, seed=seed, n_resamples=n_resamples)
@@ -82,7 +90,7 @@ def statistic_interval(
             abnormal videos, say) is left out.
 
     Raises:
-        ValueError: as `mean_interval`, or where `statistic` refuses the videos as they are.
+        TristreamError: as `mean_interval`, or where `statistic` refuses the videos as they are.
     """
     _, index, n_groups = _by_group(np.zeros(len(np.asarray(groups))), groups)
     value = float(statistic(np.arange(len(index))))
@@ -105,24 +113,30 @@ def wilson_interval(n_hits: int, n: int) -> tuple[float, float]:
     """Wilson's 95 % score interval of a proportion of independent trials.
 
     Raises:
-        ValueError: no trials, or more hits than trials.
+        TristreamError: no trials, or more hits than trials.
     """
     if not 0 <= n_hits <= n or n == 0:
-        raise ValueError(f"{n_hits} hits of {n} trials is no proportion")
+        raise TristreamError(f"{n_hits} hits of {n} trials is no proportion")
     z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
     share = n_hits / n
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     low, high = max(0.0, float(centre - half)), min(1.0, float(centre + half))
-    return (0.0 if n_hits == 0 else low), (1.0 if n_hits == n else high)  # exactly, whatever the rounding
+    return (0.0 if n_hits == 0 else low), (
+        1.0 if n_hits == n else high
+    )  # exactly, whatever the rounding
 
 
-def _by_group(values: ArrayLike, groups: ArrayLike) -> tuple[Float64[np.ndarray, "n"], np.ndarray, int]:
+def _by_group(
+    values: ArrayLike, groups: ArrayLike
+) -> tuple[Float64[np.ndarray, "n"], np.ndarray, int]:
     values, groups = np.asarray(values, dtype=np.float64), np.asarray(groups)
     if len(values) != len(groups):
-        raise ValueError(f"{len(values)} values and {len(groups)} groups; each video has one of both")
+        raise TristreamError(
+            f"{len(values)} values and {len(groups)} groups; each video has one of both"
+        )
     if len(values) == 0:
-        raise ValueError("there are 0 videos; an interval needs some")
+        raise TristreamError("there are 0 videos; an interval needs some")
     names, index = np.unique(groups, return_inverse=True)
     return values, index, len(names)
 
@@ -130,7 +144,9 @@ def _by_group(values: ArrayLike, groups: ArrayLike) -> tuple[Float64[np.ndarray,
 def _draws(n_groups: int, seed: int, n_resamples: int) -> Float[np.ndarray, "resamples groups"]:
     """How often each resample drew each group."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples).astype(np.float64)
+    return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples).astype(
+        np.float64
+    )
 
 
 def _percentiles(found: Float[np.ndarray, "resamples"]) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
-from fusion.standardise import Standardiser
+from tristream.fusion.standardise import Standardiser
 
 
 def cosines(
@@ -25,7 +25,7 @@ def cosines(
         query_masks, masks: which streams count; None: those that are not NaN throughout.
 
     Raises:
-        ValueError: as `Standardiser.masks`.
+        TristreamError: as `Standardiser.masks`.
     """
     has_q, has_x = standardiser.masks(query, query_masks), standardiser.masks(X, masks)
     Zq, Zx = standardiser.transform(query, query_masks), standardiser.transform(X, masks)

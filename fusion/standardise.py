@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
+from tristream.errors import TristreamError
+
 # The least that a column is divided by, in parts of its stream's own deviation, so that a unit that is almost silent is
 # not made as loud as the others. ESC-10, 1024 ReLU units of YAMNet, SVM: five folds 89.9 % with 0, 96.6 % with .1 and
 # with .3. Ped2, 128 ReLU units of regions, autoencoder: frame AUROC .82 with 0, .88 with .1 (once, by hand).
@@ -17,11 +19,13 @@ LEAST_SHARE = 0.1
 WHOLE = ""  # name of the one block of a matrix that came without columns; no stream can have it
 
 
-def present_blocks(X: Float[np.ndarray, "n F"], columns: Mapping[str, slice]) -> Bool[np.ndarray, "n streams"]:
+def present_blocks(
+    X: Float[np.ndarray, "n F"], columns: Mapping[str, slice]
+) -> Bool[np.ndarray, "n streams"]:
     """True where a video has a stream: its block holds numbers, not NaN throughout.
 
     Raises:
-        ValueError: a block that is NaN in some of its columns only.
+        TristreamError: a block that is NaN in some of its columns only.
     """
     masks = np.zeros((len(X), len(columns)), dtype=bool)
     for s, (name, block) in enumerate(columns.items()):
@@ -30,7 +34,7 @@ def present_blocks(X: Float[np.ndarray, "n F"], columns: Mapping[str, slice]) ->
         partly = absent.any(axis=1) & ~absent.all(axis=1)
         if partly.any():
             row = int(np.argmax(partly))
-            raise ValueError(
+            raise TristreamError(
                 f"row {row} is NaN in {int(absent[row].sum())} of the {width} columns of '{name}'; "
                 "a missing stream is NaN throughout and a present one nowhere"
             )
@@ -42,20 +46,22 @@ def check_columns(columns: Mapping[str, slice] | None, n_features: int) -> dict[
     """`columns` as a dictionary whose blocks tile 0 … n_features in order; one nameless block for None.
 
     Raises:
-        ValueError: blocks that overlap, leave gaps, or do not fill `n_features`.
+        TristreamError: blocks that overlap, leave gaps, or do not fill `n_features`.
     """
     if columns is None:
         return {WHOLE: slice(0, n_features)}
     end = 0
     for name, block in columns.items():
         if block.start != end or block.stop < block.start or block.step not in (None, 1):
-            raise ValueError(
+            raise TristreamError(
                 f"columns: '{name}' takes {block.start}:{block.stop}, which must begin at {end}; "
                 "blocks follow one another without gap or overlap"
             )
         end = block.stop
     if end != n_features:
-        raise ValueError(f"columns cover {end} features ({_widths(columns)}); X has {n_features}")
+        raise TristreamError(
+            f"columns cover {end} features ({_widths(columns)}); X has {n_features}"
+        )
     return {name: slice(block.start, block.stop) for name, block in columns.items()}
 
 
@@ -78,13 +84,17 @@ class Standardiser:
         """Which blocks of X count: `masks` where given, else those that are not NaN; never a stream training lacked.
 
         Raises:
-            ValueError: X or masks of another shape; a present block that is not finite.
+            TristreamError: X or masks of another shape; a present block that is not finite.
         """
         check_width(X, self.columns, len(self.mean))
         if masks is None:
-            masks = present_blocks(X, self.columns) if list(self.columns) != [WHOLE] else np.ones((len(X), 1), bool)
+            masks = (
+                present_blocks(X, self.columns)
+                if list(self.columns) != [WHOLE]
+                else np.ones((len(X), 1), bool)
+            )
         elif masks.shape != (len(X), len(self.columns)):
-            raise ValueError(
+            raise TristreamError(
                 f"masks are {masks.shape}; {len(X)} rows and {len(self.columns)} streams need "
                 f"{(len(X), len(self.columns))}"
             )
@@ -98,7 +108,7 @@ class Standardiser:
         """Standardised copy of X; a missing block is 0, and nothing it held is ever read.
 
         Raises:
-            ValueError: as `masks`.
+            TristreamError: as `masks`.
         """
         masks = self.masks(X, masks)
         Z = np.zeros(X.shape)
@@ -110,19 +120,28 @@ class Standardiser:
     def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays for safetensors and the rest for JSON."""
         arrays = {"mean": self.mean, "sd": self.sd, "known": self.known.astype(np.uint8)}
-        return arrays, {"columns": [[name, block.start, block.stop] for name, block in self.columns.items()]}
+        return arrays, {
+            "columns": [[name, block.start, block.stop] for name, block in self.columns.items()]
+        }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> Standardiser:
+    def from_arrays(
+        cls, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]
+    ) -> Standardiser:
         """The inverse of `to_arrays`.
 
         Raises:
-            ValueError: an array is absent, of another shape, or not finite.
+            TristreamError: an array is absent, of another shape, or not finite.
         """
         columns = {name: slice(start, stop) for name, start, stop in config["columns"]}
         width = max((block.stop for block in columns.values()), default=0)
         check_arrays(arrays, {"mean": (width,), "sd": (width,), "known": (len(columns),)})
-        return cls(check_columns(columns, width), arrays["mean"], arrays["sd"], arrays["known"].astype(bool))
+        return cls(
+            check_columns(columns, width),
+            arrays["mean"],
+            arrays["sd"],
+            arrays["known"].astype(bool),
+        )
 
 
 def fit_standardiser(
@@ -142,7 +161,7 @@ def fit_standardiser(
             None: those may be of different units.
 
     Raises:
-        ValueError: columns that do not tile X; masks of another shape; values that are not finite.
+        TristreamError: columns that do not tile X; masks of another shape; values that are not finite.
     """
     width = X.shape[1]
     blocks = check_columns(columns, width)
@@ -162,7 +181,9 @@ def fit_standardiser(
 def check_width(X: Float[np.ndarray, "n F"], columns: Mapping[str, slice], width: int) -> None:
     """Raises ValueError where X has not the columns that a fit has seen."""
     if X.ndim != 2 or X.shape[1] != width:
-        raise ValueError(f"X is {X.shape}; the fit has seen {width} columns ({_widths(columns)})")
+        raise TristreamError(
+            f"X is {X.shape}; the fit has seen {width} columns ({_widths(columns)})"
+        )
 
 
 def check_finite(
@@ -176,23 +197,29 @@ def check_finite(
         row = int(np.argmax(bad))
         value = X[row, block][~np.isfinite(X[row, block])][0]
         if name == WHOLE and len(columns) == 1:
-            raise ValueError(
+            raise TristreamError(
                 f"row {row} holds {value}; every value must be finite (where a stream is missing, "
                 "pass columns={stream: slice} and its block all NaN)"
             )
-        raise ValueError(f"row {row} holds {value} in '{name}'; a present embedding must be finite")
+        raise TristreamError(
+            f"row {row} holds {value} in '{name}'; a present embedding must be finite"
+        )
 
 
 def check_arrays(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Raises ValueError where a saved array is absent, of another shape, or not finite."""
     for name, shape in shapes.items():
         if name not in arrays:
-            raise ValueError(f"array '{name}' is missing; the file holds: {', '.join(sorted(arrays)) or 'nothing'}")
+            raise TristreamError(
+                f"array '{name}' is missing; the file holds: {', '.join(sorted(arrays)) or 'nothing'}"
+            )
         if arrays[name].shape != shape:
-            raise ValueError(f"array '{name}' is {arrays[name].shape}; it must be {shape}")
+            raise TristreamError(f"array '{name}' is {arrays[name].shape}; it must be {shape}")
         if not np.isfinite(arrays[name]).all():
-            raise ValueError(f"array '{name}' holds values that are not finite")
+            raise TristreamError(f"array '{name}' holds values that are not finite")
 
 
 def _widths(columns: Mapping[str, slice]) -> str:
-    return ", ".join(f"{name} {block.stop - block.start}".strip() for name, block in columns.items())
+    return ", ".join(
+        f"{name} {block.stop - block.start}".strip() for name, block in columns.items()
+    )

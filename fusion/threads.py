@@ -22,7 +22,9 @@ def one_thread() -> Iterator[None]:
     """
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else 0
-    with _libraries(tuple(name in sys.modules for name in BLAS_USERS)).limit(limits=1, user_api="blas"):
+    with _libraries(tuple(name in sys.modules for name in BLAS_USERS)).limit(
+        limits=1, user_api="blas"
+    ):
         try:
             if torch:
                 torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""A media file in order, piece by piece, in constant memory. Runs inside decode processes (media/sandbox.py)."""
+"""A media file in order, piece by piece, in constant memory. Runs inside decode processes (media/sandbox/pool.py)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from media.decode import PATIENCE_SECONDS, DecodedVideo, Decoding, ffmpeg_messages
-from media.limits import DEFAULT_LIMITS, Limits, Wanted
-from media.opening import open_media
+from tristream.media.decode import PATIENCE_SECONDS, DecodedVideo, Decoding, ffmpeg_messages
+from tristream.media.limits import DEFAULT_LIMITS, Limits, Wanted
+from tristream.media.opening import open_media
 
 CHUNK_SECONDS = 1.0
 
@@ -63,7 +63,9 @@ def decode_chunks(
         yield last_piece(job)
 
 
-def complete_pieces(job: Decoding, chunk_seconds: float, *, patience_seconds: float) -> Iterator[DecodedVideo]:
+def complete_pieces(
+    job: Decoding, chunk_seconds: float, *, patience_seconds: float
+) -> Iterator[DecodedVideo]:
     """The pieces that nothing can be added to any more."""
     while True:
         begins = _first_seconds(job)

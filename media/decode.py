@@ -1,4 +1,4 @@
-"""A media file → upright RGB frames and 16 kHz sound on one clock. Runs inside decode processes (media/sandbox.py).
+"""A media file → upright RGB frames and 16 kHz sound on one clock. Runs inside decode processes (media/sandbox).
 
 Where a file is damaged, what can be decoded is, and it says so: errors are counted, and frames from the first error to
 the next clean key frame are marked. One decoder thread: pixels of damaged files depend on the number of threads.
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
-from media.limits import DEFAULT_LIMITS, Limits, Wanted
-from media.opening import decoder_options, open_media
-from media.pictures import Pictures, choose_picture_track, too_large
-from media.reasons import Rejected
-from media.sound import SAMPLE_RATE, Sound, choose_sound_track
+from tristream.media.limits import DEFAULT_LIMITS, Limits, Wanted
+from tristream.media.opening import decoder_options, open_media
+from tristream.media.pictures import Pictures, choose_picture_track, too_large
+from tristream.media.reasons import Rejected
+from tristream.media.sound import SAMPLE_RATE, Sound, choose_sound_track
 
 if TYPE_CHECKING:
     from av import Packet
@@ -32,7 +32,10 @@ SHORT_SECONDS = 0.5  # sound that ends so much before the last frame begins is t
 SHORT_SHARE = 0.25  # … or by this share of a shorter video
 PATIENCE_SECONDS = 10.0  # how far one track may lie behind the other in the file
 MISSING_SHARE = 0.05  # what may be missing of the declared length
-_DECLARE_DURATION = ("matroska", "flv")  # containers whose duration is a promise, and that count no frames
+_DECLARE_DURATION = (
+    "matroska",
+    "flv",
+)  # containers whose duration is a promise, and that count no frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +136,9 @@ def decode_video(
 class Decoding:
     """One pass over the packets of a file."""
 
-    def __init__(self, container: InputContainer, path: Path, wanted: Wanted, limits: Limits, messages: list) -> None:
+    def __init__(
+        self, container: InputContainer, path: Path, wanted: Wanted, limits: Limits, messages: list
+    ) -> None:
         self.pictures: Pictures | None = None
         self.sound: Sound | None = None
         self._container = container
@@ -150,13 +155,17 @@ class Decoding:
         """Picks the picture track, if there is one."""
         track = choose_picture_track(self._container, self._path, self._reasons)
         if track is not None:
-            self.pictures = Pictures(track, self._path, self._wanted, limits=self._limits, reasons=self._reasons)
+            self.pictures = Pictures(
+                track, self._path, self._wanted, limits=self._limits, reasons=self._reasons
+            )
 
     def want_sound(self) -> None:
         """Picks the sound track, if there is one."""
         track = choose_sound_track(self._container, self._reasons)
         if track is not None:
-            self.sound = Sound(track, self._path, self._wanted, limits=self._limits, reasons=self._reasons)
+            self.sound = Sound(
+                track, self._path, self._wanted, limits=self._limits, reasons=self._reasons
+            )
 
     def run(self, on_progress: Callable[[float], None]) -> None:
         """Decodes until both tracks have reached the end of what is wanted, or of the file."""
@@ -167,7 +176,9 @@ class Decoding:
         """`run`, packet by packet: yields how many seconds have been decoded after each."""
         from av.error import FFmpegError
 
-        parts: list[Pictures | Sound] = [part for part in (self.pictures, self.sound) if part is not None]
+        parts: list[Pictures | Sound] = [
+            part for part in (self.pictures, self.sound) if part is not None
+        ]
         for part in parts:
             part.track.codec_context.thread_count = 1
             part.track.codec_context.options = decoder_options(self._limits)
@@ -198,7 +209,9 @@ class Decoding:
             yield from packets
         except FFmpegError:
             self._error()
-        except IndexError:  # PyAV stumbles at the very end over tracks that have appeared since the file was opened
+        except (
+            IndexError
+        ):  # PyAV stumbles at the very end over tracks that have appeared since the file was opened
             return
 
     def _decode(self, packet: Packet, part: Pictures | Sound) -> None:
@@ -208,16 +221,22 @@ class Decoding:
         try:
             frames = packet.decode()
         except MemoryError as error:
-            raise Rejected("out_of_memory", self._path, "needs more memory to decode than allowed") from error
+            raise Rejected(
+                "out_of_memory", self._path, "needs more memory to decode than allowed"
+            ) from error
         except FFmpegError as error:
-            if any("exceeds specified max pixel count" in message for _, _, message in self._messages):
+            if any(
+                "exceeds specified max pixel count" in message for _, _, message in self._messages
+            ):
                 raise too_large(self._path, self._limits) from error
             self._error()
             part.damaged(packet)
             return
         self._messages.clear()
         for frame in frames:
-            if self._origin is None:  # the container does not say: time begins with what is decoded first
+            if (
+                self._origin is None
+            ):  # the container does not say: time begins with what is decoded first
                 self._origin = 0.0 if frame.pts is None else float(frame.pts * frame.time_base)
             try:
                 part.receive(frame, self._origin)  # type: ignore[arg-type]  # a track gives its own kind of frame
@@ -229,7 +248,11 @@ class Decoding:
         self._reasons.add("decode_errors")
 
     def _time(self, packet: Packet) -> float:
-        return -np.inf if packet.pts is None else float(packet.pts * packet.time_base) - (self._origin or 0.0)
+        return (
+            -np.inf
+            if packet.pts is None
+            else float(packet.pts * packet.time_base) - (self._origin or 0.0)
+        )
 
     def result(self, *, pictures: bool, sound: bool) -> DecodedVideo:
         """What was found, judged.
@@ -257,9 +280,13 @@ class Decoding:
         track = self.pictures.track if self.pictures else None
         return {
             "reasons": tuple(sorted(self._reasons)),
-            "source_height": self.pictures.size[0] if self.pictures and self.pictures.size else None,
+            "source_height": self.pictures.size[0]
+            if self.pictures and self.pictures.size
+            else None,
             "source_width": self.pictures.size[1] if self.pictures and self.pictures.size else None,
-            "source_fps": float(track.average_rate) if track is not None and track.average_rate else None,
+            "source_fps": float(track.average_rate)
+            if track is not None and track.average_rate
+            else None,
             "n_declared_frames": (track.frames or None) if track is not None else None,
             "n_decoded_frames": self.pictures.n_decoded if self.pictures else 0,
             "n_decode_errors": self._n_errors,
@@ -308,9 +335,13 @@ class Decoding:
 
     def _nothing_usable(self, *, pictures: bool, sound: bool) -> Rejected:
         if "nothing_in_range" in self._reasons:
-            return Rejected("nothing_in_range", self._path, "has nothing in the seconds that were asked for")
+            return Rejected(
+                "nothing_in_range", self._path, "has nothing in the seconds that were asked for"
+            )
         if pictures and sound:
-            return Rejected("not_a_video", self._path, "has neither pictures nor sound that can be decoded")
+            return Rejected(
+                "not_a_video", self._path, "has neither pictures nor sound that can be decoded"
+            )
         if pictures:
             return Rejected("no_video", self._path, "has no pictures")
         return Rejected("no_audio", self._path, "has no sound that can be decoded")
@@ -318,9 +349,15 @@ class Decoding:
     def _compare_lengths(self) -> None:
         shown = self.pictures.last_start_seconds if self.pictures else None
         sounded = self.sound.stop_seconds if self.sound else None
-        if shown is not None and sounded is not None and shown - sounded > min(SHORT_SECONDS, SHORT_SHARE * shown):
+        if (
+            shown is not None
+            and sounded is not None
+            and shown - sounded > min(SHORT_SECONDS, SHORT_SHARE * shown)
+        ):
             self._reasons.add("audio_shorter_than_video")
-        if self._read_to_the_end and self._is_shorter_than_declared(max(shown or 0.0, sounded or 0.0)):
+        if self._read_to_the_end and self._is_shorter_than_declared(
+            max(shown or 0.0, sounded or 0.0)
+        ):
             self._reasons.add("fewer_frames_than_declared")
 
     def _is_shorter_than_declared(self, reached_seconds: float) -> bool:
@@ -330,13 +367,17 @@ class Decoding:
             missing = declared - self.pictures.n_packets
             return missing > max(1.0, MISSING_SHARE * declared)
         tracks = [part for part in (self.pictures, self.sound) if part is not None]
-        n_media = len([track for track in self._container.streams if track.type in ("video", "audio")])
+        n_media = len(
+            [track for track in self._container.streams if track.type in ("video", "audio")]
+        )
         if len(tracks) < n_media or not self._container.duration:
             return False
         if not self._container.format.name.startswith(_DECLARE_DURATION):
             return False
         declared_seconds = self._container.duration / 1e6
-        return declared_seconds - reached_seconds > max(SHORT_SECONDS, MISSING_SHARE * declared_seconds)
+        return declared_seconds - reached_seconds > max(
+            SHORT_SECONDS, MISSING_SHARE * declared_seconds
+        )
 
 
 @contextlib.contextmanager

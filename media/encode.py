@@ -12,8 +12,12 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from tristream.errors import TristreamError
+
 KEY_FRAME_EVERY = 25  # frames; a damaged or sought file recovers within a second at 25 fps
-AUDIO_BIT_RATE = 48_000  # bit/s; log-mel energies of the workshop's sounds come back within a few percent
+AUDIO_BIT_RATE = (
+    48_000  # bit/s; log-mel energies of the workshop's sounds come back within a few percent
+)
 XVID_BIT_RATE = 1_000_000  # bit/s; about that of UCF101's files
 _AAC_FRAME, _MP3_FRAME = 1024, 576  # samples; 576 is MP3's at 16 kHz
 
@@ -45,11 +49,13 @@ def write_video(
         codecs: "xvid_mp3" is an AVI with MPEG-4 part 2 and MP3, the files of UCF101.
 
     Raises:
-        ValueError: nothing to write, odd or empty pictures, a frame rate that is not positive, samples that are
+        TristreamError: nothing to write, odd or empty pictures, a frame rate that is not positive, samples that are
             empty or not finite.
     """
     if frames is None and samples is None:
-        raise ValueError(f"{path}: neither frames nor samples given; a video file needs at least one of them")
+        raise TristreamError(
+            f"{path}: neither frames nor samples given; a video file needs at least one of them"
+        )
     buffer = io.BytesIO()
     _mux(buffer, path, frames, fps, samples, sample_rate, crf, codecs)
     write_bytes(path, buffer.getvalue())
@@ -85,25 +91,36 @@ def _mux(
     with av.open(buffer, "w", format="avi" if is_avi else "mp4", options=options) as container:
         tracks: list[tuple[Any, Iterator[Any]]] = []  # all streams first: the header lists them
         if frames is not None:
-            tracks.append((_add_picture_stream(container, path, frames, fps, crf, is_avi), _picture_frames(frames)))
+            tracks.append(
+                (
+                    _add_picture_stream(container, path, frames, fps, crf, is_avi),
+                    _picture_frames(frames),
+                )
+            )
         if samples is not None:
             blocks = _sound_frames(samples, sample_rate, _MP3_FRAME if is_avi else _AAC_FRAME)
-            tracks.append((_add_sound_stream(container, path, samples, sample_rate, is_avi), blocks))
+            tracks.append(
+                (_add_sound_stream(container, path, samples, sample_rate, is_avi), blocks)
+            )
         for stream, raw_frames in tracks:
             for raw_frame in raw_frames:
                 container.mux(stream.encode(raw_frame))
             container.mux(stream.encode())  # what the encoder still holds back
 
 
-def _add_picture_stream(container: Any, path: Path, frames: np.ndarray, fps: float, crf: int, is_avi: bool) -> Any:
+def _add_picture_stream(
+    container: Any, path: Path, frames: np.ndarray, fps: float, crf: int, is_avi: bool
+) -> Any:
     n_frames, height, width = frames.shape[:3]
     if n_frames == 0 or height == 0 or width == 0 or height % 2 or width % 2:
-        raise ValueError(
+        raise TristreamError(
             f"{path}: {n_frames} frames of {width}x{height} px; yuv420p needs at least one frame with even sides; "
             "pad or crop the frames, or pass frames=None"
         )
     if not (np.isfinite(fps) and fps > 0):
-        raise ValueError(f"{path}: fps is {fps}; it must be a positive number of frames per second")
+        raise TristreamError(
+            f"{path}: fps is {fps}; it must be a positive number of frames per second"
+        )
     from av.video.reformatter import ColorRange, Colorspace
 
     rate = Fraction(fps).limit_denominator(1001)
@@ -111,7 +128,10 @@ def _add_picture_stream(container: Any, path: Path, frames: np.ndarray, fps: flo
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     context = stream.codec_context
     context.thread_count = 1  # more threads may change the bytes
-    context.colorspace, context.color_range = Colorspace.ITU601, ColorRange.MPEG  # what cv2's conversion below gives
+    context.colorspace, context.color_range = (
+        Colorspace.ITU601,
+        ColorRange.MPEG,
+    )  # what cv2's conversion below gives
     if is_avi:
         context.codec_tag = "XVID"
         stream.bit_rate, stream.options = XVID_BIT_RATE, {"flags": "+bitexact"}
@@ -126,19 +146,26 @@ def _add_picture_stream(container: Any, path: Path, frames: np.ndarray, fps: flo
     return stream
 
 
-def _add_sound_stream(container: Any, path: Path, samples: np.ndarray, sample_rate: int, is_avi: bool) -> Any:
+def _add_sound_stream(
+    container: Any, path: Path, samples: np.ndarray, sample_rate: int, is_avi: bool
+) -> Any:
     n_bad = int((~np.isfinite(samples)).sum())
     if n_bad or len(samples) == 0:
-        raise ValueError(
+        raise TristreamError(
             f"{path}: {n_bad} of {len(samples)} samples are not finite; a sound track needs at least one sample, "
             "all in [-1, 1]; pass samples=None to write none"
         )
-    stream = container.add_stream("libmp3lame" if is_avi else "aac", rate=sample_rate, layout="mono")
+    stream = container.add_stream(
+        "libmp3lame" if is_avi else "aac", rate=sample_rate, layout="mono"
+    )
     stream.bit_rate = AUDIO_BIT_RATE
     if is_avi:
         return stream
     stream.codec_context.thread_count = 1
-    stream.codec_context.options = {"flags": "+bitexact", "aac_coder": "fast"}  # 3 times quicker than "twoloop"
+    stream.codec_context.options = {
+        "flags": "+bitexact",
+        "aac_coder": "fast",
+    }  # 3 times quicker than "twoloop"
     return stream
 
 
@@ -158,7 +185,9 @@ def _sound_frames(samples: np.ndarray, sample_rate: int, block_size: int) -> Ite
 
     planar = np.clip(samples, -1, 1).astype(np.float32)[None]
     for start in range(0, planar.shape[1], block_size):
-        block = av.AudioFrame.from_ndarray(planar[:, start : start + block_size], format="fltp", layout="mono")
+        block = av.AudioFrame.from_ndarray(
+            planar[:, start : start + block_size], format="fltp", layout="mono"
+        )
         block.sample_rate = sample_rate
         block.pts = start
         block.time_base = Fraction(1, sample_rate)

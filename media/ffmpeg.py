@@ -34,8 +34,17 @@ def bundled_copies(folders: Iterable[Path]) -> list[tuple[str, str]]:
     """
     found = []
     for folder in folders:
-        for pattern in ("*.libs/*avcodec*", "*/*avcodec*", "*/.dylibs/*avcodec*", "*/lib/*avcodec*"):
-            found += [path for path in sorted(folder.glob(pattern)) if re.search(r"\.(so|dylib|dll)(\.|$)", path.name)]
+        for pattern in (
+            "*.libs/*avcodec*",
+            "*/*avcodec*",
+            "*/.dylibs/*avcodec*",
+            "*/lib/*avcodec*",
+        ):
+            found += [
+                path
+                for path in sorted(folder.glob(pattern))
+                if re.search(r"\.(so|dylib|dll)(\.|$)", path.name)
+            ]
     return [(f"{path.parent.name}/{path.name}", _version_in(path)) for path in dict.fromkeys(found)]
 
 

@@ -17,7 +17,9 @@ def n_cores(cgroup: Path = CGROUP) -> int:
     More threads than that wait for one another while they use up each other's time: a training of the temporal stream
     with sixteen on a quota of one core took over twenty times as long as with one.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, min([cores, *map(int, _quotas(cgroup))]))
 
 

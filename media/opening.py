@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from media.limits import FORMATS, PICTURE_CODECS, SOUND_CODECS, Limits
-from media.reasons import Rejected
+from tristream.media.limits import FORMATS, PICTURE_CODECS, SOUND_CODECS, Limits
+from tristream.media.reasons import Rejected
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -25,7 +25,9 @@ _MAX_BOXES = 10_000
 
 
 @contextlib.contextmanager
-def open_media(path: Path, *, limits: Limits, root: Path | None, follow_links: bool) -> Iterator[InputContainer]:
+def open_media(
+    path: Path, *, limits: Limits, root: Path | None, follow_links: bool
+) -> Iterator[InputContainer]:
     """The container of a file, closed afterwards.
 
     Raises:
@@ -36,7 +38,11 @@ def open_media(path: Path, *, limits: Limits, root: Path | None, follow_links: b
         with contextlib.closing(container):
             if len(container.streams) > limits.max_streams:
                 n = len(container.streams)
-                raise Rejected("too_many_streams", path, f"has {n} tracks; at most {limits.max_streams} allowed")
+                raise Rejected(
+                    "too_many_streams",
+                    path,
+                    f"has {n} tracks; at most {limits.max_streams} allowed",
+                )
             yield container
 
 
@@ -55,7 +61,9 @@ def open_file(path: Path, *, limits: Limits, root: Path | None, follow_links: bo
     try:
         real = Path(os.path.realpath(path, strict=True))
         _check_inside(path, real, root, follow_links)
-        _check_kind(path, real.stat(), limits)  # before opening: opening a pipe blocks, opening a device may do things
+        _check_kind(
+            path, real.stat(), limits
+        )  # before opening: opening a pipe blocks, opening a device may do things
         handle = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise Rejected("not_found", path, "does not exist, or is a link to nothing") from error
@@ -64,7 +72,11 @@ def open_file(path: Path, *, limits: Limits, root: Path | None, follow_links: bo
             raise
         raise Rejected("not_found", path, f"cannot be the name of a file: {error}") from error
     except OSError as error:
-        reason = "not_found" if "symbolic link" in str(error) or "too long" in str(error) else "not_readable"
+        reason = (
+            "not_found"
+            if "symbolic link" in str(error) or "too long" in str(error)
+            else "not_readable"
+        )
         raise Rejected(reason, path, f"cannot be opened: {error.strerror}") from error
     file = os.fdopen(handle, "rb", buffering=0)
     try:
@@ -98,12 +110,17 @@ def _check_kind(path: Path, found: os.stat_result, limits: Limits) -> None:
     if found.st_size == 0:
         raise Rejected("empty_file", path, "is empty (0 bytes); copy or download it again")
     if found.st_size > limits.max_bytes:
-        raise Rejected("file_too_large", path, f"has {found.st_size} bytes; at most {limits.max_bytes} allowed")
+        raise Rejected(
+            "file_too_large", path, f"has {found.st_size} bytes; at most {limits.max_bytes} allowed"
+        )
 
 
 def decoder_options(limits: Limits) -> dict[str, str]:
     """What every decoder is opened with; FFmpeg itself refuses larger pictures and other codecs."""
-    return {"max_pixels": str(limits.max_pixels), "codec_whitelist": ",".join((*PICTURE_CODECS, *SOUND_CODECS))}
+    return {
+        "max_pixels": str(limits.max_pixels),
+        "codec_whitelist": ",".join((*PICTURE_CODECS, *SOUND_CODECS)),
+    }
 
 
 def title_options() -> dict[str, Any]:
@@ -118,20 +135,34 @@ def _open_container(file: BinaryIO, path: Path, limits: Limits) -> InputContaine
     from av.error import ArgumentError, FFmpegError
 
     if file.read(16).startswith(_PLAYLISTS):
-        raise Rejected("container_not_allowed", path, "is a playlist that points elsewhere; give the video itself")
+        raise Rejected(
+            "container_not_allowed",
+            path,
+            "is a playlist that points elsewhere; give the video itself",
+        )
     file.seek(0)
     # Containers look into the first packets with decoders of their own: those get the decoders' options from here.
-    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none", **decoder_options(limits)}
+    options = {
+        "format_whitelist": ",".join(FORMATS),
+        "protocol_whitelist": "none",
+        **decoder_options(limits),
+    }
     try:
         return av.open(file, mode="r", options=options, **title_options())
     except ArgumentError as error:
-        raise Rejected("container_not_allowed", path, "is in a container that is not decoded here") from error
+        raise Rejected(
+            "container_not_allowed", path, "is in a container that is not decoded here"
+        ) from error
     except (FFmpegError, OSError) as error:
         if _lacks_index(file):
             raise Rejected(
-                "truncated_no_index", path, "was cut off before its index was written; copy it again, or repair it"
+                "truncated_no_index",
+                path,
+                "was cut off before its index was written; copy it again, or repair it",
             ) from error
-        raise Rejected("not_a_video", path, f"is no video or sound file: {error.strerror or error}") from error
+        raise Rejected(
+            "not_a_video", path, f"is no video or sound file: {error.strerror or error}"
+        ) from error
 
 
 def _lacks_index(file: BinaryIO) -> bool:

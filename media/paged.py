@@ -24,7 +24,9 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile() as file:
         try:
-            os.posix_fallocate(file.fileno(), 0, n_bytes)  # a page that finds no room later would end the process
+            os.posix_fallocate(
+                file.fileno(), 0, n_bytes
+            )  # a page that finds no room later would end the process
         except OSError:
             return np.empty(shape, dtype)
         return np.asarray(np.memmap(file, dtype, "r+", shape=shape))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
-from media.limits import Limits, Wanted
-from media.opening import usable
-from media.reasons import Rejected
+from tristream.media.limits import Limits, Wanted
+from tristream.media.opening import usable
+from tristream.media.reasons import Rejected
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
@@ -24,7 +24,9 @@ _LONG_AGO = -(1 << 63)
 SMALLEST_STEP_SECONDS = 1e-4  # what a frame of a doubled or misplaced time is moved on by
 
 
-def choose_picture_track(container: InputContainer, path: Path, reasons: set[str]) -> VideoStream | None:
+def choose_picture_track(
+    container: InputContainer, path: Path, reasons: set[str]
+) -> VideoStream | None:
     """The track with the most pixels, the first of equals; None where there is none but cover art.
 
     Raises:
@@ -32,7 +34,11 @@ def choose_picture_track(container: InputContainer, path: Path, reasons: set[str
     """
     from av.stream import Disposition
 
-    tracks = [track for track in container.streams.video if not track.disposition & Disposition.attached_pic]
+    tracks = [
+        track
+        for track in container.streams.video
+        if not track.disposition & Disposition.attached_pic
+    ]
     if not tracks:
         return None
     if len(tracks) > 1:
@@ -41,9 +47,16 @@ def choose_picture_track(container: InputContainer, path: Path, reasons: set[str
     if not candidates:
         reason = usable(tracks[0]) or "no_decoder"
         context = tracks[0].codec_context
-        what = f"in {context.name}, which is not decoded here" if context else "in a codec that FFmpeg does not know"
+        what = (
+            f"in {context.name}, which is not decoded here"
+            if context
+            else "in a codec that FFmpeg does not know"
+        )
         raise Rejected(reason, path, f"has its pictures {what}; convert them to H.264")
-    return max(candidates, key=lambda track: (track.codec_context.width * track.codec_context.height, -track.index))
+    return max(
+        candidates,
+        key=lambda track: (track.codec_context.width * track.codec_context.height, -track.index),
+    )
 
 
 class Pictures:
@@ -85,13 +98,17 @@ class Pictures:
         self._last_step = 1 / float(track.average_rate) if track.average_rate else 0.04
         self._shift = 0.0  # added to every time since the clock started anew
         self._next_start: float | None = None  # of the first frame after the wanted ones
-        self._damage: int | None = None  # pts of the latest damage; None once a clean key frame came after it
+        self._damage: int | None = (
+            None  # pts of the latest damage; None once a clean key frame came after it
+        )
         self._without_pts = track.container.format.name == "avi"
         self._decoder_delay: int | None = None
         self._n_wanted = 0
         self._stride = 1  # one of so many wanted frames is kept
         self._reformatter = VideoReformatter()
-        self._scaling = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+        self._scaling = (
+            Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+        )
         self._buffer = _FrameBuffer(limits.pictures_bytes) if wanted.keep else None
 
     def damaged(self, packet: Packet) -> None:
@@ -110,23 +127,33 @@ class Pictures:
         start = self._place(frame, origin_seconds)
         if self.n_decoded > self._limits.max_frames:
             raise Rejected(
-                "too_many_frames", self._path, f"has over {self._limits.max_frames} frames in {start:.0f} s; cut it"
+                "too_many_frames",
+                self._path,
+                f"has over {self._limits.max_frames} frames in {start:.0f} s; cut it",
             )
         if self.played_seconds > self._limits.max_seconds:
-            raise Rejected("too_long", self._path, f"plays for more than {self._limits.max_seconds:g} s; cut it")
+            raise Rejected(
+                "too_long",
+                self._path,
+                f"plays for more than {self._limits.max_seconds:g} s; cut it",
+            )
         if start >= self._wanted.stop_seconds:
             self.done = True
             self._next_start = start if self._next_start is None else self._next_start
         elif start >= self._wanted.start_seconds:
             self._keep(frame, start, suspect)
 
-    def times(self) -> tuple[Float64[np.ndarray, " T"], Float64[np.ndarray, " T"], Bool[np.ndarray, " T"]]:
+    def times(
+        self,
+    ) -> tuple[Float64[np.ndarray, " T"], Float64[np.ndarray, " T"], Bool[np.ndarray, " T"]]:
         """Start and stop of every kept frame, and whether it is suspect.
 
         A frame lasts until the next one; the last, and one before a hole, lasts one median step.
         """
         starts = np.asarray(self._times, np.float64)
-        following = starts[1:] if self._next_start is None else np.append(starts[1:], self._next_start)
+        following = (
+            starts[1:] if self._next_start is None else np.append(starts[1:], self._next_start)
+        )
         steps = following - starts[: len(following)]
         usual = float(np.quantile(steps, 0.5, method="lower")) if len(steps) else self._last_step
         if len(steps) == 1 and usual > GAP_SECONDS:
@@ -146,7 +173,10 @@ class Pictures:
     def drain(
         self, before_seconds: float
     ) -> tuple[
-        UInt8[np.ndarray, "n H W 3"], Float64[np.ndarray, " n"], Float64[np.ndarray, " n"], Bool[np.ndarray, " n"]
+        UInt8[np.ndarray, "n H W 3"],
+        Float64[np.ndarray, " n"],
+        Float64[np.ndarray, " n"],
+        Bool[np.ndarray, " n"],
     ]:
         """Takes out the kept frames that begin before a time: pictures, starts, stops, whether suspect."""
         assert self._buffer is not None
@@ -184,7 +214,11 @@ class Pictures:
         if frame.is_corrupt:
             self._reasons.add("decode_errors")
             self._note_damage(frame.pts)
-        elif self._damage is not None and frame.key_frame and self._is_after_damage(frame, self._damage):
+        elif (
+            self._damage is not None
+            and frame.key_frame
+            and self._is_after_damage(frame, self._damage)
+        ):
             self._damage = None
         return self._damage is not None
 
@@ -214,7 +248,9 @@ class Pictures:
             else:
                 start = self._last + SMALLEST_STEP_SECONDS
         if self._last is not None:
-            self._last_step = start - self._last if start - self._last < GAP_SECONDS else self._last_step
+            self._last_step = (
+                start - self._last if start - self._last < GAP_SECONDS else self._last_step
+            )
             self.played_seconds += min(start - self._last, GAP_SECONDS)
         self._last = start
         return start
@@ -253,15 +289,24 @@ class Pictures:
         if frame.rotation % 180:
             height, width = width, height
         scaled = self._reformatter.reformat(
-            frame, width=width, height=height, format="rgb24", interpolation=self._scaling, threads=1
+            frame,
+            width=width,
+            height=height,
+            format="rgb24",
+            interpolation=self._scaling,
+            threads=1,
         )
-        return np.rot90(scaled.to_ndarray(), round(frame.rotation / 90))  # both count against the clock
+        return np.rot90(
+            scaled.to_ndarray(), round(frame.rotation / 90)
+        )  # both count against the clock
 
     def _thin(self) -> None:
         """Drops every second frame that was kept, and every second of those to come."""
         assert self._buffer is not None
         if len(self._times) < 2:
-            raise Rejected("out_of_memory", self._path, "has pictures larger than a decode process may hold")
+            raise Rejected(
+                "out_of_memory", self._path, "has pictures larger than a decode process may hold"
+            )
         self._buffer.halve()
         self._times, self._suspect = self._times[::2], self._suspect[::2]
         self._stride *= 2
@@ -277,7 +322,9 @@ def fit(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
 def too_large(path: Path, limits: Limits) -> Rejected:
     """What is raised for a picture with too many pixels."""
     return Rejected(
-        "resolution_too_large", path, f"has pictures of more than {limits.max_pixels} px in all; scale it down first"
+        "resolution_too_large",
+        path,
+        f"has pictures of more than {limits.max_pixels} px in all; scale it down first",
     )
 
 
@@ -295,7 +342,9 @@ class _FrameBuffer:
     def append(self, picture: UInt8[np.ndarray, "H W 3"]) -> None:
         if self._n == len(self._array):
             most = self._max_bytes // picture.nbytes
-            self._array.resize((min(most, max(32, self._n + self._n // 2)), *picture.shape), refcheck=False)
+            self._array.resize(
+                (min(most, max(32, self._n + self._n // 2)), *picture.shape), refcheck=False
+            )
         self._array[self._n] = picture
         self._n += 1
 

@@ -7,13 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from media.decode import DecodedVideo, Decoding, decode_video, ffmpeg_messages
-from media.limits import DEFAULT_LIMITS, Limits, Wanted
-from media.opening import open_media
-from media.reasons import Rejected, printable
-from media.sound import choose_sound_track
+from tristream.media.decode import DecodedVideo, Decoding, decode_video, ffmpeg_messages
+from tristream.media.limits import DEFAULT_LIMITS, Limits, Wanted
+from tristream.media.opening import open_media
+from tristream.media.reasons import Rejected, printable
+from tristream.media.sound import choose_sound_track
 
-STACK_LENGTH = 10  # flow fields of one stack, as the temporal stream has it by default (SCIENCE.md §1.4)
+STACK_LENGTH = (
+    10  # flow fields of one stack, as the temporal stream has it by default (SCIENCE.md §1.4)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,11 @@ class Probe:
 
 
 def probe(
-    path: Path, *, limits: Limits = DEFAULT_LIMITS, root: Path | None = None, follow_links: bool = False
+    path: Path,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    root: Path | None = None,
+    follow_links: bool = False,
 ) -> Probe:
     """What a file declares, without decoding more than its first picture.
 
@@ -147,14 +153,22 @@ def judge(
 
 
 def judge_header(
-    path: Path, *, probe: Callable[..., Probe] = probe, root: Path | None = None, follow_links: bool = False
+    path: Path,
+    *,
+    probe: Callable[..., Probe] = probe,
+    root: Path | None = None,
+    follow_links: bool = False,
 ) -> Verdict:
     """Whether a file can be used as far as its header and its first picture say; what it declares is not proven."""
     try:
         found = probe(path, root=root, follow_links=follow_links)
     except Rejected as error:
         return Verdict(status="rejected", reasons=(error.reason,), message=str(error))
-    missing = [code for code, there in (("no_audio", found.has_audio), ("no_video", found.has_video)) if not there]
+    missing = [
+        code
+        for code, there in (("no_audio", found.has_audio), ("no_video", found.has_video))
+        if not there
+    ]
     if len(missing) == 2:
         sentence = f"{printable(path)} has neither pictures nor sound that can be decoded"
         return Verdict(status="rejected", reasons=("not_a_video",), message=sentence)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tristream.errors import TristreamError
+
 REJECTED = {
     "not_found": "there is no such file",
     "not_readable": "the file cannot be read",
@@ -56,7 +58,7 @@ DEGRADED = {
 }
 
 
-class Rejected(ValueError):
+class Rejected(TristreamError):
     """No stream that was asked for can use this file.
 
     Attributes:
@@ -71,10 +73,19 @@ class Rejected(ValueError):
         self.sentence = sentence
 
     def __reduce__(self) -> tuple[type[Rejected], tuple[str, Path, str]]:
-        return Rejected, (self.reason, self.path, self.sentence)  # it may have to travel between processes
+        return Rejected, (
+            self.reason,
+            self.path,
+            self.sentence,
+        )  # it may have to travel between processes
 
 
 def printable(name: Path | str) -> str:
     """The name with control characters, line ends and broken UTF-8 escaped: safe in logs and on screen, one line."""
-    escape = lambda c: c.encode("utf-8", "surrogateescape").decode("latin-1").encode("unicode_escape").decode()  # noqa: E731
+
+    def escape(c: str) -> str:
+        return (
+            c.encode("utf-8", "surrogateescape").decode("latin-1").encode("unicode_escape").decode()
+        )
+
     return "".join(c if c.isprintable() and c != "\\" else escape(c) for c in os.fsdecode(name))

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32
 
-from media.limits import Limits, Wanted
-from media.opening import usable
-from media.pictures import GAP_SECONDS, RESTART_SECONDS
-from media.reasons import Rejected
+from tristream.media.limits import Limits, Wanted
+from tristream.media.opening import usable
+from tristream.media.pictures import GAP_SECONDS, RESTART_SECONDS
+from tristream.media.reasons import Rejected
 
 if TYPE_CHECKING:
     from av import AudioFrame, Packet
@@ -24,10 +24,19 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 SAMPLE_RATE = 16_000
-JITTER_SECONDS = 0.04  # time stamps may be off by so much (milliseconds in Matroska) before they are believed
-_RATES = (1_000, 768_000)  # Hz of the source; a resampler for the 855 MHz of a damaged header is never ready
-_MAX_PLANES = 7  # with 8 and more PyAV reads beyond the end of the list of planes, and the process may die
-_LONGEST_SILENCE_SECONDS = 60.0  # that stands for missing sound in a stream of pieces; a longer hole stays one
+JITTER_SECONDS = (
+    0.04  # time stamps may be off by so much (milliseconds in Matroska) before they are believed
+)
+_RATES = (
+    1_000,
+    768_000,
+)  # Hz of the source; a resampler for the 855 MHz of a damaged header is never ready
+_MAX_PLANES = (
+    7  # with 8 and more PyAV reads beyond the end of the list of planes, and the process may die
+)
+_LONGEST_SILENCE_SECONDS = (
+    60.0  # that stands for missing sound in a stream of pieces; a longer hole stays one
+)
 _SHARE_FOR_SOUND = 8  # one eighth of a decode process's memory
 
 
@@ -38,7 +47,11 @@ def choose_sound_track(container: InputContainer, reasons: set[str]) -> AudioStr
     tracks = container.streams.audio
     candidates = [track for track in tracks if usable(track) is None]
     reasons.update(reason for track in tracks if not candidates and (reason := usable(track)))
-    return min(candidates, key=lambda track: (not track.disposition & Disposition.default, track.index), default=None)
+    return min(
+        candidates,
+        key=lambda track: (not track.disposition & Disposition.default, track.index),
+        default=None,
+    )
 
 
 class Sound:
@@ -66,8 +79,12 @@ class Sound:
         self.n_packets = 0
         self.played_seconds = 0.0
         self._path = path
-        self._first = round(wanted.start_seconds * SAMPLE_RATE)  # sample numbers count from the container's start
-        self._last = None if np.isinf(wanted.stop_seconds) else round(wanted.stop_seconds * SAMPLE_RATE)
+        self._first = round(
+            wanted.start_seconds * SAMPLE_RATE
+        )  # sample numbers count from the container's start
+        self._last = (
+            None if np.isinf(wanted.stop_seconds) else round(wanted.stop_seconds * SAMPLE_RATE)
+        )
         self._keep = wanted.keep
         self._limits = limits
         self._reasons = reasons
@@ -99,7 +116,11 @@ class Sound:
         self._n_input += frame.samples
         self.played_seconds += frame.samples / frame.sample_rate
         if self.played_seconds > self._limits.max_seconds:
-            raise Rejected("too_long", self._path, f"sounds for more than {self._limits.max_seconds:g} s; cut it")
+            raise Rejected(
+                "too_long",
+                self._path,
+                f"sounds for more than {self._limits.max_seconds:g} s; cut it",
+            )
         assert self._resampler is not None
         for resampled in self._resampler.resample(frame):
             self._append(_mono(resampled))
@@ -122,7 +143,11 @@ class Sound:
             return None, begins
         n_bytes = 4 * (self._end - self._begin)
         if n_bytes > self._limits.memory_bytes // _SHARE_FOR_SOUND:
-            raise Rejected("too_long", self._path, f"has {n_bytes >> 20} MiB of sound; ask for fewer seconds at once")
+            raise Rejected(
+                "too_long",
+                self._path,
+                f"has {n_bytes >> 20} MiB of sound; ask for fewer seconds at once",
+            )
         samples = np.zeros(self._end - self._begin, np.float32)
         for first, piece in self._pieces:
             samples[first - self._begin : first - self._begin + len(piece)] = piece
@@ -139,7 +164,10 @@ class Sound:
         first = self._undrained()
         if first is None:
             return None, 0.0
-        last = min(self._end, self._end if np.isinf(before_seconds) else round(before_seconds * SAMPLE_RATE))
+        last = min(
+            self._end,
+            self._end if np.isinf(before_seconds) else round(before_seconds * SAMPLE_RATE),
+        )
         if last <= first:
             return None, 0.0
         samples = np.zeros(last - first, np.float32)
@@ -179,7 +207,10 @@ class Sound:
 
     def _finite(self, frame: AudioFrame) -> AudioFrame:
         """The frame with silence for samples that are no numbers: a resampler would spread them."""
-        if not frame.format.name.startswith(("flt", "dbl")) or len(frame.layout.channels) > _MAX_PLANES:
+        if (
+            not frame.format.name.startswith(("flt", "dbl"))
+            or len(frame.layout.channels) > _MAX_PLANES
+        ):
             return frame
         values = frame.to_ndarray()
         wrong = ~np.isfinite(values)
@@ -190,7 +221,11 @@ class Sound:
         self._reasons.add("nonfinite_audio")
         values[wrong] = 0
         clean = AudioFrame.from_ndarray(values, format=frame.format.name, layout=frame.layout.name)
-        clean.sample_rate, clean.pts, clean.time_base = frame.sample_rate, frame.pts, frame.time_base
+        clean.sample_rate, clean.pts, clean.time_base = (
+            frame.sample_rate,
+            frame.pts,
+            frame.time_base,
+        )
         return clean
 
     def _follow_clock(self, frame: AudioFrame, origin_seconds: float) -> None:
@@ -217,7 +252,9 @@ class Sound:
         from av.audio.resampler import AudioResampler
 
         self.finish()
-        self._resampler = AudioResampler(format="flt", rate=SAMPLE_RATE)  # one plane, however many channels
+        self._resampler = AudioResampler(
+            format="flt", rate=SAMPLE_RATE
+        )  # one plane, however many channels
         self._format = source
         self._begins, self._n_input = start, 0
         self._next = round(start * SAMPLE_RATE)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from fusion.concatenate import fuse_tables
-from fusion.intervals import Estimate
-from media.manifest import read_manifest
-from media.videos import Manifest, VideoRow
-from store import embeddings
+from tristream.dataset.manifest import read_manifest
+from tristream.dataset.video_row import Manifest, VideoRow
+from tristream.fusion.concatenate import fuse_tables
+from tristream.fusion.intervals import Estimate
+from tristream.store import embeddings
 
 if TYPE_CHECKING:
-    from store.embeddings import EmbeddingTable
+    from tristream.store.embeddings import EmbeddingTable
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,9 @@ class Run:
         Args:
             best_possible: {"audio+spatial": percent}, in any order of streams.
         """
-        limits = {frozenset(name.split("+")): value / 100 for name, value in (best_possible or {}).items()}
+        limits = {
+            frozenset(name.split("+")): value / 100 for name, value in (best_possible or {}).items()
+        }
         return [
             Subset(
                 streams=tuple(name.split("+")),
@@ -159,7 +161,8 @@ def estimate(found: Mapping[str, Any] | None) -> Estimate | None:
     if not found or found.get("value") is None:
         return None
     value, low, high = (
-        float("nan") if found.get(name) is None else float(found[name]) for name in ("value", "low", "high")
+        float("nan") if found.get(name) is None else float(found[name])
+        for name in ("value", "low", "high")
     )
     return Estimate(value, low, high, int(found.get("n") or 0), int(found.get("n_groups") or 0))
 
@@ -177,7 +180,9 @@ def collect(folder: Path, *, data: Path | None = None) -> Run:
     if (folder / "videos.csv").exists():
         manifest = read_manifest(folder / "videos.csv", root=data)
     else:
-        gaps.append(Gap("lineage", "There is no table of videos.", f"tristream index --data DIR {here}"))
+        gaps.append(
+            Gap("lineage", "There is no table of videos.", f"tristream index --data DIR {here}")
+        )
     configs, curves, origins = _trained(folder, gaps)
     if not configs:
         words = "No stream is trained."
@@ -186,9 +191,13 @@ def collect(folder: Path, *, data: Path | None = None) -> Run:
     decisions = _json(folder / "fusion" / "report.json", gaps, "accuracy")
     timelines = _json(folder / "fusion" / "timelines.json", gaps, "anomalies")
     if not decisions:
-        gaps.append(Gap("accuracy", "Nothing is decided yet from the embeddings.", f"tristream fuse {here}"))
+        gaps.append(
+            Gap("accuracy", "Nothing is decided yet from the embeddings.", f"tristream fuse {here}")
+        )
     elif not decisions.get("classification"):
-        words = "There is no classifier: it needs two classes in train, and labelled videos in test."
+        words = (
+            "There is no classifier: it needs two classes in train, and labelled videos in test."
+        )
         gaps.append(Gap("accuracy", words))
     if decisions and not decisions.get("detection"):
         words = "There is no anomaly detector: it needs two normal training videos."
@@ -213,7 +222,9 @@ def collect(folder: Path, *, data: Path | None = None) -> Run:
     )
 
 
-def _trained(folder: Path, gaps: list[Gap]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _trained(
+    folder: Path, gaps: list[Gap]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Configurations, training curves and origins of the streams that have a folder."""
     configs, curves, origins = {}, {}, {}
     for place in sorted(path for path in (folder / "streams").glob("*") if path.is_dir()):
@@ -229,9 +240,16 @@ def _trained(folder: Path, gaps: list[Gap]) -> tuple[dict[str, Any], dict[str, A
         for line in lines:
             try:
                 metrics = json.loads(line)
-                phases.setdefault(str(metrics["phase"]).removeprefix(f"{place.name}-"), []).append(metrics)
+                phases.setdefault(str(metrics["phase"]).removeprefix(f"{place.name}-"), []).append(
+                    metrics
+                )
             except (ValueError, KeyError, TypeError):
-                gaps.append(Gap("training", f"{place / 'metrics.jsonl'} has a line that is not an epoch; left out."))
+                gaps.append(
+                    Gap(
+                        "training",
+                        f"{place / 'metrics.jsonl'} has a line that is not an epoch; left out.",
+                    )
+                )
         curves[place.name] = phases
     return configs, curves, origins
 
@@ -262,7 +280,9 @@ def _rows(path: Path) -> tuple[dict[str, str], ...]:
         return ()
 
 
-def _fused(folder: Path, spaces: Mapping[str, str], manifest: Manifest | None, gaps: list[Gap]) -> Fused | None:
+def _fused(
+    folder: Path, spaces: Mapping[str, str], manifest: Manifest | None, gaps: list[Gap]
+) -> Fused | None:
     """Embeddings in the spaces the decisions were made in, of the videos that every stream's table has."""
     command = f"tristream embed --run {folder}"
     tables: dict[str, EmbeddingTable] = {}
@@ -272,7 +292,9 @@ def _fused(folder: Path, spaces: Mapping[str, str], manifest: Manifest | None, g
         except embeddings.EmbeddingsError as error:
             gaps.append(Gap("map", f"Embeddings of {name} cannot be read: {error}.", command))
     by_id = {row.video_id: row for row in manifest.rows} if manifest else {}
-    common = set(by_id).intersection(*(table.video_id for table in tables.values())) if tables else set()
+    common = (
+        set(by_id).intersection(*(table.video_id for table in tables.values())) if tables else set()
+    )
     if not common:
         gaps.append(Gap("map", "There are no embeddings of the run's videos.", command))
         return None

@@ -14,7 +14,13 @@ CURVE_HEIGHT, BARS_HEIGHT, TEXT_HEIGHT = 180, 34, 34
 INK, PAPER, GRID = (40, 40, 40), (255, 255, 255), (225, 225, 225)
 RED, BLUE = (200, 55, 45), (45, 95, 160)
 _XYWH = re.compile(r"#xywh=percent:([\d.]+),([\d.]+),([\d.]+),([\d.]+)")
-COLOURS = ((45, 95, 160), (220, 140, 40), (70, 150, 90), (150, 80, 160), (120, 120, 120))  # one a stream, in order
+COLOURS = (
+    (45, 95, 160),
+    (220, 140, 40),
+    (70, 150, 90),
+    (150, 80, 160),
+    (120, 120, 120),
+)  # one a stream, in order
 
 
 def part_of(region: str) -> tuple[float, float, float, float] | None:
@@ -43,7 +49,7 @@ def event_strip(
         frame_seconds: when each begins.
         times, scores: centres of the windows around the event, and their scores.
         threshold: an alarm starts at it.
-        event: as `fusion.window_scores.event_json` gives it.
+        event: as `fusion.anomaly.window_scores.event_json` gives it.
         region: left, top, width and height in parts of the picture, to be framed; None for the whole.
     """
     parts = [
@@ -66,7 +72,10 @@ def _title(event: Mapping[str, Any]) -> np.ndarray:
 
 
 def _pictures(
-    frames: np.ndarray, seconds: np.ndarray, event: Mapping[str, Any], region: tuple[float, ...] | None
+    frames: np.ndarray,
+    seconds: np.ndarray,
+    event: Mapping[str, Any],
+    region: tuple[float, ...] | None,
 ) -> np.ndarray:
     """Frames spread over the event and a little before and after; those inside it have a red edge."""
     import cv2
@@ -78,21 +87,33 @@ def _pictures(
     chosen = np.unique(np.linspace(0, len(frames) - 1, N_FRAMES).round().astype(int))
     row = _paper(height + 22)
     for place, index in enumerate(chosen):
-        picture = cv2.resize(np.ascontiguousarray(frames[index]), (width - 4, height), interpolation=cv2.INTER_AREA)
+        picture = cv2.resize(
+            np.ascontiguousarray(frames[index]), (width - 4, height), interpolation=cv2.INTER_AREA
+        )
         inside = event["start_seconds"] <= seconds[index] < event["stop_seconds"]
         if region is not None and inside:
             left, top, wide, high = region
             corner = (round(left * width), round(top * height))
-            cv2.rectangle(picture, corner, (corner[0] + round(wide * width), corner[1] + round(high * height)), RED, 2)
+            cv2.rectangle(
+                picture,
+                corner,
+                (corner[0] + round(wide * width), corner[1] + round(high * height)),
+                RED,
+                2,
+            )
         if inside:
             cv2.rectangle(picture, (0, 0), (width - 5, height - 1), RED, 2)
         x = place * width + 2
         row[:height, x : x + width - 4] = picture
-        row = _write(row, f"{seconds[index]:.2f} s", (x + 4, height + 16), RED if inside else INK, 0.42)
+        row = _write(
+            row, f"{seconds[index]:.2f} s", (x + 4, height + 16), RED if inside else INK, 0.42
+        )
     return row
 
 
-def _curve(times: np.ndarray, scores: np.ndarray, threshold: float, event: Mapping[str, Any]) -> np.ndarray:
+def _curve(
+    times: np.ndarray, scores: np.ndarray, threshold: float, event: Mapping[str, Any]
+) -> np.ndarray:
     import cv2
 
     paper = _paper(CURVE_HEIGHT)
@@ -113,7 +134,9 @@ def _curve(times: np.ndarray, scores: np.ndarray, threshold: float, event: Mappi
     y = at(first, threshold)[1]
     cv2.line(paper, (left, y), (right, y), RED, 1, cv2.LINE_AA)
     paper = _write(paper, "threshold", (right - 70, max(12, y - 4)), RED, 0.4)
-    points = np.array([at(t, s) for t, s in zip(times.tolist(), scores.tolist(), strict=True)], np.int32)
+    points = np.array(
+        [at(t, s) for t, s in zip(times.tolist(), scores.tolist(), strict=True)], np.int32
+    )
     cv2.polylines(paper, [points.reshape(-1, 1, 2)], False, BLUE, 2, cv2.LINE_AA)
     for time in np.linspace(first, last, 6):
         x = min(at(float(time), 0)[0] - 16, WIDTH - 52)
@@ -149,7 +172,9 @@ def _paper(height: int) -> np.ndarray:
     return np.full((height, WIDTH, 3), 255, np.uint8)
 
 
-def _write(paper: np.ndarray, words: str, at: tuple[int, int], colour: tuple[int, int, int], size: float) -> np.ndarray:
+def _write(
+    paper: np.ndarray, words: str, at: tuple[int, int], colour: tuple[int, int, int], size: float
+) -> np.ndarray:
     import cv2
 
     cv2.putText(paper, words, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from media.reasons import printable
+from tristream.media.reasons import printable
 
 
 def html(template: str, *values: object) -> Markup:

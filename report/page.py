@@ -13,12 +13,20 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from fusion.intervals import Estimate
-from report import drawing, event_strip, made_of, plots, scenes, words
-from report.charts import Looks, Map, Timeline
-from report.collect import Run, estimate
-from report.markup import clock, percent, script_json, signed, three_digits, unbroken, visible
-from report.palette import STREAM_COLOURS, stream_index
+from tristream.fusion.intervals import Estimate
+from tristream.report import event_strip, plots, provenance, scenes, svg, verdict
+from tristream.report.charts import Looks, Map, Timeline
+from tristream.report.collect import Run, estimate
+from tristream.report.markup import (
+    clock,
+    percent,
+    script_json,
+    signed,
+    three_digits,
+    unbroken,
+    visible,
+)
+from tristream.report.palette import STREAM_COLOURS, stream_index
 
 HERE = Path(__file__).parent
 MOST_FAILURES = 200
@@ -85,7 +93,10 @@ def render(
     beside, pictures = beside or Beside(), pictures or Pictures()
     place = partial(stream_index, streams=run.streams)
     script = (HERE / "page.js").read_text(encoding="utf-8")
-    named = {str(video["video_id"]): str(video["predicted"]) for video in run.classification.get("predictions") or ()}
+    named = {
+        str(video["video_id"]): str(video["predicted"])
+        for video in run.classification.get("predictions") or ()
+    }
     context: dict[str, Any] = {
         "run": run,
         "title": title,
@@ -93,38 +104,44 @@ def render(
         "version": version,
         "css": Markup((HERE / "page.css").read_text(encoding="utf-8")),
         "script": Markup(script),
-        "script_hash": Markup("sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),
+        "script_hash": Markup(
+            "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        ),
         "stream_colours": STREAM_COLOURS,
-        "facts": words.facts(run),
-        "verdict": [unbroken(sentence) for sentence in words.verdict(run, beside.accuracy)],
+        "facts": verdict.facts(run),
+        "verdict": [unbroken(sentence) for sentence in verdict.verdict(run, beside.accuracy)],
         "leaks": [
             *(
                 f"The encoder of {name} has random weights: this is a rehearsal, no result"
-                for name in made_of.rehearsed(run)
+                for name in provenance.rehearsed(run)
             ),
             *(run.decisions.get("leaks") or ()),
         ],
         "percent": percent,
         "signed": signed,
-        "colour": partial(drawing.colour_class, place=place),
+        "colour": partial(svg.colour_class, place=place),
         "colour_known": lambda name: name in run.streams,
-        "dots": lambda used: drawing.dots(used, run.streams if len(used) != 1 else used, place),
-        "whisker": partial(drawing.whisker, place=place),
-        "axis": drawing.axis,
+        "dots": lambda used: svg.dots(used, run.streams if len(used) != 1 else used, place),
+        "whisker": partial(svg.whisker, place=place),
+        "axis": svg.axis,
         **_accuracy(run, beside),
         **_mistakes(run, pictures, place),
         "map": _map(chart),
         "map_json": script_json(scenes.map_data(chart, pictures.videos, named) if chart else None),
         **_anomalies(run, beside, timelines, pictures, place),
         "looks": [
-            {"video_id": look.video_id, "label": look.label, "drawn": scenes.looks(look, run.streams, place)}
+            {
+                "video_id": look.video_id,
+                "label": look.label,
+                "drawn": scenes.looks(look, run.streams, place),
+            }
             for look in pictures.looks
         ],
         "has_looks": bool(pictures.looks) or any(gap.section == "looks" for gap in run.gaps),
-        "sampler_words": made_of.sampler_words(run),
+        "sampler_words": provenance.sampler_words(run),
         "training": _training(run, place),
-        **made_of.left_out(run, MOST_FAILURES),
-        **made_of.lineage(run),
+        **provenance.left_out(run, MOST_FAILURES),
+        **provenance.lineage(run),
     }
     context["contents"] = _contents(context)
     loader = jinja2.FileSystemLoader(HERE)
@@ -147,7 +164,7 @@ def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _accuracy(run: Run, beside: Beside) -> dict[str, Any]:
     subsets, gains = run.subsets(beside.accuracy), run.gains()
-    n_classes = words.n_training_classes(run)
+    n_classes = verdict.n_training_classes(run)
     found = run.classification
     rivals: list[tuple[str, Estimate]] = []
     if softmax := estimate(found.get("softmax")):
@@ -159,7 +176,13 @@ def _accuracy(run: Run, beside: Beside) -> dict[str, Any]:
         if head := estimate(figure):
             rivals.append((f"{name}: the softmax layer it was trained with", head))
     views = [
-        (name, {"n": view.get("n_test_without"), "figures": [estimate(view.get(key)) for key in "abcd"]})
+        (
+            name,
+            {
+                "n": view.get("n_test_without"),
+                "figures": [estimate(view.get(key)) for key in "abcd"],
+            },
+        )
         for name, view in (found.get("views") or {}).items()
         if view.get("n_test_without") or view.get("n_train_without")
     ]
@@ -181,7 +204,11 @@ def _accuracy(run: Run, beside: Beside) -> dict[str, Any]:
 
 def _mistakes(run: Run, pictures: Pictures, place: Any) -> dict[str, Any]:
     found = run.classification
-    matrix, per_class, reliability = plots.confusion(run), plots.per_class(run), plots.reliability(run)
+    matrix, per_class, reliability = (
+        plots.confusion(run),
+        plots.per_class(run),
+        plots.reliability(run),
+    )
     classes = found.get("per_class") or {}
     alone = {name: figures.get("alone") or {} for name, figures in classes.items()}
     by_stream = list(next(iter(alone.values()), {}))
@@ -191,14 +218,14 @@ def _mistakes(run: Run, pictures: Pictures, place: Any) -> dict[str, Any]:
         for video in (found.get("hardest") or ())[:MOST_HARD]
     ]  # fmt: skip
     return {
-        "confusion": drawing.confusion(matrix) if matrix else None,
+        "confusion": svg.confusion(matrix) if matrix else None,
         "per_class": per_class,
         "class_counts": {name: figures.get("n", "–") for name, figures in classes.items()},
         "class_alone": alone,
         "class_streams": by_stream if len(by_stream) > 1 else [],
         "hardest": hardest,
-        "reliability": drawing.curves(reliability, place) if reliability else None,
-        "calibration_words": words.calibration(found.get("calibration") or {}),
+        "reliability": svg.curves(reliability, place) if reliability else None,
+        "calibration_words": verdict.calibration(found.get("calibration") or {}),
         "rejection": found.get("rejection") or [],
     }
 
@@ -217,7 +244,10 @@ def _anomalies(
     run: Run, beside: Beside, timelines: Sequence[Timeline], pictures: Pictures, place: Any
 ) -> dict[str, Any]:
     columns = list(next(iter(beside.kinds.values()), {}))
-    rows = [(kind, [by.get(name, float("nan")) for name in columns]) for kind, by in beside.kinds.items()]
+    rows = [
+        (kind, [by.get(name, float("nan")) for name in columns])
+        for kind, by in beside.kinds.items()
+    ]
     shown = []
     for line in timelines:
         events = [
@@ -234,10 +264,12 @@ def _anomalies(
             }
             for number, event in enumerate(line.events)
         ]
-        shown.append({"video_id": line.video_id, "drawn": scenes.timeline(line, place), "events": events})
+        shown.append(
+            {"video_id": line.video_id, "drawn": scenes.timeline(line, place), "events": events}
+        )
     window, hop = run.timelines.get("window_seconds"), run.timelines.get("hop_seconds")
     return {
-        "detection": words.detection_figures(run.detection),
+        "detection": verdict.detection_figures(run.detection),
         "detector_kind": run.detection.get("kind", "autoencoder"),
         "detectors": _detectors(run.detection),
         "kinds": {"columns": columns, "rows": rows} if rows else None,
@@ -254,13 +286,18 @@ def _detectors(found: Mapping[str, Any]) -> dict[str, Any] | None:
     columns = {"auroc": "AUROC", "average_precision": "average precision", "equal_error_rate": "equal error rate",
                "fpr_at_95_tpr": "false alarms at 95 % found", "micro": "AUROC of moments",
                "macro": "the same, mean of videos"}  # fmt: skip
-    rows = {name: {**(whole.get(name) or {}), **(frames.get(name) or {})} for name in [*whole, *frames]}
+    rows = {
+        name: {**(whole.get(name) or {}), **(frames.get(name) or {})} for name in [*whole, *frames]
+    }
     used = [key for key in columns if any(isinstance(row.get(key), float) for row in rows.values())]
     if not used:
         return None
     return {
         "columns": [columns[key] for key in used],
-        "rows": [(name, [row.get(key) for key in used], name == found.get("kind")) for name, row in rows.items()],
+        "rows": [
+            (name, [row.get(key) for key in used], name == found.get("kind"))
+            for name, row in rows.items()
+        ],
     }
 
 
@@ -269,8 +306,8 @@ def _training(run: Run, place: Any) -> list[dict[str, Any]]:
         {
             "name": stream,
             "phases": [
-                {"title": loss.title, "words": words.phase(accuracy),
-                 "loss": drawing.curves(loss, place), "accuracy": drawing.curves(accuracy, place)}
+                {"title": loss.title, "words": verdict.phase(accuracy),
+                 "loss": svg.curves(loss, place), "accuracy": svg.curves(accuracy, place)}
                 for loss, accuracy in phases
             ],
         }

@@ -28,7 +28,10 @@ def stream_index(name: str, streams: Sequence[str]) -> int:
 def class_colours(n: int) -> list[str]:
     """`n` colours as #rrggbb, hues evenly around the circle, readable on light and on dark paper."""
     lightness = (0.62, 0.72, 0.54)  # neighbours in hue differ in lightness too
-    return [_oklch(lightness[i % 3] if n > 6 else 0.64, 0.13, 30 + 360 * i / max(n, 1)) for i in range(n)]
+    return [
+        _oklch(lightness[i % 3] if n > 6 else 0.64, 0.13, 30 + 360 * i / max(n, 1))
+        for i in range(n)
+    ]
 
 
 def _oklch(lightness: float, chroma: float, hue: float) -> str:
@@ -43,4 +46,6 @@ def _oklch(lightness: float, chroma: float, hue: float) -> str:
         -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
     )
     curve = lambda c: 12.92 * c if c <= 0.0031308 else 1.055 * c ** (1 / 2.4) - 0.055  # noqa: E731
-    return "#" + "".join(f"{round(255 * min(1.0, max(0.0, curve(max(0.0, c))))):02x}" for c in linear)
+    return "#" + "".join(
+        f"{round(255 * min(1.0, max(0.0, curve(max(0.0, c))))):02x}" for c in linear
+    )

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from report.charts import Confusion, Curves, Event, Line, Timeline, Whisker, Whiskers
-from report.collect import Gain, Run, Subset, estimate
+from tristream.report.charts import Confusion, Curves, Event, Line, Timeline, Whisker, Whiskers
+from tristream.report.collect import Gain, Run, Subset, estimate
 
 PHASES = {
     "encoder": "Encoder",
@@ -49,7 +49,9 @@ def training(run: Run) -> dict[str, list[tuple[Curves, Curves]]]:
     return found
 
 
-def _pair(stream: str, epochs: Sequence[Mapping[str, float]], train: str, val: str, scale: float) -> list[Line]:
+def _pair(
+    stream: str, epochs: Sequence[Mapping[str, float]], train: str, val: str, scale: float
+) -> list[Line]:
     x = np.array([float(epoch.get("epoch", index + 1)) for index, epoch in enumerate(epochs)])
 
     def line(name: str, key: str, *, dashed: bool) -> Line:
@@ -79,11 +81,18 @@ def gains(found: Sequence[Gain]) -> Whiskers:
     """What the accuracy loses without each stream, in points; to the right of 0 the stream helps."""
     rows = [
         Whisker(
-            gain.stream, 100 * gain.retrained.value, 100 * gain.retrained.low, 100 * gain.retrained.high, (gain.stream,)
+            gain.stream,
+            100 * gain.retrained.value,
+            100 * gain.retrained.low,
+            100 * gain.retrained.high,
+            (gain.stream,),
         )
         for gain in found
     ]
-    ends = [0.0, *(end for row in rows for end in (row.low, row.high, row.value) if np.isfinite(end))]
+    ends = [
+        0.0,
+        *(end for row in rows for end in (row.low, row.high, row.value) if np.isfinite(end)),
+    ]
     margin = 0.06 * (max(ends) - min(ends)) or 1.0
     return Whiskers(
         "gains",
@@ -104,7 +113,12 @@ def confusion(run: Run) -> Confusion | None:
     classes = found.get("classes")
     if counts is None or classes is None or len(counts) != len(classes):
         return None
-    return Confusion("confusion", "Who is taken for whom", list(map(str, classes)), np.asarray(counts, dtype=np.int64))
+    return Confusion(
+        "confusion",
+        "Who is taken for whom",
+        list(map(str, classes)),
+        np.asarray(counts, dtype=np.int64),
+    )
 
 
 def timelines(run: Run) -> list[Timeline]:
@@ -115,11 +129,15 @@ def timelines(run: Run) -> list[Timeline]:
         for index, video in enumerate(run.timelines.get("videos") or ())
         if video.get("times")
     ]
-    ranked = sorted(found, key=lambda line: (-len(line.events) if line.truth else 0, -float(line.scores.max())))
+    ranked = sorted(
+        found, key=lambda line: (-len(line.events) if line.truth else 0, -float(line.scores.max()))
+    )
     return ranked[:MOST_TIMELINES]
 
 
-def _timeline(index: int, video: Mapping[str, Any], streams: Sequence[str], threshold: float) -> Timeline:
+def _timeline(
+    index: int, video: Mapping[str, Any], streams: Sequence[str], threshold: float
+) -> Timeline:
     times = np.asarray(video["times"], dtype=np.float64)
     shares = {
         name: np.asarray(values, dtype=np.float64)
@@ -138,7 +156,10 @@ def _timeline(index: int, video: Mapping[str, Any], streams: Sequence[str], thre
         )
         for event in video.get("events") or ()
     ]
-    chosen = sorted(sorted(events, key=lambda event: -event.peak_score)[:MOST_EVENTS], key=lambda e: e.start_seconds)
+    chosen = sorted(
+        sorted(events, key=lambda event: -event.peak_score)[:MOST_EVENTS],
+        key=lambda e: e.start_seconds,
+    )
     truth = video.get("labels")
     video_id = str(video["video_id"])
     return Timeline(

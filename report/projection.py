@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64, Int
 
-from fusion.standardise import fit_standardiser
-from report.charts import Map
-from report.collect import Fused
+from tristream.errors import TristreamError
+from tristream.fusion.standardise import fit_standardiser
+from tristream.report.charts import Map
+from tristream.report.collect import Fused
 
 MOST_POINTS = 2500  # beyond, a page gets slow and points hide one another
 PROJECTIONS = ("pca", "umap")
@@ -25,20 +26,24 @@ def project(fused: Fused, *, how: str = "pca", seed: int = 0) -> Map:
         seed: of UMAP, and of which points are left out where there are too many.
 
     Raises:
-        ValueError: another projection.
+        TristreamError: another projection.
         ModuleNotFoundError: "umap" without umap-learn.
     """
     if how not in PROJECTIONS:
-        raise ValueError(f"unknown projection '{how}'; available: {', '.join(PROJECTIONS)}")
+        raise TristreamError(f"unknown projection '{how}'; available: {', '.join(PROJECTIONS)}")
     rows = _thinned(len(fused.rows), seed)
     train = np.array([fused.rows[row].split == "train" for row in rows])
     if not train.any():
         train[:] = True
-    standardiser = fit_standardiser(fused.X[rows][train], columns=fused.columns, masks=fused.masks[rows][train])
+    standardiser = fit_standardiser(
+        fused.X[rows][train], columns=fused.columns, masks=fused.masks[rows][train]
+    )
     masks = fused.masks[rows]
     Z = standardiser.transform(fused.X[rows], masks)
     views = {"all streams": (Z, masks.any(axis=1))} if len(fused.columns) > 1 else {}
-    views |= {name: (Z[:, block], masks[:, s]) for s, (name, block) in enumerate(fused.columns.items())}
+    views |= {
+        name: (Z[:, block], masks[:, s]) for s, (name, block) in enumerate(fused.columns.items())
+    }
     places, axes = {}, {}
     for name, (values, present) in views.items():
         if not present.any():
@@ -74,7 +79,9 @@ def _plane(
     if how == "umap" and len(Z) > 3:
         from umap import UMAP
 
-        place = UMAP(n_components=2, n_neighbors=min(15, len(Z) - 1), random_state=seed, n_jobs=1).fit_transform(Z)
+        place = UMAP(
+            n_components=2, n_neighbors=min(15, len(Z) - 1), random_state=seed, n_jobs=1
+        ).fit_transform(Z)
         return np.asarray(place, dtype=np.float64), "UMAP: only nearness means something"
     fitted = Z[train] if train.any() else Z
     mean = fitted.mean(axis=0)
@@ -83,7 +90,9 @@ def _plane(
     found = min(2, len(axes))
     axes = axes[:found]
     largest = axes[np.arange(found), np.abs(axes).argmax(axis=1)]
-    place[:, :found] = (Z - mean) @ (axes * np.sign(largest)[:, None]).T  # a sign that no library decides
+    place[:, :found] = (Z - mean) @ (
+        axes * np.sign(largest)[:, None]
+    ).T  # a sign that no library decides
     total = float((strength**2).sum())
     share = [100 * float(value) ** 2 / total if total else 0.0 for value in strength[:2]]
     return place, "PCA: " + " and ".join(f"{value:.0f} %" for value in share) + " of the variance"

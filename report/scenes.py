@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Float64
 from markupsafe import Markup
 
-from report.charts import Looks, Map, Timeline
-from report.drawing import UNITS, Scale, colour_class, field, path
-from report.markup import clock, html, joined, visible
-from report.palette import class_colours
+from tristream.report.charts import Looks, Map, Timeline
+from tristream.report.markup import clock, html, joined, visible
+from tristream.report.palette import class_colours
+from tristream.report.svg import UNITS, Scale, colour_class, field, path
 
 MAP_HEIGHT = 680  # of 1000
 MOST_BINS = 900  # of a timeline; more lines than a screen has pixels show nothing more
@@ -55,7 +55,9 @@ def scatter(chart: Map) -> tuple[Markup, list[tuple[str, str, int]]]:
             colours[label],
             *(place or (-99, -99)),
         )
-        for i, (place, label, split) in enumerate(zip(first, chart.labels, chart.splits, strict=True))
+        for i, (place, label, split) in enumerate(
+            zip(first, chart.labels, chart.splits, strict=True)
+        )
     ]
     drawn = html(
         '<svg id="map-points" viewBox="0 0 1000 {}" role="img" aria-label="{}">{}</svg>',
@@ -74,10 +76,13 @@ def map_data(chart: Map, thumbnails: Mapping[str, str], named: Mapping[str, str]
         "ids": [visible(name) for name in chart.video_ids],
         "labels": [visible(label) for label in chart.labels],
         "splits": [
-            f"{split}, abnormal" if odd else split for split, odd in zip(chart.splits, chart.abnormal, strict=True)
+            f"{split}, abnormal" if odd else split
+            for split, odd in zip(chart.splits, chart.abnormal, strict=True)
         ],
         "named": [visible(named.get(name, "")) for name in chart.video_ids],
-        "thumbnails": {i: thumbnails[name] for i, name in enumerate(chart.video_ids) if name in thumbnails},
+        "thumbnails": {
+            i: thumbnails[name] for i, name in enumerate(chart.video_ids) if name in thumbnails
+        },
     }
 
 
@@ -104,11 +109,17 @@ def timeline(chart: Timeline, place: Callable[[str], int]) -> Markup:
         )
     if np.isfinite(chart.threshold):
         shapes.append(f'<path class="threshold" d="M0 {UNITS - y(chart.threshold):.1f}H{UNITS}"/>')
-    shapes.append(f'<path class="line ink" d="{path(map(x, times), (UNITS - y(s) for s in scores))}"/>')
+    shapes.append(
+        f'<path class="line ink" d="{path(map(x, times), (UNITS - y(s) for s in scores))}"/>'
+    )
     if len(times) == 1:
-        shapes.append(f'<path class="dot ink" d="M{x(times[0]):.1f} {UNITS - y(scores[0]):.1f}h0"/>')
+        shapes.append(
+            f'<path class="dot ink" d="M{x(times[0]):.1f} {UNITS - y(scores[0]):.1f}h0"/>'
+        )
     for a, b in chart.truth or ():
-        shapes.append(f'<path class="truth" d="M{x(max(a, x.low)):.1f} {UNITS}H{x(min(b, x.high)):.1f}"/>')
+        shapes.append(
+            f'<path class="truth" d="M{x(max(a, x.low)):.1f} {UNITS}H{x(min(b, x.high)):.1f}"/>'
+        )
     ticks = [(tick, _moment(tick)) for tick in x.ticks(6)]
     label = "anomaly score (logarithmic)" if log else "anomaly score"
     drawn = field(
@@ -159,7 +170,11 @@ def _binned(chart: Timeline) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarr
         return chart.times, chart.scores, chart.shares
     bounds = np.linspace(0, n, MOST_BINS + 1).astype(int)
     kept = np.array([a + int(np.argmax(chart.scores[a:b])) for a, b in itertools.pairwise(bounds)])
-    return chart.times[kept], chart.scores[kept], {name: share[kept] for name, share in chart.shares.items()}
+    return (
+        chart.times[kept],
+        chart.scores[kept],
+        {name: share[kept] for name, share in chart.shares.items()},
+    )
 
 
 def looks(chart: Looks, streams: Sequence[str], place: Callable[[str], int]) -> Markup:
@@ -178,7 +193,9 @@ def looks(chart: Looks, streams: Sequence[str], place: Callable[[str], int]) -> 
     if len(chart.motion):
         y = Scale(0.0, float(chart.motion.max()) * 1.1 or 1.0)
         top = [(x(t), UNITS - y(m)) for t, m in zip(chart.times, chart.motion, strict=True)]
-        outline = path([top[0][0], *(a for a, _ in top), top[-1][0]], [UNITS, *(b for _, b in top), UNITS])
+        outline = path(
+            [top[0][0], *(a for a, _ in top), top[-1][0]], [UNITS, *(b for _, b in top), UNITS]
+        )
         ticks = [(tick, _moment(tick)) for tick in x.ticks(6)]
         parts.append(
             field(

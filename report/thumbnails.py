@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from media.decode import DecodedVideo
-from media.reasons import Rejected
-from media.sandbox import DecodePool
+from tristream.media.decode import DecodedVideo
+from tristream.media.reasons import Rejected
+from tristream.media.sandbox.pool import DecodePool
 
 BESIDE_SECONDS = 1.0  # decoded on either side of a moment: a slow camera has a frame there
-FARTHEST_SECONDS = 900.0  # a decoder starts at the beginning of its file: later moments cost minutes
+FARTHEST_SECONDS = (
+    900.0  # a decoder starts at the beginning of its file: later moments cost minutes
+)
 JPEG_QUALITY = 78  # found by eye at these sizes; 1 to 4 kB a picture
 
 
@@ -60,12 +62,18 @@ def pictures(
         elif result.frames is None or not len(result.frames):
             missing[key] = "no_video"
         else:
-            found[key] = data_uri(result.frames[frame_at(result.start_seconds, moment.seconds)], height_px=height_px)
+            found[key] = data_uri(
+                result.frames[frame_at(result.start_seconds, moment.seconds)], height_px=height_px
+            )
     return found, missing
 
 
 def _decoded(
-    moments: Mapping[str, Moment], pool: DecodePool, root: Path | None, follow_links: bool, max_side: int
+    moments: Mapping[str, Moment],
+    pool: DecodePool,
+    root: Path | None,
+    follow_links: bool,
+    max_side: int,
 ) -> Iterator[tuple[str, Moment, DecodedVideo | str]]:
     """A few seconds around each moment, in order, with only a few in memory at any time; or a reason code."""
     waiting: deque[tuple[str, Moment, Future[DecodedVideo]]] = deque()
@@ -100,7 +108,9 @@ def _decoded(
 
 def frame_at(starts: Sequence[float] | np.ndarray, seconds: float) -> int:
     """Index of the frame that is shown at a time; the nearest where none is."""
-    return int(np.clip(np.searchsorted(np.asarray(starts), seconds, side="right") - 1, 0, len(starts) - 1))
+    return int(
+        np.clip(np.searchsorted(np.asarray(starts), seconds, side="right") - 1, 0, len(starts) - 1)
+    )
 
 
 def strip(
@@ -109,7 +119,9 @@ def strip(
     """Frames evenly spread over a video, each with its time in seconds."""
     n_frames = min(n_frames, len(frames))
     chosen = [(2 * i + 1) * len(frames) // (2 * n_frames) for i in range(n_frames)]
-    return [(float(starts[index]), data_uri(frames[index], height_px=height_px)) for index in chosen]
+    return [
+        (float(starts[index]), data_uri(frames[index], height_px=height_px)) for index in chosen
+    ]
 
 
 def data_uri(frame: UInt8[np.ndarray, "H W 3"], *, height_px: int) -> str:
@@ -121,7 +133,9 @@ def data_uri(frame: UInt8[np.ndarray, "H W 3"], *, height_px: int) -> str:
         size = (max(1, min(4 * height_px, round(width * height_px / height))), height_px)
         how = cv2.INTER_AREA if height > height_px else cv2.INTER_LINEAR
         frame = cv2.resize(frame, size, interpolation=how)
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    done, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    )
     assert done, "a picture of three channels can be written as JPEG"
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
 

@@ -28,7 +28,9 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
         with handle:
             yield handle
             handle.flush()
-            os.fchmod(handle.fileno(), 0o644)  # tempfile makes 0600; what is shared must be readable
+            os.fchmod(
+                handle.fileno(), 0o644
+            )  # tempfile makes 0600; what is shared must be readable
             os.fsync(handle.fileno())
             name = name or _give_name(handle, path.parent)
         os.replace(name, path)  # noqa: PTH105

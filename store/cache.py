@@ -13,14 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from store import entry
-from store.atomic import TEMPORARY, write_bytes
-from store.lineage import digest
+from tristream.errors import TristreamError
+from tristream.store import entry
+from tristream.store.atomic import TEMPORARY, write_bytes
+from tristream.store.lineage import digest
 
 KINDS = ("plan", "motion", "flow", "segments", "compiled")
-MAP_BYTES = 4 << 20  # larger entries are mapped, not read; smaller ones are many, and a process may map only 65,530
+MAP_BYTES = (
+    4 << 20
+)  # larger entries are mapped, not read; smaller ones are many, and a process may map only 65,530
 USE_SECONDS = 60.0  # how exactly the time of the last use is kept
-LEFT_BEHIND_SECONDS = 3600.0  # a temporary file that nobody has written to for so long belongs to no process any more
+LEFT_BEHIND_SECONDS = (
+    3600.0  # a temporary file that nobody has written to for so long belongs to no process any more
+)
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,18 @@ class Cache:
     """
 
     def __init__(
-        self, root: Path, *, report: Callable[[str], None] | None = None, written: Collection[str] = KINDS
+        self,
+        root: Path,
+        *,
+        report: Callable[[str], None] | None = None,
+        written: Collection[str] = KINDS,
     ) -> None:
         self.root = root
         self._report = report or (lambda sentence: None)
         self._written = frozenset(written)
-        self._verified: set[tuple[Path, int]] = set()  # with the file's number: another process may have put it anew
+        self._verified: set[tuple[Path, int]] = (
+            set()
+        )  # with the file's number: another process may have put it anew
 
     def key(self, **what: Any) -> str:
         """The key of what went in: sha256 of the canonical JSON of the arguments."""
@@ -65,7 +76,7 @@ class Cache:
     def path(self, kind: str, key: str) -> Path:
         """Where the entry stands or would stand."""
         if kind not in KINDS:
-            raise ValueError(f"unknown cache kind '{kind}'; available: {', '.join(KINDS)}")
+            raise TristreamError(f"unknown cache kind '{kind}'; available: {', '.join(KINDS)}")
         return self.root / kind / key[:2] / key
 
     def get(self, kind: str, key: str) -> dict[str, np.ndarray] | None:
@@ -79,7 +90,11 @@ class Cache:
             with path.open("rb") as file:
                 found = os.fstat(file.fileno())
                 mapped = found.st_size >= MAP_BYTES
-                data = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if mapped else bytearray(file.read())
+                data = (
+                    mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+                    if mapped
+                    else bytearray(file.read())
+                )
         except FileNotFoundError:
             return None
         known = (path, found.st_ino)
@@ -90,7 +105,9 @@ class Cache:
             return None
         self._verified.add(known)
         if abs(time.time() - found.st_mtime) > USE_SECONDS:
-            with contextlib.suppress(OSError):  # gone since, or the cache is read-only: nothing depends on it
+            with contextlib.suppress(
+                OSError
+            ):  # gone since, or the cache is read-only: nothing depends on it
                 os.utime(path)
         return arrays
 
@@ -113,7 +130,11 @@ class Cache:
         for kind, _, found in self._found():
             sizes[kind].append(found)
         return {
-            kind: Use(len(all_), sum(f.st_size for f in all_), min((f.st_mtime for f in all_), default=None))
+            kind: Use(
+                len(all_),
+                sum(f.st_size for f in all_),
+                min((f.st_mtime for f in all_), default=None),
+            )
             for kind, all_ in sizes.items()
         }
 

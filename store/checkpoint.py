@@ -9,15 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from store.atomic import write_bytes
+from tristream.errors import TristreamError
+from tristream.store.atomic import write_bytes
 
 
-class ArtifactError(ValueError):
+class ArtifactError(TristreamError):
     """An artifact that is missing, damaged, or not what its configuration says."""
 
 
 def save_artifact(
-    path: Path, arrays: dict[str, np.ndarray], config: dict[str, Any], *, config_file: str | None = None
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    config: dict[str, Any],
+    *,
+    config_file: str | None = None,
 ) -> str:
     """Writes `path`.safetensors and `path`.json (or `config_file` beside it); returns the sha256 of the former.
 
@@ -52,7 +57,9 @@ def load_config(path: Path, *, config_file: str | None = None) -> dict[str, Any]
         raise ArtifactError(f"{file} does not exist") from None
     is_sealed = _SEAL.encode() in data
     if is_sealed and _sealed_again(data) != data:
-        raise ArtifactError(f"{file} is corrupt: its sha256 is not the one on its last line; make it again")
+        raise ArtifactError(
+            f"{file} is corrupt: its sha256 is not the one on its last line; make it again"
+        )
     try:
         config = json.loads(data.decode())
     except ValueError as error:
@@ -60,7 +67,9 @@ def load_config(path: Path, *, config_file: str | None = None) -> dict[str, Any]
     if not isinstance(config, dict) or not isinstance(config.get("sha256"), str):
         raise ArtifactError(f"{file} is corrupt (no sha256 in it); delete it and make it again")
     if config.pop("sealed", False) and not is_sealed:
-        raise ArtifactError(f"{file} is corrupt: the sha256 of its own bytes is not on its last line; make it again")
+        raise ArtifactError(
+            f"{file} is corrupt: the sha256 of its own bytes is not on its last line; make it again"
+        )
     config.pop("file_sha256", None)
     return config
 
@@ -76,12 +85,17 @@ def load_artifact(
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    config, file = load_config(path, config_file=config_file), path.with_name(f"{path.name}.safetensors")
+    config, file = (
+        load_config(path, config_file=config_file),
+        path.with_name(f"{path.name}.safetensors"),
+    )
     config_name = _config_path(path, config_file).name
     try:
         data = file.read_bytes()
     except FileNotFoundError:
-        raise ArtifactError(f"{file} does not exist, though {config_name} does; make it again") from None
+        raise ArtifactError(
+            f"{file} does not exist, though {config_name} does; make it again"
+        ) from None
     found = hashlib.sha256(data).hexdigest()
     if found != config["sha256"]:
         raise ArtifactError(
@@ -94,7 +108,9 @@ def load_artifact(
         raise ArtifactError(f"{file} is no safetensors file ({error}); make it again") from error
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ArtifactError(f"{file}: array '{name}' holds values that are not finite; make it again")
+            raise ArtifactError(
+                f"{file}: array '{name}' holds values that are not finite; make it again"
+            )
     return arrays, config
 
 

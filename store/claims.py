@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from store.lineage import digest
+from tristream.store.lineage import digest
 
 PATIENCE_SECONDS = 600.0  # how long another process may take before we do it ourselves
 _POLL_SECONDS = 0.1
@@ -62,7 +62,10 @@ class Claims:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         for name in list(self._held):
             self.release(name)

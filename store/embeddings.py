@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from store.atomic import write_bytes
+from tristream.errors import TristreamError
+from tristream.store.atomic import write_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +26,7 @@ _METADATA = "tristream"
 _PART = re.compile(r"part-([0-9a-f]{16})\.parquet")
 
 
-class EmbeddingsError(ValueError):
+class EmbeddingsError(TristreamError):
     """A table that cannot be read, or whose parts do not belong together."""
 
 
@@ -55,7 +56,14 @@ class EmbeddingTable:
 
     def __post_init__(self) -> None:
         n = len(self.video_id)
-        for name in ("content_id", "present", "reason", "start_seconds", "stop_seconds", "embedding"):
+        for name in (
+            "content_id",
+            "present",
+            "reason",
+            "start_seconds",
+            "stop_seconds",
+            "embedding",
+        ):
             if len(getattr(self, name)) != n:
                 raise EmbeddingsError(
                     f"embeddings of '{self.stream}': {n} video_ids and {len(getattr(self, name))} values of {name}"
@@ -63,10 +71,14 @@ class EmbeddingTable:
         finite = np.isfinite(self.embedding).all(axis=1)
         if (wrong := self.present & ~finite).any():
             first = self.video_id[int(np.argmax(wrong))]
-            raise EmbeddingsError(f"{first}: its '{self.stream}' embedding is marked present but is not finite")
+            raise EmbeddingsError(
+                f"{first}: its '{self.stream}' embedding is marked present but is not finite"
+            )
         if (wrong := ~self.present & ~np.isnan(self.embedding).all(axis=1)).any():
             first = self.video_id[int(np.argmax(wrong))]
-            raise EmbeddingsError(f"{first}: its '{self.stream}' embedding is marked absent but is not NaN")
+            raise EmbeddingsError(
+                f"{first}: its '{self.stream}' embedding is marked absent but is not NaN"
+            )
 
     def __len__(self) -> int:
         return len(self.video_id)
@@ -117,7 +129,9 @@ class EmbeddingTable:
             "space_id": self.space_id,
             "lineage": self.lineage,
         }
-        return pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(about, sort_keys=True)})
+        return pa.table(columns).replace_schema_metadata(
+            {_METADATA: json.dumps(about, sort_keys=True)}
+        )
 
 
 def write(table: EmbeddingTable, folder: Path, *, replace: bool = False) -> Path:
@@ -166,7 +180,9 @@ def _read_file(path: Path) -> EmbeddingTable:
         raise EmbeddingsError(f"{path} does not exist; run `embed` to make it") from None
     named = _PART.fullmatch(path.name)
     if named and (found := hashlib.sha256(data).hexdigest()[:16]) != named[1]:
-        raise EmbeddingsError(f"{path} is corrupt: its content is {found}…; delete it and run `embed` again")
+        raise EmbeddingsError(
+            f"{path} is corrupt: its content is {found}…; delete it and run `embed` again"
+        )
     try:
         arrow = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
         return _from_arrow(arrow, path)
@@ -181,15 +197,24 @@ def _from_arrow(arrow: pa.Table, path: Path) -> EmbeddingTable:
 
     wanted = (*TEXT_COLUMNS, "present", "start_seconds", "stop_seconds", "embedding")
     if missing := [name for name in wanted if name not in arrow.column_names]:
-        raise EmbeddingsError(f"{path} has no column '{missing[0]}'; an embedding table has {', '.join(wanted)}")
+        raise EmbeddingsError(
+            f"{path} has no column '{missing[0]}'; an embedding table has {', '.join(wanted)}"
+        )
     kind = arrow.schema.field("embedding").type
     if not pa.types.is_fixed_size_list(kind) or kind.value_type != pa.float32():
-        raise EmbeddingsError(f"{path}: column 'embedding' is {kind}; it must be fixed_size_list<float32>")
+        raise EmbeddingsError(
+            f"{path}: column 'embedding' is {kind}; it must be fixed_size_list<float32>"
+        )
     about = _about(arrow.schema.metadata, path)
-    text = {name: arrow.column(name).cast(pa.string()).fill_null("").to_pylist() for name in TEXT_COLUMNS}
+    text = {
+        name: arrow.column(name).cast(pa.string()).fill_null("").to_pylist()
+        for name in TEXT_COLUMNS
+    }
     spaces = sorted(set(zip(text["stream"], text["space_id"], strict=True)))
     if len(spaces) > 1:
-        raise EmbeddingsError(f"{path} mixes {_space(spaces[0])} and {_space(spaces[1])}; one table is one space")
+        raise EmbeddingsError(
+            f"{path} mixes {_space(spaces[0])} and {_space(spaces[1])}; one table is one space"
+        )
     present = arrow.column("present").cast(pa.bool_()).fill_null(False).to_numpy()
     column = arrow.column("embedding").combine_chunks()
     embedding = np.full((len(arrow), kind.list_size), np.nan, dtype=np.float32)
@@ -222,7 +247,9 @@ def _about(metadata: Mapping[bytes, bytes] | None, path: Path) -> dict[str, Any]
     try:
         about = json.loads(text)
     except ValueError as error:
-        raise EmbeddingsError(f"{path}: its lineage is not JSON ({error}); delete it and run `embed` again") from error
+        raise EmbeddingsError(
+            f"{path}: its lineage is not JSON ({error}); delete it and run `embed` again"
+        ) from error
     if about.get("schema_version") != SCHEMA_VERSION:
         raise EmbeddingsError(
             f"{path} has schema version {about.get('schema_version')}; this program reads {SCHEMA_VERSION}; "
@@ -243,7 +270,9 @@ def _join(files: Sequence[Path], tables: Sequence[EmbeddingTable]) -> EmbeddingT
             raise EmbeddingsError(
                 f"{file} holds {table.embedding.shape[1]}-D embeddings, {files[0].name} {first.embedding.shape[1]}-D"
             )
-    lineages = list({json.dumps(table.lineage, sort_keys=True): table.lineage for table in tables}.values())
+    lineages = list(
+        {json.dumps(table.lineage, sort_keys=True): table.lineage for table in tables}.values()
+    )
     joined = EmbeddingTable(
         stream=first.stream,
         space_id=first.space_id,

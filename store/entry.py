@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from tristream.errors import TristreamError
+
 _NAMES = {"BOOL": "bool", "U": "uint", "I": "int", "F": "float"}
 _DTYPES = {
     name: np.dtype(_NAMES[name.rstrip("0123456789")] + name.lstrip("ABLOUIF"))
@@ -56,11 +58,15 @@ def checksum(arrays: Mapping[str, np.ndarray]) -> str:
     return sha.hexdigest()
 
 
-def _view(data: bytearray | mmap.mmap, start: int, *, dtype: str, shape: Any, data_offsets: Any) -> np.ndarray:
+def _view(
+    data: bytearray | mmap.mmap, start: int, *, dtype: str, shape: Any, data_offsets: Any
+) -> np.ndarray:
     first, stop = data_offsets
     kind, n = _DTYPES[dtype], math.prod(shape)
-    if stop - first != n * kind.itemsize or not all(isinstance(size, int) and size >= 0 for size in shape):
-        raise ValueError("shape and bytes disagree")
+    if stop - first != n * kind.itemsize or not all(
+        isinstance(size, int) and size >= 0 for size in shape
+    ):
+        raise TristreamError("shape and bytes disagree")
     if n == 0:
         return np.empty(shape, kind)
     return np.frombuffer(data, kind, n, start + first).reshape(shape)

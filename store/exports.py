@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from store.atomic import write_bytes
+from tristream.store.atomic import write_bytes
 
 SCHEMA_VERSION = 1
 _METADATA = "tristream"
@@ -56,9 +56,15 @@ def write_parquet(table: ExportTable, path: Path) -> None:
 
     width = table.X.shape[1]
     missing = np.isnan(table.X)
-    values = pa.array(np.where(missing, np.float32(0), table.X).ravel(), pa.float32(), mask=missing.ravel())
-    columns = {name: pa.array(column, from_pandas=True) for name, column in table.about_rows.items()}
-    columns |= {f"present_{name}": pa.array(table.masks[:, s]) for s, name in enumerate(table.columns)}
+    values = pa.array(
+        np.where(missing, np.float32(0), table.X).ravel(), pa.float32(), mask=missing.ravel()
+    )
+    columns = {
+        name: pa.array(column, from_pandas=True) for name, column in table.about_rows.items()
+    }
+    columns |= {
+        f"present_{name}": pa.array(table.masks[:, s]) for s, name in enumerate(table.columns)
+    }
     columns["embedding"] = pa.FixedSizeListArray.from_arrays(values, width)
     about = {_METADATA: json.dumps(table.description(), sort_keys=True)}
     buffer = io.BytesIO()
@@ -90,12 +96,18 @@ def write_csv(table: ExportTable, path: Path) -> None:
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    values = [f"{name}_{k}" for name, block in table.columns.items() for k in range(block.stop - block.start)]
+    values = [
+        f"{name}_{k}"
+        for name, block in table.columns.items()
+        for k in range(block.stop - block.start)
+    ]
     writer.writerow([*table.about_rows, *(f"present_{name}" for name in table.columns), *values])
     for row in range(len(table)):
         about = [_cell(column[row]) for column in table.about_rows.values()]
         present = [str(bool(there)).lower() for there in table.masks[row]]
-        writer.writerow([*about, *present, *("" if np.isnan(x) else f"{x:.9g}" for x in table.X[row])])
+        writer.writerow(
+            [*about, *present, *("" if np.isnan(x) else f"{x:.9g}" for x in table.X[row])]
+        )
     write_bytes(path, buffer.getvalue().encode("utf-8", "backslashreplace"))
 
 
@@ -120,7 +132,9 @@ def write_faiss(table: ExportTable, path: Path) -> None:
     writer.writerow(["id", *table.about_rows])
     for row in range(len(table)):
         writer.writerow([row, *(_cell(column[row]) for column in table.about_rows.values())])
-    write_bytes(path.with_name(f"{path.name}.csv"), buffer.getvalue().encode("utf-8", "backslashreplace"))
+    write_bytes(
+        path.with_name(f"{path.name}.csv"), buffer.getvalue().encode("utf-8", "backslashreplace")
+    )
 
 
 WRITERS = {"parquet": write_parquet, "npz": write_npz, "csv": write_csv, "faiss": write_faiss}

@@ -10,13 +10,35 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
-LIBRARIES = ("tristream", "torch", "torchvision", "timm", "numpy", "scikit-learn", "opencv-python", "av", "safetensors")
-OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
+LIBRARIES = (
+    "tristream",
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "scikit-learn",
+    "opencv-python",
+    "av",
+    "safetensors",
+)
+OPENCVS = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
 
 
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, default=str)
+    return json.dumps(
+        value,
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=True,
+        allow_nan=False,
+        default=str,
+    )
 
 
 def digest(value: Any) -> str:

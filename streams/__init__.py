@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tristream.errors import TristreamError
+
 if TYPE_CHECKING:
-    from streams.stream import Stream
+    from tristream.streams.stream import Stream
 
 
 def names() -> list[str]:
@@ -18,10 +20,10 @@ def load(name: str) -> Stream:
     """The stream called `name`.
 
     Raises:
-        ValueError: there is no such folder; the message lists those there are.
+        TristreamError: there is no such folder; the message lists those there are.
     """
     if name not in names():
-        raise ValueError(f"unknown stream '{name}'; available: {', '.join(names())}")
+        raise TristreamError(f"unknown stream '{name}'; available: {', '.join(names())}")
     import importlib
 
     stream: Stream = importlib.import_module(f"streams.{name}.stream").STREAM

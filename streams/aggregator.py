@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from tristream.errors import TristreamError
+
 # Tkachenko 2018 §IV-E, §V-D
 HIDDEN_DIM = 512
 N_LAYERS = 2
@@ -43,10 +45,14 @@ class SelfAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B S D"]:
+    def forward(
+        self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]
+    ) -> Float[Tensor, "B S D"]:
         inside = _inside(segments, lengths)
         segments = torch.where(inside[:, :, None], segments, 0)  # a weight of 0 does not remove NaN
-        seen, _ = self.attention(segments, segments, segments, key_padding_mask=~inside, need_weights=False)
+        seen, _ = self.attention(
+            segments, segments, segments, key_padding_mask=~inside, need_weights=False
+        )
         return self.norm(segments + self.dropout(seen))
 
 
@@ -57,13 +63,19 @@ class AttentionPooling(nn.Module):
     "attention". Blind to order.
     """
 
-    def __init__(self, input_dim: int, hidden_dim: int = HIDDEN_DIM, *, dropout: float = DROPOUT) -> None:
+    def __init__(
+        self, input_dim: int, hidden_dim: int = HIDDEN_DIM, *, dropout: float = DROPOUT
+    ) -> None:
         super().__init__()
         self.embedding_dim = input_dim
         self.input_dropout = nn.Dropout(dropout)
-        self.score = nn.Sequential(nn.Linear(input_dim, hidden_dim), nn.Tanh(), nn.Linear(hidden_dim, 1, bias=False))
+        self.score = nn.Sequential(
+            nn.Linear(input_dim, hidden_dim), nn.Tanh(), nn.Linear(hidden_dim, 1, bias=False)
+        )
 
-    def forward(self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B E"]:
+    def forward(
+        self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]
+    ) -> Float[Tensor, "B E"]:
         _check_lengths(segments, lengths)
         inside = _inside(segments, lengths)[:, :, None]
         segments = self.input_dropout(torch.where(inside, segments, 0))
@@ -86,7 +98,7 @@ class RecurrentAggregator(nn.Module):
         self_attention: a block of it comes first (`SelfAttention`).
 
     Raises:
-        ValueError: an unknown cell.
+        TristreamError: an unknown cell.
     """
 
     def __init__(
@@ -102,7 +114,7 @@ class RecurrentAggregator(nn.Module):
     ) -> None:
         super().__init__()
         if cell not in _CELLS:
-            raise ValueError(f"unknown recurrent cell {cell!r}; available: {', '.join(_CELLS)}")
+            raise TristreamError(f"unknown recurrent cell {cell!r}; available: {', '.join(_CELLS)}")
         self.embedding_dim = hidden_dim * (2 if bidirectional else 1)
         self.self_attention = SelfAttention(input_dim) if self_attention else None
         self.input_dropout = nn.Dropout(dropout)
@@ -115,7 +127,9 @@ class RecurrentAggregator(nn.Module):
             dropout=dropout if n_layers > 1 else 0.0,  # between layers
         )
 
-    def forward(self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B E"]:
+    def forward(
+        self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]
+    ) -> Float[Tensor, "B E"]:
         _check_lengths(segments, lengths)
         if self.self_attention is not None:
             segments = self.self_attention(segments, lengths)
@@ -123,11 +137,15 @@ class RecurrentAggregator(nn.Module):
             self.input_dropout(segments), lengths.cpu(), batch_first=True, enforce_sorted=False
         )
         _, state = self.rnn(packed)
-        last = state[0] if isinstance(self.rnn, nn.LSTM) else state  # (layers * directions, B, hidden_dim)
+        last = (
+            state[0] if isinstance(self.rnn, nn.LSTM) else state
+        )  # (layers * directions, B, hidden_dim)
         return torch.cat([last[-2], last[-1]], dim=1) if self.rnn.bidirectional else last[-1]
 
 
-def StackedBiGRU(input_dim: int, hidden_dim: int = HIDDEN_DIM, n_layers: int = N_LAYERS) -> RecurrentAggregator:
+def StackedBiGRU(
+    input_dim: int, hidden_dim: int = HIDDEN_DIM, n_layers: int = N_LAYERS
+) -> RecurrentAggregator:
     """The paper's aggregator: GRU, both directions, dropout 0.5; 1024-D at the defaults."""
     return RecurrentAggregator(input_dim, hidden_dim, n_layers)
 
@@ -143,15 +161,21 @@ class MeanAggregator(nn.Module):
         self.with_deviation = with_deviation
         self.embedding_dim = input_dim * (2 if with_deviation else 1)
 
-    def forward(self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B E"]:
+    def forward(
+        self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]
+    ) -> Float[Tensor, "B E"]:
         _check_lengths(segments, lengths)
         inside, count = _inside(segments, lengths)[:, :, None], lengths.to(segments.device)[:, None]
-        mean = torch.where(inside, segments, 0).sum(dim=1) / count  # not a product: padding may be NaN
+        mean = (
+            torch.where(inside, segments, 0).sum(dim=1) / count
+        )  # not a product: padding may be NaN
         if not self.with_deviation:
             return mean
         variance = torch.where(inside, segments - mean[:, None], 0).square().sum(dim=1) / count
         varies = variance > 0
-        deviation = torch.where(varies, torch.where(varies, variance, 1).sqrt(), 0)  # the root has no slope at 0
+        deviation = torch.where(
+            varies, torch.where(varies, variance, 1).sqrt(), 0
+        )  # the root has no slope at 0
         return torch.cat([mean, deviation], dim=1)
 
 
@@ -165,7 +189,9 @@ class MaxAggregator(nn.Module):
         super().__init__()
         self.embedding_dim = input_dim
 
-    def forward(self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B E"]:
+    def forward(
+        self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]
+    ) -> Float[Tensor, "B E"]:
         _check_lengths(segments, lengths)
         return torch.where(_inside(segments, lengths)[:, :, None], segments, -torch.inf).amax(dim=1)
 
@@ -186,7 +212,7 @@ def build(
     recurrent ones.
 
     Raises:
-        ValueError: an unknown kind.
+        TristreamError: an unknown kind.
     """
     if kind in _CELLS:
         return RecurrentAggregator(
@@ -199,26 +225,29 @@ def build(
         return MaxAggregator(input_dim)
     if kind in KINDS:
         return MeanAggregator(input_dim, with_deviation=kind == "mean_deviation")
-    raise ValueError(f"unknown aggregator {kind!r}; available: {', '.join(KINDS)}")
+    raise TristreamError(f"unknown aggregator {kind!r}; available: {', '.join(KINDS)}")
 
 
 def _inside(segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]) -> Bool[Tensor, "B S"]:
     """Where a row is a segment of its video, not padding."""
-    return torch.arange(segments.shape[1], device=segments.device) < lengths.to(segments.device)[:, None]
+    return (
+        torch.arange(segments.shape[1], device=segments.device)
+        < lengths.to(segments.device)[:, None]
+    )
 
 
 def _check_lengths(segments: Tensor, lengths: Tensor) -> None:
     if lengths.shape != segments.shape[:1]:
-        raise ValueError(
+        raise TristreamError(
             f"{len(segments)} videos came with lengths of shape {tuple(lengths.shape)}; one each is needed"
         )
     shortest, longest = int(lengths.min()), int(lengths.max())
     if shortest < 1:
-        raise ValueError(
+        raise TristreamError(
             f"video {int(lengths.argmin())} of the batch has {shortest} segments; it needs at least 1: mask it"
         )
     if longest > segments.shape[1]:
-        raise ValueError(
+        raise TristreamError(
             f"video {int(lengths.argmax())} of the batch is said to have {longest} segments, "
             f"but the batch holds {segments.shape[1]} each"
         )

@@ -14,12 +14,19 @@ class AugmentConfig(BaseModel, extra="forbid", frozen=True):
     """What one view of a training video may differ in."""
 
     flip: bool = True
-    crop_scale: tuple[float, float] = Field((0.75, 1.0), description="side of the crop over the side of the picture")
-    shift: float = Field(0.15, ge=0, description="centre of the crop, off by up to this part of the side")
-    corner_crops: tuple[float, ...] = Field(
-        (), description="sides of TSN's crops over those of the picture, large to small; none: crop_scale and shift"
+    crop_scale: tuple[float, float] = Field(
+        (0.75, 1.0), description="side of the crop over the side of the picture"
     )
-    roll: bool = Field(False, description="torus shift; only right where pictures have no border (the workshop's)")
+    shift: float = Field(
+        0.15, ge=0, description="centre of the crop, off by up to this part of the side"
+    )
+    corner_crops: tuple[float, ...] = Field(
+        (),
+        description="sides of TSN's crops over those of the picture, large to small; none: crop_scale and shift",
+    )
+    roll: bool = Field(
+        False, description="torus shift; only right where pictures have no border (the workshop's)"
+    )
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,10 @@ class Views:
     def repeat(self, n: int) -> Views:
         """The first view, `n` times: all segments of a video are seen alike."""
         return Views(
-            *(np.repeat(values[:1], n, axis=0) for values in (self.flipped, self.scale, self.shift, self.roll))
+            *(
+                np.repeat(values[:1], n, axis=0)
+                for values in (self.flipped, self.scale, self.shift, self.roll)
+            )
         )
 
 
@@ -50,14 +60,18 @@ def draw_views(n: int, config: AugmentConfig, generator: np.random.Generator) ->
     else:
         scale = np.repeat(generator.uniform(*config.crop_scale, n)[:, None], 2, axis=1)
         shift = generator.uniform(-config.shift, config.shift, (n, 2))
-    return Views(flipped=flipped, scale=scale, shift=shift, roll=generator.random((n, 2)) * config.roll)
+    return Views(
+        flipped=flipped, scale=scale, shift=shift, roll=generator.random((n, 2)) * config.roll
+    )
 
 
 def _corner_crops(
     n: int, sides: Float[np.ndarray, " sides"], generator: np.random.Generator
 ) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]]:
     """Scales and shifts, x then y."""
-    pairs = np.array([(i, j) for i in range(len(sides)) for j in range(len(sides)) if abs(i - j) <= 1])
+    pairs = np.array(
+        [(i, j) for i in range(len(sides)) for j in range(len(sides)) if abs(i - j) <= 1]
+    )
     scale = sides[pairs[generator.integers(len(pairs), size=n)]]
     corners = np.array([(-1, -1), (1, -1), (-1, 1), (1, 1), (0, 0)])
     shift = corners[generator.integers(len(corners), size=n)] * (1 - scale) / 2
@@ -75,7 +89,9 @@ def apply_views(
     height, width = pictures.shape[2:]
     if views.roll.any():
         steps = np.floor(views.roll * (height, width)).astype(int)
-        pictures = torch.stack([p.roll((int(y), int(x)), (1, 2)) for p, (y, x) in zip(pictures, steps, strict=True)])
+        pictures = torch.stack(
+            [p.roll((int(y), int(x)), (1, 2)) for p, (y, x) in zip(pictures, steps, strict=True)]
+        )
     if not views.flipped.any() and (views.scale == 1).all() and not views.shift.any():
         return pictures
     theta = np.zeros((len(pictures), 2, 3), np.float32)

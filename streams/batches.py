@@ -59,8 +59,12 @@ def batches_of_like_length(
     Each `n_pooled` shuffled batches are sorted by length among themselves, then the batches are shuffled.
     """
     order = generator.permutation(len(lengths))
-    pools = [order[first : first + n_pooled * size] for first in range(0, len(order), n_pooled * size)]
-    ranked = np.concatenate([pool[np.argsort(np.asarray(lengths)[pool], kind="stable")] for pool in pools])
+    pools = [
+        order[first : first + n_pooled * size] for first in range(0, len(order), n_pooled * size)
+    ]
+    ranked = np.concatenate(
+        [pool[np.argsort(np.asarray(lengths)[pool], kind="stable")] for pool in pools]
+    )
     batches = [ranked[rows] for rows in batches_of(len(ranked), size)]
     return [batches[index] for index in generator.permutation(len(batches))]
 

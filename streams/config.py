@@ -6,7 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator
 
-Crop = tuple[float, float, float, float]  # top, left, bottom, right; parts of the picture's height and width
+from tristream.errors import TristreamError
+
+Crop = tuple[
+    float, float, float, float
+]  # top, left, bottom, right; parts of the picture's height and width
 
 # With other sizes than multiples of 8 threads share the rows unevenly, and the bits of a row depend on its place in the
 # batch (7 rows on 2 threads: 2e-6 relative; x86, torch 2.15).
@@ -16,14 +20,20 @@ ENCODE_BATCH_SIZE = "fixed, the last batch is padded; a multiple of 8, so that n
 class DataConfig(BaseModel, extra="forbid", frozen=True):
     """How a video is read."""
 
-    max_side_px: int = Field(320, ge=16, description="pictures are scaled down until their longer side fits")
-    crop: Crop | None = Field(None, description="part of the picture that is looked at: [top, left, bottom, right]")
+    max_side_px: int = Field(
+        320, ge=16, description="pictures are scaled down until their longer side fits"
+    )
+    crop: Crop | None = Field(
+        None, description="part of the picture that is looked at: [top, left, bottom, right]"
+    )
 
     @field_validator("crop")
     @classmethod
     def _is_a_part(cls, crop: Crop | None) -> Crop | None:
         if crop is not None and not (0 <= crop[0] < crop[2] <= 1 and 0 <= crop[1] < crop[3] <= 1):
-            raise ValueError("it must be [top, left, bottom, right], 0 <= top < bottom <= 1, 0 <= left < right <= 1")
+            raise TristreamError(
+                "it must be [top, left, bottom, right], 0 <= top < bottom <= 1, 0 <= left < right <= 1"
+            )
         return crop
 
 
@@ -32,12 +42,22 @@ class SamplerConfig(BaseModel, extra="forbid", frozen=True):
 
     method: Literal["adaptive", "uniform"] = "adaptive"
     n_samples: int = Field(180, ge=1, description="budget per video")
-    n_segments: int = Field(16, ge=1, description="stretches the budget is shared among, by their motion")
-    max_seconds: float = Field(36.0, gt=0, description="the rest of a longer video is not looked at")
+    n_segments: int = Field(
+        16, ge=1, description="stretches the budget is shared among, by their motion"
+    )
+    max_seconds: float = Field(
+        36.0, gt=0, description="the rest of a longer video is not looked at"
+    )
     estimator: str = Field("dis_ultrafast", description="optical flow that measures the motion")
-    weights_seed: int | None = Field(None, description="of random weights, where it is learned (--random-weights)")
-    max_side_px: int = Field(128, ge=16, description="pictures are scaled down to this before motion is measured")
-    mean_removed: bool = Field(False, description="measure motion beside the camera's own (each field's mean)")
+    weights_seed: int | None = Field(
+        None, description="of random weights, where it is learned (--random-weights)"
+    )
+    max_side_px: int = Field(
+        128, ge=16, description="pictures are scaled down to this before motion is measured"
+    )
+    mean_removed: bool = Field(
+        False, description="measure motion beside the camera's own (each field's mean)"
+    )
 
 
 class AggregatorConfig(BaseModel, extra="forbid", frozen=True):
@@ -47,8 +67,12 @@ class AggregatorConfig(BaseModel, extra="forbid", frozen=True):
     hidden_dim: int = Field(512, ge=1)
     n_layers: int = Field(2, ge=1)
     bidirectional: bool = True
-    dropout: float = Field(0.5, ge=0, lt=1, description="on the input, between layers, and before the softmax layer")
-    self_attention: bool = Field(False, description="a block of it before gru or lstm: the paper's '+ attention'")
+    dropout: float = Field(
+        0.5, ge=0, lt=1, description="on the input, between layers, and before the softmax layer"
+    )
+    self_attention: bool = Field(
+        False, description="a block of it before gru or lstm: the paper's '+ attention'"
+    )
 
 
 class TrainingConfig(BaseModel, extra="forbid", frozen=True):
@@ -59,10 +83,16 @@ class TrainingConfig(BaseModel, extra="forbid", frozen=True):
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: float = Field(1e-2, gt=0)
     weight_decay: float = Field(0.0, ge=0)
-    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov; the paper does not say its value")
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="Nesterov; the paper does not say its value"
+    )
     schedule: Literal["plateau", "one_cycle", "constant"] = "plateau"
-    reduce_patience: int = Field(5, ge=1, description="plateau: divide the rate by 10 at this many epochs without gain")
-    stop_patience: int | None = Field(10, description="stop after this many epochs without gain; none: never")
+    reduce_patience: int = Field(
+        5, ge=1, description="plateau: divide the rate by 10 at this many epochs without gain"
+    )
+    stop_patience: int | None = Field(
+        10, description="stop after this many epochs without gain; none: never"
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
 
@@ -74,11 +104,17 @@ class EncoderPhase(TrainingConfig, extra="forbid", frozen=True):
     """
 
     mode: Literal["segments", "end_to_end", "frozen"] = "segments"
-    segments_per_video: int = Field(1, ge=1, description="random segments of each video in one epoch (mode segments)")
+    segments_per_video: int = Field(
+        1, ge=1, description="random segments of each video in one epoch (mode segments)"
+    )
 
 
 class AggregatorPhase(TrainingConfig, extra="forbid", frozen=True):
     """How the aggregator is trained, on the segment embeddings of the finished encoder."""
 
-    n_views: int = Field(1, ge=1, description="augmented versions of each training video to learn from; 1: as it is")
-    bucket_by_length: bool = Field(False, description="batches of videos about equally long: less padding, less random")
+    n_views: int = Field(
+        1, ge=1, description="augmented versions of each training video to learn from; 1: as it is"
+    )
+    bucket_by_length: bool = Field(
+        False, description="batches of videos about equally long: less padding, less random"
+    )

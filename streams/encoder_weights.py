@@ -6,12 +6,14 @@ from pathlib import Path
 
 from torch import nn
 
+from tristream.errors import TristreamError
+
 
 def load_weights(network: nn.Module, path: Path, name: str) -> None:
     """Loads a safetensors file in the network's own layout; the classifier in it, if any, is left out.
 
     Raises:
-        ValueError: no such file, or its tensors are not those of the network; the first that differ are named.
+        TristreamError: no such file, or its tensors are not those of the network; the first that differ are named.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -19,13 +21,17 @@ def load_weights(network: nn.Module, path: Path, name: str) -> None:
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as safetensors weights of '{name}' ({error})") from error
+        raise TristreamError(
+            f"{path} cannot be read as safetensors weights of '{name}' ({error})"
+        ) from error
     own = network.state_dict()
     missing = sorted(own.keys() - state.keys())
-    misshapen = sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
+    misshapen = sorted(
+        key for key in own.keys() & state.keys() if own[key].shape != state[key].shape
+    )
     if missing or misshapen:
         first = (missing or misshapen)[0]
-        raise ValueError(
+        raise TristreamError(
             f"{path} does not fit '{name}': {len(missing)} tensors are missing and {len(misshapen)} have another shape "
             f"(first: {first})"
         )

@@ -10,10 +10,10 @@ from typing import Generic, TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from media.machine import n_cores
-from streams.backends import Backend, Embedding, Network, Precision
-from streams.segments import Segments
-from streams.stream import Encoder
+from tristream.media.machine import n_cores
+from tristream.streams.backend import Backend, Embedding, Network, Precision
+from tristream.streams.segments import Segments
+from tristream.streams.stream import Encoder
 
 # Threads that make batches, each of which holds one. One makes 600 stacks of flow a second, eight cores embed 200 of
 # them (motion CNN), a GPU 2,000.
@@ -23,7 +23,9 @@ Key = TypeVar("Key")
 Part = tuple[Segments, int, int]  # of which the rows from the first until the last are in a batch
 
 
-def encode(encoder: Encoder, segments: Segments, *, batch_size: int, backend: Backend) -> Float[np.ndarray, "S D"]:
+def encode(
+    encoder: Encoder, segments: Segments, *, batch_size: int, backend: Backend
+) -> Float[np.ndarray, "S D"]:
     """Segment embeddings of one video, float32."""
     filler: BatchFiller[None] = BatchFiller(encoder, batch_size, backend)
     [(_, embedding)] = [*filler.add(None, segments), *filler.finish()]
@@ -44,7 +46,12 @@ class BatchFiller(Generic[Key]):
     """
 
     def __init__(
-        self, encoder: Encoder, batch_size: int, backend: Backend, *, precision: Precision = "float32"
+        self,
+        encoder: Encoder,
+        batch_size: int,
+        backend: Backend,
+        *,
+        precision: Precision = "float32",
     ) -> None:
         self._encoder = encoder
         self._precision = precision
@@ -54,11 +61,15 @@ class BatchFiller(Generic[Key]):
         self._batch_size = backend.batch_size(batch_size)
         self._waiting: list[Part] = []  # together less than a batch
         self._n_waiting = 0
-        self._n_makers = min(MAX_MAKERS if backend.device.type == "cpu" else MAX_MAKERS_FOR_A_GPU, n_cores())
+        self._n_makers = min(
+            MAX_MAKERS if backend.device.type == "cpu" else MAX_MAKERS_FOR_A_GPU, n_cores()
+        )
         self._makers = ThreadPoolExecutor(self._n_makers, thread_name_prefix="segments")
         # What makes a batch and gives it to the network, whose result comes later; and how many rows are no padding.
         self._in_flight: deque[tuple[Future[Future[np.ndarray]], int]] = deque()
-        self._open: deque[tuple[Key, int, list[np.ndarray]]] = deque()  # videos with rows still to come, in order
+        self._open: deque[tuple[Key, int, list[np.ndarray]]] = (
+            deque()
+        )  # videos with rows still to come, in order
 
     def add(self, key: Key, segments: Segments) -> Iterator[tuple[Key, Float[np.ndarray, "S D"]]]:
         """Takes a video in; yields (key, (S, D) float32) of each video, in order, whose last row is there by now."""
@@ -104,7 +115,9 @@ class BatchFiller(Generic[Key]):
             started = self._makers.submit(_submit, self._network, parts, self._batch_size)
         self._in_flight.append((started, n_rows))
         if len(self._in_flight) > self._n_makers:
-            self._in_flight[-1 - self._n_makers][0].result()  # it is made, and the network has taken it
+            self._in_flight[-1 - self._n_makers][
+                0
+            ].result()  # it is made, and the network has taken it
 
     def _finished(self, *, wait: bool) -> Iterator[tuple[Key, np.ndarray]]:
         """Hands out what is there, in order."""

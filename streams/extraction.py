@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from media.reasons import Rejected
-from store.cache import Cache
-from store.lineage import versions
-from streams.backends import Backend
-from streams.encoding import BatchFiller
-from streams.model import TrainedStream, pad
-from streams.segments import Absent, Footage, Segments
-from streams.stages import Stages
-from streams.stream import Stream
-from streams.video import Video
+from tristream.media.reasons import Rejected
+from tristream.store.cache import Cache
+from tristream.store.lineage import versions
+from tristream.streams.backend import Backend
+from tristream.streams.encoding import BatchFiller
+from tristream.streams.model import TrainedStream, pad
+from tristream.streams.segments import Absent, Footage, Segments
+from tristream.streams.stream import Stream
+from tristream.streams.timings import Stages
+from tristream.streams.video import Video
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -60,7 +60,13 @@ class SegmentEmbeddings:
     def from_entry(cls, entry: Mapping[str, np.ndarray]) -> SegmentEmbeddings:
         """What `to_entry` wrote."""
         absent, *reasons = json.loads(entry["notes"].tobytes())
-        return cls(entry["embedding"], entry["start_seconds"], entry["stop_seconds"], absent, tuple(reasons))
+        return cls(
+            entry["embedding"],
+            entry["start_seconds"],
+            entry["stop_seconds"],
+            absent,
+            tuple(reasons),
+        )
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,12 @@ def gather_footage(
 
 
 def encode_videos(
-    videos: Iterable[Video], trained: TrainedStream, *, cache: Cache, backend: Backend, n_threads: int
+    videos: Iterable[Video],
+    trained: TrainedStream,
+    *,
+    cache: Cache,
+    backend: Backend,
+    n_threads: int,
 ) -> Iterator[tuple[Video, Float[np.ndarray, "S D"] | Absent | str]]:
     """Segment embeddings of each video, in order, from the cache where they are there; or why there are none.
 
@@ -171,7 +182,9 @@ def extract(
     def settle(stream: TrainedStream, finished: Iterable[tuple[_Job, np.ndarray]]) -> None:
         for job, embedding in finished:
             key, segments, reasons = job.todo.pop(stream.name)
-            result = SegmentEmbeddings(embedding, segments.start_seconds, segments.stop_seconds, reasons=reasons)
+            result = SegmentEmbeddings(
+                embedding, segments.start_seconds, segments.stop_seconds, reasons=reasons
+            )
             with stages.spent("write"):
                 cache.put("segments", key, result.to_entry())
             job.done[stream.name] = result
@@ -181,11 +194,18 @@ def extract(
             yield _finish(passing.popleft(), trained, backend.device, stages)
         stages.seconds["encode"] = sum(filler.busy_seconds for filler in fillers.values())
 
-    for job in in_order(lambda video: _prepare(video, trained, keys, cache, force), videos, n_threads=n_threads):
+    for job in in_order(
+        lambda video: _prepare(video, trained, keys, cache, force), videos, n_threads=n_threads
+    ):
         passing.append(job)
         for stream in trained:
             filler = fillers[stream.name]
-            settle(stream, filler.add(job, job.todo[stream.name][1]) if stream.name in job.todo else filler.finished())
+            settle(
+                stream,
+                filler.add(job, job.todo[stream.name][1])
+                if stream.name in job.todo
+                else filler.finished(),
+            )
         yield from finished()
     for stream in trained:
         settle(stream, fillers[stream.name].finish())
@@ -209,7 +229,11 @@ def _prepare(
             continue
         try:
             footage = stream.stream.footage(video, stream.config, stream.sampler)
-            job.todo[stream.name] = (key, stream.stream.cut(footage, stream.config), video.reasons(footage.reasons))
+            job.todo[stream.name] = (
+                key,
+                stream.stream.cut(footage, stream.config),
+                video.reasons(footage.reasons),
+            )
         except Absent as absent:
             job.done[stream.name] = _nothing(absent.reason, video.reasons())
             cache.put("segments", key, job.done[stream.name].to_entry())
@@ -234,7 +258,9 @@ class _Job:
         self.video, self.done, self.todo = video, {}, {}
 
 
-def _finish(job: _Job, trained: Sequence[TrainedStream], device: torch.device, stages: Stages) -> VideoResult:
+def _finish(
+    job: _Job, trained: Sequence[TrainedStream], device: torch.device, stages: Stages
+) -> VideoResult:
     """Aggregates, one video at a time: a video's embedding does not depend on its mates."""
     embeddings = {}
     for stream in trained:
@@ -242,15 +268,21 @@ def _finish(job: _Job, trained: Sequence[TrainedStream], device: torch.device, s
         if job.rejected is None and segments is not None and not segments.absent:
             sequence, length = pad([segments.embedding])
             with torch.inference_mode(), stages.spent("aggregate"):
-                embeddings[stream.name] = stream.model.aggregate(sequence.to(device), length)[0].float().cpu().numpy()
+                embeddings[stream.name] = (
+                    stream.model.aggregate(sequence.to(device), length)[0].float().cpu().numpy()
+                )
     absent = {name: segments.absent for name, segments in job.done.items() if segments.absent}
-    reasons = {reason for segments in job.done.values() for reason in segments.reasons} | set(absent.values())
+    reasons = {reason for segments in job.done.values() for reason in segments.reasons} | set(
+        absent.values()
+    )
     if job.rejected is not None:
         return VideoResult(job.video, {}, {}, {}, (), str(job.rejected), job.rejected.reason)
     if not embeddings and trained:
         why = ", ".join(f"{name}: {reason}" for name, reason in sorted(absent.items()))
         sentence = f"{job.video.video_id} can be used by none of the requested streams ({why})"
-        return VideoResult(job.video, {}, job.done, absent, (), sentence, sorted(absent.values())[0])
+        return VideoResult(
+            job.video, {}, job.done, absent, (), sentence, sorted(absent.values())[0]
+        )
     return VideoResult(job.video, embeddings, job.done, absent, tuple(sorted(reasons)))
 
 
@@ -265,7 +297,10 @@ def make_fillers(trained: Sequence[TrainedStream], backend: Backend) -> dict[str
     for stream in trained:
         stream.model.to(backend.device).eval()
         fillers[stream.name] = BatchFiller(
-            stream.model.encoder, stream.config.encode_batch_size, backend, precision=stream.precision
+            stream.model.encoder,
+            stream.config.encode_batch_size,
+            backend,
+            precision=stream.precision,
         )
     return fillers
 

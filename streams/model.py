@@ -14,15 +14,21 @@ from jaxtyping import Float, Int
 from pydantic import ValidationError
 from torch import nn
 
-import streams
-from flow.estimators import is_learned
-from store.checkpoint import ArtifactError, load_artifact, load_config, save_artifact, save_config
-from store.lineage import space_id, versions
-from streams import aggregator
-from streams.backends import Precision
-from streams.config import DataConfig, SamplerConfig
-from streams.estimators import Estimators, names_of, seeds_of
-from streams.stream import Encoder, Stream
+from tristream import streams
+from tristream.flow.estimators import is_learned
+from tristream.store.checkpoint import (
+    ArtifactError,
+    load_artifact,
+    load_config,
+    save_artifact,
+    save_config,
+)
+from tristream.store.lineage import space_id, versions
+from tristream.streams import aggregator
+from tristream.streams.backend import Precision
+from tristream.streams.config import DataConfig, SamplerConfig
+from tristream.streams.flow_estimators import Estimators, names_of, seeds_of
+from tristream.streams.stream import Encoder, Stream
 
 CONFIG_FILE = "config.json"
 SCHEMA = 1  # raised by hand when the same weights give other embeddings
@@ -38,7 +44,9 @@ class StreamModel(nn.Module):
         dropout: before the softmax layer (the paper's third).
     """
 
-    def __init__(self, encoder: Encoder, aggregator: nn.Module, n_classes: int, *, dropout: float = 0.5) -> None:
+    def __init__(
+        self, encoder: Encoder, aggregator: nn.Module, n_classes: int, *, dropout: float = 0.5
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.aggregator = aggregator
@@ -62,10 +70,14 @@ class StreamModel(nn.Module):
         """Logits from segment embeddings."""
         return self.classifier(self.aggregate(embeddings, lengths))
 
-    def forward(self, segments: torch.Tensor, lengths: Int[torch.Tensor, " B"]) -> Float[torch.Tensor, "B n_classes"]:
+    def forward(
+        self, segments: torch.Tensor, lengths: Int[torch.Tensor, " B"]
+    ) -> Float[torch.Tensor, "B n_classes"]:
         """Logits from the segments of B videos, one after the other along the first axis."""
         embeddings = self.encoder.embed(segments)  # (sum of lengths, D)
-        padded = nn.utils.rnn.pad_sequence(embeddings.split(lengths.tolist()), batch_first=True)  # (B, S, D)
+        padded = nn.utils.rnn.pad_sequence(
+            embeddings.split(lengths.tolist()), batch_first=True
+        )  # (B, S, D)
         return self.classify(padded, lengths)
 
 
@@ -106,7 +118,9 @@ class TrainedStream:
     @property
     def space_id(self) -> str:
         """What another video's embedding must share to be compared with this stream's."""
-        return space_id({**self.segment_identity(), "model_sha256": self.model_sha256, "schema": SCHEMA})
+        return space_id(
+            {**self.segment_identity(), "model_sha256": self.model_sha256, "schema": SCHEMA}
+        )
 
     def segment_identity(self) -> dict[str, Any]:
         """What defines a segment embedding: how a video is read, sampled and cut, and the encoder's weights."""
@@ -115,14 +129,20 @@ class TrainedStream:
                          *_weights_fields(self.config)}  # fmt: skip
         own = Estimators(seeds_of(self.config, self.sampler))
         learned = [name for name in names_of(self.config, self.sampler) if is_learned(name)]
-        flow = {"flow": [own.identity(name) for name in learned]} if learned and self.stream.needs_pictures else {}
+        flow = (
+            {"flow": [own.identity(name) for name in learned]}
+            if learned and self.stream.needs_pictures
+            else {}
+        )
         return {
             **flow,
             "stream": self.name,
             "stream_schema": self.stream.schema,
             "config": self.config.model_dump(mode="json", exclude=training_only),
             "sampler": self.sampler.model_dump(mode="json"),
-            "data": self.data.model_dump(mode="json", exclude_none=True),  # a crop that is not there names no new space
+            "data": self.data.model_dump(
+                mode="json", exclude_none=True
+            ),  # a crop that is not there names no new space
             "encoder_sha256": self.encoder_sha256,
             "precision": self.precision,
         }
@@ -149,7 +169,9 @@ def _build_encoder(stream: Stream, config: Any, n_classes: int) -> Encoder:
     seed = getattr(config, "weights_seed", None)
     if seed is None:
         return stream.build_encoder(config, n_classes)
-    with torch.random.fork_rng(devices=[]):  # in place of pretrained weights: the same for every seed of a training
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # in place of pretrained weights: the same for every seed of a training
         torch.manual_seed(seed)
         return stream.build_encoder(config, n_classes)
 
@@ -166,7 +188,9 @@ def weights_sha256(module: nn.Module) -> str:
 
 def save(folder: Path, trained: TrainedStream) -> None:
     """Writes checkpoint.safetensors and config.json; nothing in them is code."""
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in trained.model.state_dict().items()}
+    arrays = {
+        name: tensor.detach().cpu().numpy() for name, tensor in trained.model.state_dict().items()
+    }
     config = {
         "stream": trained.name,
         "config": trained.config.model_dump(mode="json"),
@@ -195,7 +219,7 @@ def load(folder: Path) -> TrainedStream:
 
     Raises:
         ArtifactError: a file is missing or damaged.
-        ValueError: its stream is not installed.
+        TristreamError: its stream is not installed.
     """
     arrays, stored = load_artifact(folder / "checkpoint", config_file=CONFIG_FILE)
     stream = streams.load(stored["stream"])
@@ -210,9 +234,13 @@ def load(folder: Path) -> TrainedStream:
             f"({'.'.join(map(str, problem['loc']))}: {problem['msg']}); train the stream again with --force"
         ) from error
     stored_config = config
-    config = config.model_copy(update=dict.fromkeys(_weights_fields(config)))  # the weights are in the checkpoint
+    config = config.model_copy(
+        update=dict.fromkeys(_weights_fields(config))
+    )  # the weights are in the checkpoint
     model = build_model(stream, config, len(stored["classes"]))
-    model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
+    model.load_state_dict(
+        {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    )
     return TrainedStream(
         stream=stream,
         config=stored_config,
@@ -234,6 +262,8 @@ def _weights_fields(config: Any) -> list[str]:
 
 def pad(sequences: Sequence[Float[np.ndarray, "_ D"]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Segment embeddings of several videos as (B, S, D), zeros at the ends, and their lengths (B,)."""
-    tensors = [torch.from_numpy(np.array(sequence)) for sequence in sequences]  # copies: what is mapped is read-only
+    tensors = [
+        torch.from_numpy(np.array(sequence)) for sequence in sequences
+    ]  # copies: what is mapped is read-only
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     return nn.utils.rnn.pad_sequence(tensors, batch_first=True), lengths

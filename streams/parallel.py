@@ -64,7 +64,9 @@ class Ranks:
         if self.accelerator is None:
             return list(values)
         device = self.accelerator.device
-        return self.accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
+        return self.accelerator.reduce(
+            torch.tensor(values, dtype=torch.float64, device=device)
+        ).tolist()
 
     def wait(self) -> None:
         """Until all have come here."""
@@ -79,4 +81,6 @@ def join(device: torch.device) -> tuple[Ranks, torch.device]:
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=device.type == "cpu")
-    return Ranks(accelerator.num_processes, accelerator.process_index, accelerator), accelerator.device
+    return Ranks(
+        accelerator.num_processes, accelerator.process_index, accelerator
+    ), accelerator.device

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+from tristream.errors import TristreamError
+
 
 class CeilMaxPool(nn.MaxPool2d):
     """Max pooling, stride 2, that keeps a last row or column alone; of maps after a ReLU.
@@ -22,7 +24,9 @@ class CeilMaxPool(nn.MaxPool2d):
 
     def forward(self, maps: Float[torch.Tensor, "B C H W"]) -> Float[torch.Tensor, "B C H2 W2"]:
         below, right = (max(0, self._side - side) for side in maps.shape[2:])
-        return super().forward(nn.functional.pad(maps, (0, right, 0, below)) if below or right else maps)
+        return super().forward(
+            nn.functional.pad(maps, (0, right, 0, below)) if below or right else maps
+        )
 
 
 class SmallCNN(nn.Module):
@@ -60,10 +64,14 @@ class SmallCNN(nn.Module):
         self.full: nn.Module | None = None
         if embedding_dim is not None:
             if input_size is None:
-                raise ValueError(f"embedding_dim={embedding_dim} needs input_size, to know how wide its layer is")
+                raise TristreamError(
+                    f"embedding_dim={embedding_dim} needs input_size, to know how wide its layer is"
+                )
             height, width = (-(-side // 2 ** len(widths)) for side in input_size)
             self.full = nn.Sequential(
-                nn.Dropout(dropout), nn.Linear(in_channels * height * width, embedding_dim), nn.ReLU()
+                nn.Dropout(dropout),
+                nn.Linear(in_channels * height * width, embedding_dim),
+                nn.ReLU(),
             )
 
     def forward(self, pictures: Float[torch.Tensor, "B C H W"]) -> Float[torch.Tensor, "B D"]:
@@ -81,7 +89,9 @@ class SegmentClassifier(nn.Module):
         dropout: before the softmax layer.
     """
 
-    def __init__(self, encoder: nn.Module, embedding_dim: int, n_classes: int, *, dropout: float = 0.0) -> None:
+    def __init__(
+        self, encoder: nn.Module, embedding_dim: int, n_classes: int, *, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.embedding_dim = embedding_dim

@@ -9,7 +9,9 @@ from typing import IO
 
 import numpy as np
 
-FILE_BYTES = 1 << 36  # of address space a file is mapped over; on disk it is as large as what was written
+FILE_BYTES = (
+    1 << 36
+)  # of address space a file is mapped over; on disk it is as large as what was written
 
 
 class Spool:

@@ -9,9 +9,14 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from streams.config import AggregatorConfig, AggregatorPhase, EncoderPhase, SamplerConfig
-    from streams.segments import Footage, Segments
-    from streams.video import Video
+    from tristream.streams.config import (
+        AggregatorConfig,
+        AggregatorPhase,
+        EncoderPhase,
+        SamplerConfig,
+    )
+    from tristream.streams.segments import Footage, Segments
+    from tristream.streams.video import Video
 
 
 @runtime_checkable
@@ -56,11 +61,17 @@ class Stream(Protocol):
             Absent: the video does not have this stream.
         """
 
-    def cut(self, footage: Footage, config: Any, generator: np.random.Generator | None = None) -> Segments:
+    def cut(
+        self, footage: Footage, config: Any, generator: np.random.Generator | None = None
+    ) -> Segments:
         """The planned segments; with a generator, one random augmentation of the whole video."""
 
     def training_segments(
-        self, footages: Sequence[Footage], config: Any, generator: np.random.Generator, device: torch.device = ...
+        self,
+        footages: Sequence[Footage],
+        config: Any,
+        generator: np.random.Generator,
+        device: torch.device = ...,
     ) -> torch.Tensor:
         """One random augmented segment of each video, (B, …): what one step of encoder training sees.
 

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Float64, UInt8
 
-from flow import precomputed, storage
-from flow.sampling import motion_lengths
-from media import paged
-from media.reasons import Rejected
-from store.lineage import versions
-from streams.config import Crop, DataConfig, SamplerConfig
-from streams.estimators import Estimators
-from streams.segments import Absent
-from streams.stages import Stages
+from tristream.flow import precomputed, storage
+from tristream.flow.sampling import motion_lengths
+from tristream.media import paged
+from tristream.media.reasons import Rejected
+from tristream.store.lineage import versions
+from tristream.streams.config import Crop, DataConfig, SamplerConfig
+from tristream.streams.flow_estimators import Estimators
+from tristream.streams.segments import Absent
+from tristream.streams.timings import Stages
 
 if TYPE_CHECKING:
-    from media.decode import DecodedVideo
-    from store.cache import Cache
+    from tristream.media.decode import DecodedVideo
+    from tristream.store.cache import Cache
 
 BLOCK = 32  # pairs of frames at a time: the flow of a whole video is never in memory
 FLOW_SCHEMA = 2  # raised by hand when flow or motion of the same video come out different
@@ -34,9 +34,11 @@ FLOW_SCHEMA = 2  # raised by hand when flow or motion of the same video come out
 
 @runtime_checkable
 class Decoder(Protocol):
-    """What turns a path into pictures and sound (`media.sandbox.DecodePool`, with its limits)."""
+    """What turns a path into pictures and sound (`media.sandbox.pool.DecodePool`, with its limits)."""
 
-    def __call__(self, path: Path, *, pictures: bool, sound: bool, max_side: int, stop_seconds: float) -> DecodedVideo:
+    def __call__(
+        self, path: Path, *, pictures: bool, sound: bool, max_side: int, stop_seconds: float
+    ) -> DecodedVideo:
         """Pictures at most `max_side` px on their longer side, of the first `stop_seconds`."""
 
 
@@ -104,7 +106,9 @@ class Video:
         self._given_estimate = estimate
         self._stages = stages or Stages()
         self._flow_sha256: str | None = None
-        self._noted: tuple[str, ...] = ()  # what was degraded about the file when its flow was cached
+        self._noted: tuple[
+            str, ...
+        ] = ()  # what was degraded about the file when its flow was cached
         self._estimated: tuple[tuple[str, int, int], Float[np.ndarray, "steps 2 H W"]] | None = None
 
     @cached_property
@@ -118,7 +122,10 @@ class Video:
         try:
             with self._stages.spent("decode"):
                 decoded = self._decode(
-                    self.path, **self._wants, max_side=self._data.max_side_px, stop_seconds=self._sampler.max_seconds
+                    self.path,
+                    **self._wants,
+                    max_side=self._data.max_side_px,
+                    stop_seconds=self._sampler.max_seconds,
                 )
         except Rejected as rejected:
             if rejected.reason in ("no_audio", "no_video"):
@@ -177,9 +184,15 @@ class Video:
             Absent: no pictures, or only one.
         """
         source = self.flow_source() or self._estimators.key(estimator)
-        key, entry = self._look_up("flow", **self._flow_identity(source), estimate_size=estimate_size, size=size)
+        key, entry = self._look_up(
+            "flow", **self._flow_identity(source), estimate_size=estimate_size, size=size
+        )
         if entry is None:
-            full = self._precomputed() if self.flow_source() else self._estimate(estimator, *estimate_size)
+            full = (
+                self._precomputed()
+                if self.flow_source()
+                else self._estimate(estimator, *estimate_size)
+            )
             entry = {
                 "flow": storage.encode_compact(reduce_flow(full, *size)),
                 "start_seconds": self.decoded.start_seconds,
@@ -188,7 +201,9 @@ class Video:
             }
             self._keep("flow", key, entry)
         self._noted = tuple(json.loads(entry["reasons"].tobytes()))
-        field = storage.decode_compact(entry["flow"], empty=lambda shape: paged.empty(shape, np.float16))
+        field = storage.decode_compact(
+            entry["flow"], empty=lambda shape: paged.empty(shape, np.float16)
+        )
         paged.release(field)
         return Flow(field, entry["start_seconds"], entry["stop_seconds"])
 
@@ -251,7 +266,9 @@ class Video:
         rows, columns = part(flow.shape[2:], self._data.crop)
         return flow[:, :, rows, columns]
 
-    def _estimate(self, estimator: str, height: int, width: int) -> Float[np.ndarray, "steps 2 H W"]:
+    def _estimate(
+        self, estimator: str, height: int, width: int
+    ) -> Float[np.ndarray, "steps 2 H W"]:
         """Full flow; the last one is kept, because the sampler and the temporal stream often ask for the same."""
         frames = self.frames()
         if len(frames) < 2:
@@ -264,7 +281,9 @@ class Video:
                 estimate = self._estimators.load(estimator)
                 flow = paged.empty((len(frames) - 1, 2, height, width), np.float32)
                 for first in range(0, len(flow), BLOCK):
-                    flow[first : first + BLOCK] = estimate(squash(frames[first : first + BLOCK + 1], height, width))
+                    flow[first : first + BLOCK] = estimate(
+                        squash(frames[first : first + BLOCK + 1], height, width)
+                    )
                 paged.release(flow)
             self._estimated = (wanted, flow)
         return self._estimated[1]
@@ -286,7 +305,9 @@ def part(size: tuple[int, ...], crop: Crop) -> tuple[slice, slice]:
     )
 
 
-def squash(frames: UInt8[np.ndarray, "T H W 3"], height: int, width: int) -> UInt8[np.ndarray, "T H2 W2 3"]:
+def squash(
+    frames: UInt8[np.ndarray, "T H W 3"], height: int, width: int
+) -> UInt8[np.ndarray, "T H2 W2 3"]:
     """Pictures at another size, aspect ignored: areas averaged when smaller, bilinear when larger."""
     import cv2
 
@@ -300,7 +321,9 @@ def squash(frames: UInt8[np.ndarray, "T H W 3"], height: int, width: int) -> UIn
     return small
 
 
-def reduce_flow(flow: Float[np.ndarray, "steps 2 H W"], height: int, width: int) -> Float[np.ndarray, "steps 2 H2 W2"]:
+def reduce_flow(
+    flow: Float[np.ndarray, "steps 2 H W"], height: int, width: int
+) -> Float[np.ndarray, "steps 2 H2 W2"]:
     """Fields at another size by averaging areas; the vectors keep their unit."""
     import cv2
 
@@ -309,7 +332,9 @@ def reduce_flow(flow: Float[np.ndarray, "steps 2 H W"], height: int, width: int)
     how = cv2.INTER_AREA if height * width < flow.shape[2] * flow.shape[3] else cv2.INTER_LINEAR
     small = paged.empty((len(flow), 2, height, width), np.float32)
     for field, out in zip(flow, small, strict=True):
-        out[:] = cv2.resize(field.transpose(1, 2, 0), (width, height), interpolation=how).transpose(2, 0, 1)
+        out[:] = cv2.resize(field.transpose(1, 2, 0), (width, height), interpolation=how).transpose(
+            2, 0, 1
+        )
     paged.release(small)
     return small
 

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from media.decode import DecodedVideo
-from media.reasons import Rejected
-from store.cache import Cache
-from streams import estimators
-from streams.backends import Backend
-from streams.encoding import BatchFiller
-from streams.extraction import key_parts, make_fillers
-from streams.model import TrainedStream
-from streams.window_rows import BLOCK, Row, aggregate, cut, load_block, store_block
-from streams.windows import Ring, WindowPlan
+from tristream.media.decode import DecodedVideo
+from tristream.media.reasons import Rejected
+from tristream.store.cache import Cache
+from tristream.streams import flow_estimators
+from tristream.streams.backend import Backend
+from tristream.streams.encoding import BatchFiller
+from tristream.streams.extraction import key_parts, make_fillers
+from tristream.streams.model import TrainedStream
+from tristream.streams.window_rows import BLOCK, Row, aggregate, cut, load_block, store_block
+from tristream.streams.windows import Ring, WindowPlan
 
 _AHEAD = 4  # windows of one video that are prepared while others are encoded
 
@@ -102,7 +102,9 @@ def extract_windows(
     for stream in trained:
         if stream.estimators is not None:
             stream.estimators.backend = backend
-    keys = {stream.name: {**key_parts(stream, backend), "plan": plan.identity()} for stream in trained}
+    keys = {
+        stream.name: {**key_parts(stream, backend), "plan": plan.identity()} for stream in trained
+    }
     fillers: dict[str, BatchFiller[tuple[_Job, Row]]] = make_fillers(trained, backend)
     passing: deque[_Job] = deque()
 
@@ -159,7 +161,15 @@ class _Job:
             is_last = self.is_read and len(self.open) < BLOCK
             if self.rejected is None and not (block and all(row.from_cache for row in block)):
                 reasons = self.reasons if is_last else ()
-                store_block(cache, keys, self.source.content_id, self.n_blocks, block, is_last=is_last, reasons=reasons)
+                store_block(
+                    cache,
+                    keys,
+                    self.source.content_id,
+                    self.n_blocks,
+                    block,
+                    is_last=is_last,
+                    reasons=reasons,
+                )
             for stream in trained:
                 self.parts.setdefault(stream.name, []).append(aggregate(block, stream, device))
             for row in block:
@@ -174,12 +184,16 @@ class _Job:
         assert self.is_closed
         rows = self.done
         embeddings = {stream.name: np.concatenate(self.parts[stream.name]) for stream in trained}
-        absent = {stream.name: [row.absent.get(stream.name, "") for row in rows] for stream in trained}
+        absent = {
+            stream.name: [row.absent.get(stream.name, "") for row in rows] for stream in trained
+        }
         sentence, reason = "", ""
         if self.rejected is not None:
             sentence, reason = str(self.rejected), self.rejected.reason
         elif not any(np.isfinite(values).any() for values in embeddings.values()):
-            why = sorted({why for reasons in absent.values() for why in reasons}) or ["nothing_in_range"]
+            why = sorted({why for reasons in absent.values() for why in reasons}) or [
+                "nothing_in_range"
+            ]
             sentence = f"{self.source.video_id} can be used by none of the requested streams ({', '.join(why)})"
             reason = why[0]
         if sentence:
@@ -283,7 +297,11 @@ def _rows(
 
 
 def _cut(job: _Job, trained: Sequence[TrainedStream], plan: WindowPlan) -> Iterator[Row]:
-    source, ring, reasons = job.source, Ring(plan, trained[0].data.crop, estimators.of(trained)), set[str]()
+    source, ring, reasons = (
+        job.source,
+        Ring(plan, trained[0].data.crop, flow_estimators.of(trained)),
+        set[str](),
+    )
     for piece in source.pieces():
         reasons |= set(piece.reasons)
         for window in ring.add(piece):

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from store.cache import Cache
-from streams.encoding import BatchFiller
-from streams.model import TrainedStream, pad
-from streams.segments import Absent, Segments
-from streams.windows import Region, Window, WindowPlan
+from tristream.store.cache import Cache
+from tristream.streams.encoding import BatchFiller
+from tristream.streams.model import TrainedStream, pad
+from tristream.streams.segments import Absent, Segments
+from tristream.streams.windows import Region, Window, WindowPlan
 
 BLOCK = 64  # rows in one cache entry
 
@@ -46,14 +46,23 @@ class Row:
 
     def is_complete(self, trained: Sequence[TrainedStream]) -> bool:
         """Whether every stream has encoded it, or is absent."""
-        return all(stream.name in self.embedding or stream.name in self.absent for stream in trained)
+        return all(
+            stream.name in self.embedding or stream.name in self.absent for stream in trained
+        )
 
 
-def cut(window: Window, video_id: str, path: Path, plan: WindowPlan, trained: Sequence[TrainedStream]) -> list[Row]:
+def cut(
+    window: Window, video_id: str, path: Path, plan: WindowPlan, trained: Sequence[TrainedStream]
+) -> list[Row]:
     """One row for each region of a window."""
     rows = []
     for number, region in enumerate(plan.cells()):
-        row = Row(window.start_seconds, window.stop_seconds, number, _peak(window, region, trained[0], plan))
+        row = Row(
+            window.start_seconds,
+            window.stop_seconds,
+            number,
+            _peak(window, region, trained[0], plan),
+        )
         for stream in trained:
             sampler = plan.sampler(stream.sampler)
             video = window.video(video_id, path, region, data=stream.data, sampler=sampler)
@@ -87,14 +96,18 @@ def embed_now(rows: Sequence[Row], fillers: Mapping[str, BatchFiller[Any]]) -> N
                 [(_, row.embedding[name])] = [*filler.add(row, segments), *filler.finish()]
 
 
-def aggregate(rows: Sequence[Row], stream: TrainedStream, device: torch.device) -> Float32[np.ndarray, "n E"]:
+def aggregate(
+    rows: Sequence[Row], stream: TrainedStream, device: torch.device
+) -> Float32[np.ndarray, "n E"]:
     """The embedding of every row, one at a time; NaN where the stream is absent."""
     found = np.full((len(rows), stream.model.embedding_dim), np.nan, np.float32)
     for n, row in enumerate(rows):
         if stream.name in row.embedding:
             sequence, length = pad([row.embedding[stream.name]])
             with torch.inference_mode():
-                found[n] = stream.model.aggregate(sequence.to(device), length)[0].float().cpu().numpy()
+                found[n] = (
+                    stream.model.aggregate(sequence.to(device), length)[0].float().cpu().numpy()
+                )
     return found
 
 
@@ -112,9 +125,14 @@ def store_block(
     for name, parts in keys.items():
         pieces = [row.embedding.get(name, np.zeros((0, 0), np.float32)) for row in rows]
         width = max((piece.shape[1] for piece in pieces), default=0)
-        pieces = [np.zeros((0, width), np.float32), *(piece.reshape(len(piece), width) for piece in pieces)]
+        pieces = [
+            np.zeros((0, width), np.float32),
+            *(piece.reshape(len(piece), width) for piece in pieces),
+        ]
         notes = {"absent": [row.absent.get(name, "") for row in rows], "reasons": list(reasons)}
-        windows = [(row.start_seconds, row.stop_seconds, row.peak_motion, row.region) for row in rows]
+        windows = [
+            (row.start_seconds, row.stop_seconds, row.peak_motion, row.region) for row in rows
+        ]
         entry = {
             "embedding": np.concatenate(pieces),
             "n_segments": np.array([len(piece) for piece in pieces[1:]], np.int64),

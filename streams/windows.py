@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from media.decode import SAMPLE_RATE, DecodedVideo
-from streams.config import Crop, DataConfig, SamplerConfig
-from streams.estimators import Estimators
-from streams.video import Video, part, squash
+from tristream.errors import TristreamError
+from tristream.media.decode import SAMPLE_RATE, DecodedVideo
+from tristream.streams.config import Crop, DataConfig, SamplerConfig
+from tristream.streams.flow_estimators import Estimators
+from tristream.streams.video import Video, part, squash
 
 SEGMENTS_PER_SECOND = 5.0  # the paper's budget, 180 segments for 36 s (Tkachenko 2018, IV-F)
 SCHEMA = 1  # raised by hand when the same video gives other windows
@@ -43,14 +44,18 @@ class WindowPlan:
 
     def __post_init__(self) -> None:
         if self.seconds < 0 or not math.isfinite(self.seconds):
-            raise ValueError(f"a window of {self.seconds:g} s; its length must be above 0, or 0 for whole videos")
+            raise TristreamError(
+                f"a window of {self.seconds:g} s; its length must be above 0, or 0 for whole videos"
+            )
         if self.seconds and not 0 < self.hop_seconds <= self.seconds:
-            raise ValueError(
+            raise TristreamError(
                 f"a hop of {self.hop_seconds:g} s with windows of {self.seconds:g} s; it must be above 0 and at most "
                 "the window's length, or something happens between two windows"
             )
         if min(self.regions) < 1:
-            raise ValueError(f"{self.regions[0]}x{self.regions[1]} regions; there must be at least 1 row and 1 column")
+            raise TristreamError(
+                f"{self.regions[0]}x{self.regions[1]} regions; there must be at least 1 row and 1 column"
+            )
 
     @property
     def n_samples(self) -> int:
@@ -59,7 +64,9 @@ class WindowPlan:
 
     def sampler(self, sampler: SamplerConfig) -> SamplerConfig:
         """The same sampler with a window's budget."""
-        return sampler.model_copy(update={"n_samples": self.n_samples, "max_seconds": self.seconds or 1.0})
+        return sampler.model_copy(
+            update={"n_samples": self.n_samples, "max_seconds": self.seconds or 1.0}
+        )
 
     def identity(self) -> dict[str, Any]:
         """What defines an embedding of a window, beside the stream."""
@@ -133,7 +140,13 @@ class Window:
             decoded = replace(decoded, frames=decoded.frames[:, rows, columns])
 
         def estimate(estimator: str, height: int, width: int) -> Float[np.ndarray, "steps 2 H W"]:
-            return self.ring.flow(estimator, (height, width), region, self.first_frame, self.first_frame + n_frames - 1)
+            return self.ring.flow(
+                estimator,
+                (height, width),
+                region,
+                self.first_frame,
+                self.first_frame + n_frames - 1,
+            )
 
         window = Video(
             video_id + region.name,
@@ -158,9 +171,11 @@ class Ring:
         estimators: what estimates flow; None: any that needs no weights.
     """
 
-    def __init__(self, plan: WindowPlan, crop: Crop | None = None, estimators: Estimators | None = None) -> None:
+    def __init__(
+        self, plan: WindowPlan, crop: Crop | None = None, estimators: Estimators | None = None
+    ) -> None:
         if not plan.seconds:
-            raise ValueError("a ring needs windows; the plan says whole videos (0 s)")
+            raise TristreamError("a ring needs windows; the plan says whole videos (0 s)")
         self._plan = plan
         self._estimators = estimators or Estimators()
         self._crop = crop or (0.0, 0.0, 1.0, 1.0)
@@ -194,7 +209,9 @@ class Ring:
             start = self._grid(self._n_cut)
             yield from self._cut(start, start + seconds)
             self._n_cut += 1
-        if self._end > 0 and (self._last_stop == -math.inf or self._end - self._last_stop > hop / 2):
+        if self._end > 0 and (
+            self._last_stop == -math.inf or self._end - self._last_stop > hop / 2
+        ):
             yield from self._cut(max(0.0, self._end - seconds), self._end)
 
     def flow(
@@ -216,7 +233,9 @@ class Ring:
             found = self._estimators.load(estimator)(squash(np.stack(frames), *whole))
             known.update(zip(range(missing[0], missing[-1] + 1), found, strict=True))
         rows, columns = region.of(whole)
-        return _resize(np.stack([known[step][:, rows, columns] for step in range(first, last)]), height, width)
+        return _resize(
+            np.stack([known[step][:, rows, columns] for step in range(first, last)]), height, width
+        )
 
     def _grid(self, k: int) -> float:
         return k * self._plan.hop_seconds
@@ -224,7 +243,12 @@ class Ring:
     def _take(self, piece: DecodedVideo) -> None:
         self._latest = piece
         for n, (start, stop, suspect) in enumerate(
-            zip(piece.start_seconds.tolist(), piece.stop_seconds.tolist(), piece.suspect.tolist(), strict=True)
+            zip(
+                piece.start_seconds.tolist(),
+                piece.stop_seconds.tolist(),
+                piece.suspect.tolist(),
+                strict=True,
+            )
         ):
             self._times.append((start, stop, suspect))
             if piece.frames is not None:
@@ -266,7 +290,8 @@ class Ring:
             suspect=suspect.astype(bool),
             samples=samples,
             samples_start_seconds=sounds_from,
-            samples_stop_seconds=sounds_from + (0 if samples is None else len(samples)) / SAMPLE_RATE,
+            samples_stop_seconds=sounds_from
+            + (0 if samples is None else len(samples)) / SAMPLE_RATE,
             reasons=(),
         )
         self._last_stop = stop
@@ -301,7 +326,9 @@ class Ring:
                 self._samples_start = (round(self._samples_start * SAMPLE_RATE) + n) / SAMPLE_RATE
 
 
-def _resize(fields: Float[np.ndarray, "steps 2 H W"], height: int, width: int) -> Float32[np.ndarray, "steps 2 H2 W2"]:
+def _resize(
+    fields: Float[np.ndarray, "steps 2 H W"], height: int, width: int
+) -> Float32[np.ndarray, "steps 2 H2 W2"]:
     """Fields at another size, vectors scaled with it."""
     if fields.shape[2:] == (height, width):
         return fields
@@ -310,6 +337,7 @@ def _resize(fields: Float[np.ndarray, "steps 2 H W"], height: int, width: int) -
     scale = np.array([width / fields.shape[3], height / fields.shape[2]], np.float32)
     how = cv2.INTER_AREA if height * width < fields.shape[2] * fields.shape[3] else cv2.INTER_LINEAR
     resized = [
-        cv2.resize(np.ascontiguousarray(one.transpose(1, 2, 0)), (width, height), interpolation=how) for one in fields
+        cv2.resize(np.ascontiguousarray(one.transpose(1, 2, 0)), (width, height), interpolation=how)
+        for one in fields
     ]
     return (np.stack(resized) * scale).transpose(0, 3, 1, 2)

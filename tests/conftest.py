@@ -17,7 +17,9 @@ from jaxtyping import install_import_hook
 
 HOME = Path(__file__).parents[1]
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as the front door does
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # before torch is imported, as the front door does
 
 settings.register_profile("shared machines", deadline=None)  # a timed assertion is not a test
 settings.load_profile("shared machines")
@@ -26,26 +28,47 @@ settings.load_profile("shared machines")
 _checks = types.ModuleType("checked_signatures")
 _checks.check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 sys.modules[_checks.__name__] = _checks
-install_import_hook(["media", "flow", "fusion", "streams", "workshop"], "checked_signatures.check")
+rooms = ("dataset", "media", "flow", "fusion", "streams", "workshop")
+install_import_hook([f"tristream.{room}" for room in rooms], "checked_signatures.check")
 
 
 def _needs_an_absent_stream(file: Path) -> bool:
     """Whether a test file imports from a folder of `streams/` that is not there."""
-    imported = re.findall(r"^\s*(?:from|import) streams\.(\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    imported = re.findall(
+        r"^\s*(?:from|import) tristream\.streams\.(\w+)",
+        file.read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
     there = {path.stem for path in (HOME / "streams").iterdir()}
     return not there.issuperset(imported)
 
 
-collect_ignore = [file.name for file in Path(__file__).parent.glob("test_*.py") if _needs_an_absent_stream(file)]
+collect_ignore = [
+    file.name for file in Path(__file__).parent.glob("test_*.py") if _needs_an_absent_stream(file)
+]
 
 
-def _toy_video(n_frames=40, *, seed=0, fps=25.0, side=64, silent=False, blind=False, reasons=(), sound_starts=0.0):
+def _toy_video(
+    n_frames=40,
+    *,
+    seed=0,
+    fps=25.0,
+    side=64,
+    silent=False,
+    blind=False,
+    reasons=(),
+    sound_starts=0.0,
+):
     """A decoded video that no file stands for: a texture that drifts faster and faster, and a rising tone in noise."""
-    from media.decode import DecodedVideo
+    from tristream.media.decode import DecodedVideo
 
     generator = np.random.default_rng(seed)
-    texture = np.kron(generator.integers(40, 215, (side // 4, side // 4, 3)), np.ones((4, 4, 1))).astype(np.uint8)
-    offsets = np.cumsum(generator.uniform(0, 2.5, (n_frames, 2)) * np.linspace(0.2, 1, n_frames)[:, None], axis=0)
+    texture = np.kron(
+        generator.integers(40, 215, (side // 4, side // 4, 3)), np.ones((4, 4, 1))
+    ).astype(np.uint8)
+    offsets = np.cumsum(
+        generator.uniform(0, 2.5, (n_frames, 2)) * np.linspace(0.2, 1, n_frames)[:, None], axis=0
+    )
     frames = np.stack([np.roll(texture, offset.astype(int), (0, 1)) for offset in offsets])
     times = np.arange(n_frames + 1) / fps
     seconds = np.arange(round(16_000 * n_frames / fps)) / 16_000
@@ -79,8 +102,8 @@ def toy_video():
 @pytest.fixture(scope="session")
 def workshop_settings():
     """Settings of the smallest preset, for every stream there is."""
-    import streams
-    from commands import settings
+    from tristream import streams
+    from tristream.commands import settings
 
     return settings.load("workshop", stream_names=streams.names())
 
@@ -90,8 +113,8 @@ def untrained(workshop_settings):
     """(name of a stream, …) → TrainedStream with random weights that follow from the seed."""
     import torch
 
-    import streams
-    from streams import model
+    from tristream import streams
+    from tristream.streams import model
 
     def make(name, *, seed=0, classes=("a", "b", "c"), config=None, sampler=None):
         stream = streams.load(name)
@@ -129,7 +152,7 @@ def make_videos(workshop_settings):
 
     import cv2
 
-    from streams.video import Video
+    from tristream.streams.video import Video
 
     cv2.setNumThreads(1)  # as the commands do
 
@@ -200,8 +223,8 @@ def command_line(monkeypatch, capsys):
 @pytest.fixture(scope="session")
 def two_classes(tmp_path_factory):
     """A folder of two classes of ten clips; the first of each is silent, and one file is broken."""
-    from media.encode import write_video
-    from workshop.clips import FPS, Recipe, make_clip
+    from tristream.media.encode import write_video
+    from tristream.workshop.clips import FPS, Recipe, make_clip
 
     folder = tmp_path_factory.mktemp("data")
     for label, motion, sound in (("bounce", "bounce", "impact"), ("spin", "spin", "hum")):
@@ -227,7 +250,7 @@ def quick():
 @pytest.fixture(scope="session")
 def trained_run(two_classes, quick, tmp_path_factory):
     """A folder with runs/default: `two_classes` indexed, trained, embedded, fused. Copy it before changing it."""
-    import streams
+    from tristream import streams
 
     folder = tmp_path_factory.mktemp("trained")
     patch = pytest.MonkeyPatch()

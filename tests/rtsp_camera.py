@@ -25,11 +25,23 @@ def access_units(seconds: float, *, side: int = 64) -> list[list[bytes]]:
     found = []
     with av.open(io.BytesIO(), "w", format="h264") as container:
         stream = container.add_stream("libx264", rate=FPS)
-        stream.width, stream.height, stream.pix_fmt, stream.time_base = side, side, "yuv420p", Fraction(1, FPS)
-        stream.options = {"preset": "ultrafast", "tune": "zerolatency", "g": "10", "x264-params": "annexb=1"}
+        stream.width, stream.height, stream.pix_fmt, stream.time_base = (
+            side,
+            side,
+            "yuv420p",
+            Fraction(1, FPS),
+        )
+        stream.options = {
+            "preset": "ultrafast",
+            "tune": "zerolatency",
+            "g": "10",
+            "x264-params": "annexb=1",
+        }
         for n in range(round(seconds * FPS)):
             small = rng.integers(0, 255, (8, 8, 3), np.uint8)
-            frame = av.VideoFrame.from_ndarray(np.kron(small, np.ones((side // 8, side // 8, 1), np.uint8)))
+            frame = av.VideoFrame.from_ndarray(
+                np.kron(small, np.ones((side // 8, side // 8, 1), np.uint8))
+            )
             frame.pts = n
             found += [[unit.rstrip(b"\0") for unit in bytes(packet).split(b"\0\0\1") if unit.strip(b"\0")]
                       for packet in stream.encode(frame)]  # fmt: skip
@@ -54,7 +66,9 @@ class RtspCamera(socketserver.ThreadingTCPServer):
         return f"rtsp://me:secret@127.0.0.1:{self.server_address[1]}/stream"
 
     def description(self) -> str:
-        sets = ",".join(base64.b64encode(unit).decode() for unit in self.pictures[0] if unit[0] & 31 in (7, 8))
+        sets = ",".join(
+            base64.b64encode(unit).decode() for unit in self.pictures[0] if unit[0] & 31 in (7, 8)
+        )
         return (
             "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\n"
             f"a=rtpmap:96 H264/{CLOCK}\r\na=fmtp:96 packetization-mode=1; sprop-parameter-sets={sets}\r\n"
@@ -99,7 +113,11 @@ class _Session(socketserver.StreamRequestHandler):
                 time.sleep(0.05)
             for k, unit in enumerate(units):
                 marker = 128 if k == len(units) - 1 else 0
-                header = struct.pack(">BBHII", 128, marker | 96, sequence % 65536, n * CLOCK // FPS, 1)
-                self.wfile.write(struct.pack(">cBH", b"$", 0, len(header) + len(unit)) + header + unit)
+                header = struct.pack(
+                    ">BBHII", 128, marker | 96, sequence % 65536, n * CLOCK // FPS, 1
+                )
+                self.wfile.write(
+                    struct.pack(">cBH", b"$", 0, len(header) + len(unit)) + header + unit
+                )
                 sequence += 1
             time.sleep(max(0.0, begun + n / FPS - time.monotonic()))

@@ -5,18 +5,26 @@ import time
 import numpy as np
 import pytest
 
-from fusion.ablation import ablate
-from fusion.svm import fit_svm
+from tristream.fusion.action.ablation import ablate
+from tristream.fusion.action.svm import fit_svm
 
 WIDTH = 24
-COLUMNS = {"one": slice(0, WIDTH), "two": slice(WIDTH, 2 * WIDTH), "noise": slice(2 * WIDTH, 3 * WIDTH)}
+COLUMNS = {
+    "one": slice(0, WIDTH),
+    "two": slice(WIDTH, 2 * WIDTH),
+    "noise": slice(2 * WIDTH, 3 * WIDTH),
+}
 
 
 def complementary(n: int = 480, *, seed: int = 1) -> dict:
     """Eight classes: stream one tells which pair of classes (4), stream two which of the two; the third is noise."""
     rng = np.random.default_rng(seed)
     y = np.arange(n) % 8
-    blocks = [rng.normal(size=(4, WIDTH))[y // 2], rng.normal(size=(2, WIDTH))[y % 2], np.zeros((n, WIDTH))]
+    blocks = [
+        rng.normal(size=(4, WIDTH))[y // 2],
+        rng.normal(size=(2, WIDTH))[y % 2],
+        np.zeros((n, WIDTH)),
+    ]
     splits = np.where(np.arange(n) // 8 % 3 == 0, "test", "train")
     return {
         "X": np.hstack(blocks) + 0.5 * rng.normal(size=(n, 3 * WIDTH)),
@@ -45,7 +53,9 @@ def test_streams_reach_what_each_can_tell_and_only_together_all_of_it() -> None:
         assert result.test_top5 is not None
         assert result.test_top5.value >= result.test_top1.value
         assert result.train_top1 >= result.test_top1.value - 0.1
-        assert result.mean_class == pytest.approx(result.test_top1.value)  # classes are balanced here
+        assert result.mean_class == pytest.approx(
+            result.test_top1.value
+        )  # classes are balanced here
 
 
 def test_gains_name_what_each_stream_brings() -> None:
@@ -62,7 +72,9 @@ def test_a_stream_that_makes_it_worse_is_named_in_words() -> None:
     rng = np.random.default_rng(1)
     # a stream that tells the training videos' classes and lies about the test videos'
     lie = np.where(data["splits"] == "train", 0, 1)[:, None]
-    data["X"][:, COLUMNS["noise"]] = rng.normal(size=(8, WIDTH))[(np.arange(480) % 8 + lie[:, 0]) % 8] * 3
+    data["X"][:, COLUMNS["noise"]] = (
+        rng.normal(size=(8, WIDTH))[(np.arange(480) % 8 + lie[:, 0]) % 8] * 3
+    )
     words = [sentence for sentence in run(data).words if "makes it worse" in sentence]
     assert len(words) == 1
     assert "the stream 'noise' makes it worse: an SVM without it names" in words[0]
@@ -117,7 +129,10 @@ def test_a_stream_that_only_one_class_has_is_left_out_alone_but_used_with_others
     data["masks"][:, 2] = data["labels"] == "class3"
     ablation = run(data)
     assert ("noise",) not in [result.streams for result in ablation.subsets]
-    assert any("training videos with 'noise' hold one class only" in sentence for sentence in ablation.words)
+    assert any(
+        "training videos with 'noise' hold one class only" in sentence
+        for sentence in ablation.words
+    )
     assert ablation.subsets[-1].streams == ("one", "two", "noise")
 
 
@@ -140,13 +155,15 @@ def test_differences_are_those_of_every_two_subsets_that_one_stream_parts() -> N
     assert len(found) == 9
     for (more, less), gain in found.items():
         assert len(more) == len(less) + 1
-        hits = [np.mean(ablation.named[streams] == data["labels"][test]) for streams in (more, less)]
+        hits = [
+            np.mean(ablation.named[streams] == data["labels"][test]) for streams in (more, less)
+        ]
         assert gain.value == pytest.approx(hits[0] - hits[1])
     assert found[("one", "two"), ("one",)].low > 0.2
 
 
 def test_each_subset_may_choose_its_own_l2_by_cross_validation_over_groups() -> None:
-    from fusion.svm import choose_l2
+    from tristream.fusion.action.svm import choose_l2
 
     data = complementary(160)
     data["columns"] = {name: COLUMNS[name] for name in ("one", "two")}
@@ -156,7 +173,9 @@ def test_each_subset_may_choose_its_own_l2_by_cross_validation_over_groups() -> 
     groups = data["groups"][train]
     best, _ = choose_l2(data["X"][train, :WIDTH], data["labels"][train], groups)
     assert found["one",].l2 == best
-    with pytest.raises(ValueError, match="unknown way to select l2 'luck'; available: fixed, grouped_cv"):
+    with pytest.raises(
+        ValueError, match="unknown way to select l2 'luck'; available: fixed, grouped_cv"
+    ):
         run(data, select="luck")
     with pytest.raises(ValueError, match="reading mean_hinge; reading is keras"):
         run(data, select="grouped_cv", reading="keras")
@@ -174,7 +193,11 @@ def test_five_streams_are_not_taken_in_every_combination() -> None:
     data = complementary(240)
     width = 3 * WIDTH // 5
     columns = {f"s{i}": slice(i * width, (i + 1) * width) for i in range(5)}
-    data |= {"X": data["X"][:, : 5 * width], "columns": columns, "masks": np.ones((240, 5), dtype=bool)}
+    data |= {
+        "X": data["X"][:, : 5 * width],
+        "columns": columns,
+        "masks": np.ones((240, 5), dtype=bool),
+    }
     sizes = [len(result.streams) for result in run(data).subsets]
     assert [sizes.count(size) for size in range(1, 6)] == [5, 10, 0, 5, 1]
 

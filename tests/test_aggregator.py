@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from streams.aggregator import (
+from tristream.streams.aggregator import (
     KINDS,
     AttentionPooling,
     MeanAggregator,
@@ -30,14 +30,20 @@ def small(kind: str, **options) -> nn.Module:
     return build(kind, 6, hidden_dim=5, self_attention=bool(after), **options).eval()
 
 
-every_kind = pytest.mark.parametrize("kind", [*KINDS, "gru after attention", "lstm after attention"])
+every_kind = pytest.mark.parametrize(
+    "kind", [*KINDS, "gru after attention", "lstm after attention"]
+)
 
 
-@pytest.mark.parametrize(("input_dim", "expected"), [(1536, 11_022_336), (2048, 12_595_200), (128, 6_696_960)])
+@pytest.mark.parametrize(
+    ("input_dim", "expected"), [(1536, 11_022_336), (2048, 12_595_200), (128, 6_696_960)]
+)
 def test_the_papers_bigru_has_its_number_of_parameters_and_1024_d(input_dim, expected):
     with torch.device("meta"):
         aggregator = StackedBiGRU(input_dim)
-        assert aggregator(torch.empty(2, 3, input_dim), torch.ones(2, dtype=torch.int64, device="cpu")).shape == (
+        assert aggregator(
+            torch.empty(2, 3, input_dim), torch.ones(2, dtype=torch.int64, device="cpu")
+        ).shape == (
             2,
             1024,
         )
@@ -117,7 +123,9 @@ def test_the_bigru_equals_its_equations_in_both_directions():
             forward = plain_gru(aggregator.rnn, layer, "forward", n)
             backward = plain_gru(aggregator.rnn, layer, "backward", n)
             layer = np.concatenate([forward, backward], axis=1)
-        np.testing.assert_allclose(embeddings[b], np.concatenate([forward[-1], backward[0]]), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            embeddings[b], np.concatenate([forward[-1], backward[0]]), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_the_output_at_the_last_segment_is_not_the_embedding():
@@ -126,7 +134,9 @@ def test_the_output_at_the_last_segment_is_not_the_embedding():
     embedding = aggregator(segments, torch.tensor([7]))
     output, _ = aggregator.rnn(segments)
     torch.testing.assert_close(output[:, -1, :5], embedding[:, :5])  # forward: the same
-    assert (output[:, -1, 5:] - embedding[:, 5:]).abs().max() > 0.01  # backward: has seen one segment there
+    assert (
+        output[:, -1, 5:] - embedding[:, 5:]
+    ).abs().max() > 0.01  # backward: has seen one segment there
     torch.testing.assert_close(output[:, 0, 5:], embedding[:, 5:])
 
 
@@ -156,7 +166,9 @@ def test_means_and_deviations_are_those_of_each_videos_segments():
     embeddings = MeanAggregator(6, with_deviation=True)(segments, LENGTHS)
     for b, length in enumerate(LENGTHS):
         own = segments[b, :length].numpy()
-        np.testing.assert_allclose(embeddings[b], np.concatenate([own.mean(axis=0), own.std(axis=0)]), atol=1e-12)
+        np.testing.assert_allclose(
+            embeddings[b], np.concatenate([own.mean(axis=0), own.std(axis=0)]), atol=1e-12
+        )
     torch.testing.assert_close(MeanAggregator(6)(segments, LENGTHS), embeddings[:, :6])
 
 
@@ -172,7 +184,10 @@ def test_self_attention_equals_its_equations():
     block = SelfAttention(16, n_heads=2).eval()
     segments = random_segments(16)
     found = block(segments, LENGTHS).detach().numpy()
-    w_in, b_in = (t.detach().double().numpy() for t in (block.attention.in_proj_weight, block.attention.in_proj_bias))
+    w_in, b_in = (
+        t.detach().double().numpy()
+        for t in (block.attention.in_proj_weight, block.attention.in_proj_bias)
+    )
     w_out, b_out = (t.detach().double().numpy() for t in block.attention.out_proj.parameters())
     for b, length in enumerate(LENGTHS):
         x = segments[b, :length].double().numpy()
@@ -182,7 +197,9 @@ def test_self_attention_equals_its_equations():
             weights = np.exp(query[:, head] @ key[:, head].T / np.sqrt(8))
             heads.append(weights / weights.sum(axis=1, keepdims=True) @ value[:, head])
         sums = x + np.concatenate(heads, axis=1) @ w_out.T + b_out
-        normed = (sums - sums.mean(axis=1, keepdims=True)) / np.sqrt(sums.var(axis=1, keepdims=True) + 1e-5)
+        normed = (sums - sums.mean(axis=1, keepdims=True)) / np.sqrt(
+            sums.var(axis=1, keepdims=True) + 1e-5
+        )
         np.testing.assert_allclose(found[b, :length], normed, rtol=1e-4, atol=1e-5)
 
 
@@ -205,7 +222,10 @@ def test_attention_pooling_can_learn_to_look_at_one_segment_and_a_mean_cannot():
     """A planted answer: the class stands in the one segment that is marked, at any place."""
     generator = torch.Generator().manual_seed(0)
     segments = torch.randn(64, 9, 6, generator=generator)
-    place, label = torch.randint(9, (64,), generator=generator), torch.randint(2, (64,), generator=generator)
+    place, label = (
+        torch.randint(9, (64,), generator=generator),
+        torch.randint(2, (64,), generator=generator),
+    )
     segments[:, :, 0], segments[torch.arange(64), place, 0] = 0.0, 4.0
     segments[torch.arange(64), place, 1] = 4.0 * label - 2
     lengths, accuracy = torch.full((64,), 9), {}
@@ -218,7 +238,9 @@ def test_attention_pooling_can_learn_to_look_at_one_segment_and_a_mean_cannot():
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        accuracy[kind] = (model[1](model[0](segments, lengths)).argmax(1) == label).float().mean().item()
+        accuracy[kind] = (
+            (model[1](model[0](segments, lengths)).argmax(1) == label).float().mean().item()
+        )
     assert accuracy["attention"] > 0.98
     assert accuracy["mean"] < 0.9
 
@@ -275,7 +297,10 @@ def test_every_video_needs_a_length(kind):
 
 
 def test_unknown_kinds_and_cells_are_refused_with_those_there_are():
-    with pytest.raises(ValueError, match="unknown aggregator 'vlad'; available: gru, lstm, attention, mean, mean_dev"):
+    with pytest.raises(
+        ValueError,
+        match="unknown aggregator 'vlad'; available: gru, lstm, attention, mean, mean_dev",
+    ):
         build("vlad", 6)
     with pytest.raises((ValueError, TypeError), match="rnn"):
         RecurrentAggregator(6, cell="rnn")

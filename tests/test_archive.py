@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import typer
 
-from commands.unpack import run as unpack_command
-from media import archive
-from media.reasons import Rejected
+from tristream.commands.unpack import run as unpack_command
+from tristream.dataset import archive
+from tristream.media.reasons import Rejected
 
 FILES = {"walk/a.mp4": b"\x00" * 10 + bytes(range(256)), "run/ü b.mp4": b"x", "notes.txt": b""}
 
@@ -25,7 +25,12 @@ def tar_of(path: Path, entries: list[tuple[str, object]], mode: str = "w") -> Pa
         for name, what in entries:
             info = what if isinstance(what, tarfile.TarInfo) else tarfile.TarInfo(name)
             data = what if isinstance(what, bytes) else b""
-            if isinstance(what, bytes) and len(what) == 1 and what in b"1234567" and name.startswith("!"):
+            if (
+                isinstance(what, bytes)
+                and len(what) == 1
+                and what in b"1234567"
+                and name.startswith("!")
+            ):
                 info, data = tarfile.TarInfo(name[1:]), b""
                 info.type, info.linkname = what, "/etc/passwd"
             info.size = len(data)
@@ -49,9 +54,14 @@ def test_a_safe_archive_comes_out_byte_for_byte(tmp_path, name):
     if name == "a.zip":
         path = zip_of(tmp_path / name, entries)
     else:
-        path = tar_of(tmp_path / name, entries, f"w:{name.split('.')[2]}" if name.count(".") > 1 else "w")
+        path = tar_of(
+            tmp_path / name, entries, f"w:{name.split('.')[2]}" if name.count(".") > 1 else "w"
+        )
     assert archive.unpack(path, tmp_path / "out") == len(FILES)
-    found = {file.relative_to(tmp_path / "out").as_posix(): file for file in (tmp_path / "out").rglob("*")}
+    found = {
+        file.relative_to(tmp_path / "out").as_posix(): file
+        for file in (tmp_path / "out").rglob("*")
+    }
     assert {name: file.read_bytes() for name, file in found.items() if file.is_file()} == FILES
     assert sorted(each.name for each in tmp_path.iterdir()) == sorted([name, "out"])
 
@@ -67,17 +77,25 @@ def test_a_safe_archive_comes_out_byte_for_byte(tmp_path, name):
     ],
 )
 def test_one_member_that_leads_out_and_nothing_is_unpacked(tmp_path, name, said):
-    path = tar_of(tmp_path / "a.tar", [("good.mp4", b"good"), (name, tarfile.SYMTYPE if name[0] == "!" else b"evil")])
+    path = tar_of(
+        tmp_path / "a.tar",
+        [("good.mp4", b"good"), (name, tarfile.SYMTYPE if name[0] == "!" else b"evil")],
+    )
     with pytest.raises(Rejected, match=said) as caught:
         archive.unpack(path, tmp_path / "out")
     assert caught.value.reason == "unsafe_archive"
     if name[0] != "!":
         with pytest.raises(Rejected, match=said):
-            archive.unpack(zip_of(tmp_path / "a.zip", [("good.mp4", b"good"), (name, b"evil")]), tmp_path / "out")
+            archive.unpack(
+                zip_of(tmp_path / "a.zip", [("good.mp4", b"good"), (name, b"evil")]),
+                tmp_path / "out",
+            )
     assert {each.suffix for each in tmp_path.iterdir()} <= {".tar", ".zip"}
 
 
-@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize(
+    "kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
+)
 def test_links_and_devices_are_refused(tmp_path, kind):
     path = tar_of(tmp_path / "a.tar", [("!strange.mp4", kind)])
     with pytest.raises(Rejected, match=r"holds 'strange\.mp4', which is no plain file"):
@@ -99,8 +117,14 @@ def test_one_name_twice_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, name):
     zeros = [("big.mp4", bytes(50 << 20))]
-    path = zip_of(tmp_path / name, zeros) if name == "a.zip" else tar_of(tmp_path / name, zeros, "w:gz")
-    with pytest.raises(Rejected, match=r"unpacks to 52428800 bytes or more from \d+, .*100 times its size"):
+    path = (
+        zip_of(tmp_path / name, zeros)
+        if name == "a.zip"
+        else tar_of(tmp_path / name, zeros, "w:gz")
+    )
+    with pytest.raises(
+        Rejected, match=r"unpacks to 52428800 bytes or more from \d+, .*100 times its size"
+    ):
         archive.unpack(path, tmp_path / "out")
     assert [each.name for each in tmp_path.iterdir()] == [name]
 
@@ -118,7 +142,11 @@ def test_a_zip_archive_that_lies_about_a_size_is_refused(tmp_path):
 def test_damaged_archives_are_refused_and_no_other_error_comes_out(tmp_path, name):
     rng = np.random.default_rng(0)
     entries = [(f"{index}.mp4", rng.bytes(3000)) for index in range(5)]
-    path = zip_of(tmp_path / name, entries) if name == "a.zip" else tar_of(tmp_path / name, entries, f"w:{name[6:]}")
+    path = (
+        zip_of(tmp_path / name, entries)
+        if name == "a.zip"
+        else tar_of(tmp_path / name, entries, f"w:{name[6:]}")
+    )
     data = path.read_bytes()
     reasons, left = [], 0
     for index in range(150):

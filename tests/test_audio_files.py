@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import orchestrate
-from store import embeddings
-from streams.audio.logmel import SAMPLE_RATE
+from tristream.store import embeddings
+from tristream.streams.audio.logmel import SAMPLE_RATE
 
 FILES = {"wav": "pcm_s16le", "flac": "flac", "ogg": "libopus", "mp3": "libmp3lame", "m4a": "aac"}
 PITCHES = {"low": 300.0, "high": 2500.0}
@@ -24,14 +24,19 @@ def write(path: Path, hertz: float, seed: int, seconds: float = 1.5) -> None:
     """A warbling tone in noise, in stereo."""
     generator = np.random.default_rng(seed)
     t = np.arange(round(seconds * RATE)) / RATE
-    sound = 0.3 * np.sin(2 * np.pi * hertz * generator.uniform(0.9, 1.1) * t) + 0.02 * generator.normal(size=len(t))
+    sound = 0.3 * np.sin(
+        2 * np.pi * hertz * generator.uniform(0.9, 1.1) * t
+    ) + 0.02 * generator.normal(size=len(t))
     with av.open(str(path), "w") as container:
         track = container.add_stream(FILES[path.suffix[1:]], rate=RATE, layout="stereo")
         interleaved = np.repeat(sound.astype(np.float32), 2)[None]
         frame = av.AudioFrame.from_ndarray(interleaved, format="flt", layout="stereo")
         frame.sample_rate, frame.pts = RATE, 0
         resampler = av.AudioResampler(
-            format=track.codec_context.format, layout="stereo", rate=RATE, frame_size=track.frame_size or 1024
+            format=track.codec_context.format,
+            layout="stereo",
+            rate=RATE,
+            frame_size=track.frame_size or 1024,
         )
         for piece in [*resampler.resample(frame), *resampler.resample(None)]:
             container.mux(track.encode(piece))
@@ -74,7 +79,12 @@ def test_folders_of_sound_files_go_all_the_way(tmp_path, tristream):
     suffixes = {Path(row["path"]).suffix[1:] for row in rows.values()}
     assert suffixes == FILES.keys()
     labels = np.array([Path(video_id).parts[0] for video_id in table.video_id])
-    train = np.array([next(r for p, r in rows.items() if p.endswith(v))["split"] == "train" for v in table.video_id])
+    train = np.array(
+        [
+            next(r for p, r in rows.items() if p.endswith(v))["split"] == "train"
+            for v in table.video_id
+        ]
+    )
     centres = {label: table.embedding[train & (labels == label)].mean(axis=0) for label in PITCHES}
     for values, label in zip(table.embedding[~train], labels[~train], strict=True):
         distances = {name: np.linalg.norm(values - centre) for name, centre in centres.items()}

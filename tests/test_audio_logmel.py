@@ -6,8 +6,8 @@ from inspect import unwrap
 import numpy as np
 import pytest
 
-from streams.audio import logmel
-from streams.audio.logmel import SHORTEST_EXAMPLE_SAMPLES, examples, log_mel, mel_matrix
+from tristream.streams.audio import logmel
+from tristream.streams.audio.logmel import SHORTEST_EXAMPLE_SAMPLES, examples, log_mel, mel_matrix
 
 
 def sound(seconds: float, seed: int = 0) -> np.ndarray:
@@ -37,7 +37,9 @@ def plain_reference(samples: np.ndarray) -> np.ndarray:
                 position = mel(k * 8000 / 256)
                 if low < position < high:
                     share = (
-                        (position - low) / (centre - low) if position < centre else (high - position) / (high - centre)
+                        (position - low) / (centre - low)
+                        if position < centre
+                        else (high - position) / (high - centre)
                     )
                     energy += share * magnitude[k]
             row.append(math.log(energy + 0.01))
@@ -47,7 +49,9 @@ def plain_reference(samples: np.ndarray) -> np.ndarray:
 
 def test_log_mel_equals_a_plain_reference_to_1e_9():
     samples = sound(0.3)
-    np.testing.assert_allclose(log_mel(samples, 16_000), plain_reference(samples), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(
+        log_mel(samples, 16_000), plain_reference(samples), rtol=0, atol=1e-9
+    )
 
 
 def test_float32_differs_by_at_most_1e_4():
@@ -61,12 +65,16 @@ def test_float32_differs_by_at_most_1e_4():
 def test_librosa_agrees_to_1e_2_and_its_other_triangles_explain_the_rest():
     import librosa
 
-    samples = np.random.default_rng(0).normal(size=64_000) * 0.01  # loud noise differs by up to 1.15e-2
+    samples = (
+        np.random.default_rng(0).normal(size=64_000) * 0.01
+    )  # loud noise differs by up to 1.15e-2
     energies = librosa.feature.melspectrogram(
         y=np.pad(samples, (56, 56)), sr=16000, n_fft=512, hop_length=160, win_length=400, window="hann", center=False,
         power=1.0, n_mels=64, fmin=125.0, fmax=7500.0, htk=True, norm=None, dtype=np.float64,
     )  # fmt: skip
-    np.testing.assert_allclose(log_mel(samples, 16_000), np.log(energies + 0.01).T, rtol=0, atol=1e-2)
+    np.testing.assert_allclose(
+        log_mel(samples, 16_000), np.log(energies + 0.01).T, rtol=0, atol=1e-2
+    )
     spectrum = librosa.stft(
         np.pad(samples, (56, 56)), n_fft=512, hop_length=160, win_length=400, window="hann", center=False,
         dtype=np.complex128,
@@ -85,7 +93,9 @@ def test_the_mel_matrix_is_vggishs():
 
 
 def test_silence_is_the_log_of_the_offset_everywhere():
-    np.testing.assert_array_equal(log_mel(np.zeros(16_000), 16_000), np.full((98, 64), np.log(0.01)))
+    np.testing.assert_array_equal(
+        log_mel(np.zeros(16_000), 16_000), np.full((98, 64), np.log(0.01))
+    )
 
 
 @pytest.mark.parametrize("hertz", [200, 1000, 5000])
@@ -93,11 +103,14 @@ def test_a_tone_is_loudest_in_its_own_band(hertz):
     tone = np.sin(2 * np.pi * hertz * np.arange(16_000) / 16_000)
     loudest = log_mel(tone, 16_000).mean(axis=0).argmax()
     low, high = 1127 * np.log1p(125 / 700), 1127 * np.log1p(7500 / 700)
-    assert loudest == pytest.approx((1127 * np.log1p(hertz / 700) - low) / (high - low) * 65 - 1, abs=1)
+    assert loudest == pytest.approx(
+        (1127 * np.log1p(hertz / 700) - low) / (high - low) * 65 - 1, abs=1
+    )
 
 
 @pytest.mark.parametrize(
-    ("n_samples", "n_rows"), [(400, 1), (559, 1), (560, 2), (16_000, 98), (15_360, 94), (576_000, 3598)]
+    ("n_samples", "n_rows"),
+    [(400, 1), (559, 1), (560, 2), (16_000, 98), (15_360, 94), (576_000, 3598)],
 )
 def test_rows_are_whole_windows_and_nothing_is_padded(n_samples, n_rows):
     assert log_mel(np.zeros(n_samples), 16_000).shape == (n_rows, 64)
@@ -110,7 +123,9 @@ def test_a_row_sees_its_own_400_samples_only():
     changed[160 * 40 : 160 * 40 + 400] = 0
     rows = np.flatnonzero((log_mel(changed, 16_000) != features).any(axis=1))
     np.testing.assert_array_equal(rows, [38, 39, 40, 41, 42])
-    np.testing.assert_allclose(log_mel(samples[160 * 40 : 160 * 40 + 400], 16_000)[0], features[40], atol=1e-12)
+    np.testing.assert_allclose(
+        log_mel(samples[160 * 40 : 160 * 40 + 400], 16_000)[0], features[40], atol=1e-12
+    )
 
 
 def test_long_sounds_are_the_same_across_the_blocks_they_are_computed_in():
@@ -120,7 +135,8 @@ def test_long_sounds_are_the_same_across_the_blocks_they_are_computed_in():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "n_examples"), [(0.5, 0), (0.96, 0), (0.974, 0), (0.975, 1), (1, 1), (3, 3), (10, 10), (36, 37)]
+    ("seconds", "n_examples"),
+    [(0.5, 0), (0.96, 0), (0.974, 0), (0.975, 1), (1, 1), (3, 3), (10, 10), (36, 37)],
 )
 def test_seconds_of_sound_give_vggishs_number_of_examples(seconds, n_examples):
     features = log_mel(np.zeros(round(seconds * 16_000), dtype=np.float32), 16_000)
@@ -133,7 +149,9 @@ def test_the_shortest_sound_with_an_example_is_0_975_s():
     assert len(examples(log_mel(np.zeros(15_599), 16_000))) == 0
 
 
-@pytest.mark.parametrize(("n_frames", "hop_frames"), [(96, 96), (32, 16), (24, 12), (16, 40), (1, 1), (200, 7)])
+@pytest.mark.parametrize(
+    ("n_frames", "hop_frames"), [(96, 96), (32, 16), (24, 12), (16, 40), (1, 1), (200, 7)]
+)
 def test_examples_are_stretches_of_rows_and_the_remainder_is_dropped(n_frames, hop_frames):
     features = np.random.default_rng(0).normal(size=(131, 64))
     segments = examples(features, n_frames=n_frames, hop_frames=hop_frames)
@@ -153,12 +171,18 @@ def test_examples_own_their_numbers():
     ("call", "message"),
     [
         (lambda: log_mel(np.zeros(16_000), 44_100), r"sample rate of 44100 Hz; .* 16000 Hz"),
-        (lambda: log_mel(np.zeros(399), 16_000), r"0\.0249 s \(399 samples\), less than one window of 0\.025 s"),
+        (
+            lambda: log_mel(np.zeros(399), 16_000),
+            r"0\.0249 s \(399 samples\), less than one window of 0\.025 s",
+        ),
         (lambda: log_mel(np.zeros(0), 16_000), r"\(0 samples\)"),
         (lambda: unwrap(log_mel)(np.zeros(16_000, np.int16), 16_000), "int16 of shape"),
         (lambda: unwrap(log_mel)(np.zeros((16_000, 2)), 16_000), r"shape \(16000, 2\)"),
         (lambda: examples(np.zeros((200, 64)), n_frames=0), "n_frames of an audio example is 0"),
-        (lambda: examples(np.zeros((200, 64)), hop_frames=-3), "hop_frames of an audio example is -3"),
+        (
+            lambda: examples(np.zeros((200, 64)), hop_frames=-3),
+            "hop_frames of an audio example is -3",
+        ),
     ],
 )
 def test_sound_that_has_no_log_mel_is_refused_with_its_value(call, message):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from store.cache import Cache
-from streams.audio.logmel import SAMPLE_RATE, examples, log_mel
-from streams.audio.stream import STREAM, AudioConfig
-from streams.config import SamplerConfig
-from streams.segments import Absent
+from tristream.store.cache import Cache
+from tristream.streams.audio.logmel import SAMPLE_RATE, examples, log_mel
+from tristream.streams.audio.stream import STREAM, AudioConfig
+from tristream.streams.config import SamplerConfig
+from tristream.streams.segments import Absent
 
 PLAIN = AudioConfig(encoder="small", shift_frames=0)
 
@@ -33,7 +33,9 @@ def footage_of(make_videos, toy_video, tmp_path):
 
 def test_examples_are_vggishs_own(footage_of):
     samples = noise(5 * SAMPLE_RATE)
-    assert np.array_equal(STREAM.cut(footage_of(samples), PLAIN).array, examples(log_mel(samples, SAMPLE_RATE)))
+    assert np.array_equal(
+        STREAM.cut(footage_of(samples), PLAIN).array, examples(log_mel(samples, SAMPLE_RATE))
+    )
     config = AudioConfig(n_frames=32, hop_frames=16)
     expected = examples(log_mel(samples, SAMPLE_RATE), n_frames=32, hop_frames=16)
     assert np.array_equal(STREAM.cut(footage_of(samples, config), config).array, expected)
@@ -45,7 +47,9 @@ def test_example_i_is_heard_from_the_tracks_start_plus_i_hops(footage_of, starts
     segments = STREAM.cut(footage_of(noise(5 * SAMPLE_RATE), starts=starts), PLAIN)
     assert len(segments) == 5
     np.testing.assert_allclose(segments.start_seconds, starts + 0.96 * np.arange(5), atol=1e-12)
-    np.testing.assert_allclose(segments.stop_seconds, starts + 0.96 * (np.arange(5) + 1), atol=1e-12)
+    np.testing.assert_allclose(
+        segments.stop_seconds, starts + 0.96 * (np.arange(5) + 1), atol=1e-12
+    )
 
 
 def test_a_shorter_hop_gives_more_examples_that_overlap(footage_of):
@@ -64,9 +68,19 @@ def test_sound_that_comes_late_is_the_same_sound_at_later_times(footage_of):
 
 @pytest.mark.parametrize(
     ("n_samples", "n_frames", "n_examples"),
-    [(15_600, 96, 1), (15_599, 96, 0), (15_360, 96, 0), (400, 96, 0), (1, 96, 0), (5_360, 32, 1), (5_359, 32, 0)],
+    [
+        (15_600, 96, 1),
+        (15_599, 96, 0),
+        (15_360, 96, 0),
+        (400, 96, 0),
+        (1, 96, 0),
+        (5_360, 32, 1),
+        (5_359, 32, 0),
+    ],
 )
-def test_sound_too_short_for_one_example_has_none_and_says_so(footage_of, n_samples, n_frames, n_examples):
+def test_sound_too_short_for_one_example_has_none_and_says_so(
+    footage_of, n_samples, n_frames, n_examples
+):
     """0.96 s are not enough for 96 rows: the last window reaches 15 ms further."""
     config = AudioConfig(n_frames=n_frames)
     if n_examples:
@@ -133,7 +147,9 @@ def test_augmentation_does_not_touch_the_track_itself(footage_of):
 def test_training_examples_start_at_any_step(footage_of):
     footage = footage_of(noise(15_600 + 5 * 160))
     drawn = STREAM.training_segments([footage] * 100, PLAIN, np.random.default_rng(0)).numpy()
-    starts = [next(t for t in range(7) if np.array_equal(footage.array[t : t + 96], row)) for row in drawn]
+    starts = [
+        next(t for t in range(7) if np.array_equal(footage.array[t : t + 96], row)) for row in drawn
+    ]
     assert set(starts) == set(range(6))
 
 

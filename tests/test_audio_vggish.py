@@ -8,9 +8,9 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from streams.audio.encoder import build_encoder
-from streams.audio.stream import STREAM, AudioConfig
-from streams.audio.vggish import VGGish, postprocess
+from tristream.streams.audio.encoder import build_encoder
+from tristream.streams.audio.stream import STREAM, AudioConfig
+from tristream.streams.audio.vggish import VGGish, postprocess
 
 PCA_FILE = Path(__file__).parents[2] / "shared" / "weights" / "vggish_pca_params.npz"
 
@@ -25,11 +25,20 @@ def test_vggish_has_its_number_of_parameters():
 def test_parameters_have_the_names_and_shapes_of_torchvggish():
     with torch.device("meta"):
         state = VGGish().state_dict()
-    convolutions = {"0": (64, 1), "3": (128, 64), "6": (256, 128), "8": (256, 256), "11": (512, 256), "13": (512, 512)}
+    convolutions = {
+        "0": (64, 1),
+        "3": (128, 64),
+        "6": (256, 128),
+        "8": (256, 256),
+        "11": (512, 256),
+        "13": (512, 512),
+    }
     hidden = {"0": (4096, 12_288), "2": (4096, 4096), "4": (128, 4096)}
     expected = {f"features.{n}.weight": (*shape, 3, 3) for n, shape in convolutions.items()}
     expected |= {f"embeddings.{n}.weight": shape for n, shape in hidden.items()}
-    assert {name: tuple(tensor.shape) for name, tensor in state.items() if name.endswith("weight")} == expected
+    assert {
+        name: tuple(tensor.shape) for name, tensor in state.items() if name.endswith("weight")
+    } == expected
 
 
 @pytest.mark.parametrize("n_frames", [16, 32, 96, 112])
@@ -43,7 +52,11 @@ def test_examples_of_any_multiple_of_16_rows_give_128_d(n_frames, width):
 def test_width_scales_convolutions_and_hidden_layers():
     with torch.device("meta"):
         net = VGGish(width=0.25)
-    widths = [module.weight.shape[0] for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    widths = [
+        module.weight.shape[0]
+        for module in net.modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
     assert widths == [16, 32, 64, 64, 128, 128, 1024, 1024, 128]
 
 
@@ -51,7 +64,9 @@ def test_maps_are_flattened_time_first_then_band_then_channel():
     net = VGGish(n_frames=32, width=0.0625, relu=False)
     n_channels = net.features[13].out_channels
     maps = torch.arange(n_channels * 2 * 4, dtype=torch.float32).reshape(1, n_channels, 2, 4)
-    net.features = nn.Sequential(nn.Flatten(), nn.Linear(32 * 64, maps.numel()), nn.Unflatten(1, maps.shape[1:]))
+    net.features = nn.Sequential(
+        nn.Flatten(), nn.Linear(32 * 64, maps.numel()), nn.Unflatten(1, maps.shape[1:])
+    )
     nn.init.zeros_(net.features[1].weight)
     net.features[1].bias.data = maps.flatten()
     net.embeddings = nn.Identity()
@@ -75,16 +90,23 @@ def test_the_network_equals_its_layers_written_out():
         else:
             padded = nn.functional.pad(maps, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)
             weight, bias = state[f"features.{layer}.weight"], state[f"features.{layer}.bias"]
-            maps = (torch.einsum("bctfij,ocij->botf", padded, weight) + bias[:, None, None]).clamp(min=0)
+            maps = (torch.einsum("bctfij,ocij->botf", padded, weight) + bias[:, None, None]).clamp(
+                min=0
+            )
     hidden = torch.stack([maps[:, :, 0, band] for band in range(4)], dim=1).reshape(2, -1)
     for layer in (0, 2, 4):
-        hidden = (hidden @ state[f"embeddings.{layer}.weight"].T + state[f"embeddings.{layer}.bias"]).clamp(min=0)
+        hidden = (
+            hidden @ state[f"embeddings.{layer}.weight"].T + state[f"embeddings.{layer}.bias"]
+        ).clamp(min=0)
     torch.testing.assert_close(net(x), hidden)
 
 
 def test_relu_only_cuts_the_negative_half_of_the_embedding():
     torch.manual_seed(0)
-    with_relu, without = VGGish(n_frames=16, width=0.125), VGGish(n_frames=16, width=0.125, relu=False)
+    with_relu, without = (
+        VGGish(n_frames=16, width=0.125),
+        VGGish(n_frames=16, width=0.125, relu=False),
+    )
     without.load_state_dict(with_relu.state_dict())
     x = torch.randn(4, 16, 64)
     assert (without(x) < 0).any()
@@ -150,7 +172,10 @@ def test_codes_are_clipped_at_2_and_truncated():
         (lambda: VGGish(n_frames=100), "examples of 100 rows; n_frames must be a multiple of 16"),
         (lambda: VGGish(n_frames=0), "examples of 0 rows"),
         (lambda: VGGish(width=0.001), "width 0.001 leaves none"),
-        (lambda: VGGish(n_frames=32, width=0.0625)(torch.zeros(1, 48, 64)), r"\(48, 64\).*\(32, 64\)"),
+        (
+            lambda: VGGish(n_frames=32, width=0.0625)(torch.zeros(1, 48, 64)),
+            r"\(48, 64\).*\(32, 64\)",
+        ),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused_with_their_value(call, message):
@@ -164,8 +189,14 @@ def test_shapes_that_do_not_fit_are_refused_with_their_value(call, message):
 def small_torchvggish(width: float, n_frames: int) -> dict[str, np.ndarray]:
     """Random numbers under torchvggish's names; `pproc` is what its later files carry beside the network."""
     generator = np.random.default_rng(3)
-    shapes = {name: tuple(tensor.shape) for name, tensor in VGGish(width=width, n_frames=n_frames).state_dict().items()}
-    state = {name: (generator.normal(size=shape) * 0.1).astype(np.float32) for name, shape in shapes.items()}
+    shapes = {
+        name: tuple(tensor.shape)
+        for name, tensor in VGGish(width=width, n_frames=n_frames).state_dict().items()
+    }
+    state = {
+        name: (generator.normal(size=shape) * 0.1).astype(np.float32)
+        for name, shape in shapes.items()
+    }
     state["pproc.pca_eigen_vectors"] = np.eye(128, dtype=np.float32)
     state["pproc.pca_means"] = np.zeros((128, 1), np.float32)
     return state
@@ -200,7 +231,9 @@ def saved(path: Path, arrays: dict[str, np.ndarray]) -> Path:
 def test_a_file_of_torchvggish_gives_torchvggishs_embeddings(tmp_path):
     state = small_torchvggish(0.125, 96)
     path = saved(tmp_path / "vggish.safetensors", state)
-    encoder = STREAM.build_encoder(AudioConfig(encoder="vggish", width=0.125, encoder_weights=path), 3).eval()
+    encoder = STREAM.build_encoder(
+        AudioConfig(encoder="vggish", width=0.125, encoder_weights=path), 3
+    ).eval()
     examples = torch.randn(3, 96, 64, generator=torch.Generator().manual_seed(0))
     expected = torchvggishs_forward(state, examples)
     assert expected.std() > 0.01
@@ -210,40 +243,60 @@ def test_a_file_of_torchvggish_gives_torchvggishs_embeddings(tmp_path):
 @pytest.mark.slow
 @torch.inference_mode()
 def test_the_whole_network_is_loaded_from_a_file_of_the_real_shapes(tmp_path):
-    state = {name: array for name, array in small_torchvggish(1.0, 96).items() if not name.startswith("pproc.")}
+    state = {
+        name: array
+        for name, array in small_torchvggish(1.0, 96).items()
+        if not name.startswith("pproc.")
+    }
     assert sum(array.nbytes for array in state.values()) == 4 * 72_141_184
-    encoder = build_encoder("vggish", 3, weights=saved(tmp_path / "vggish.safetensors", state)).eval()
+    encoder = build_encoder(
+        "vggish", 3, weights=saved(tmp_path / "vggish.safetensors", state)
+    ).eval()
     examples = torch.randn(1, 96, 64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(encoder.embed(examples), torchvggishs_forward(state, examples), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        encoder.embed(examples), torchvggishs_forward(state, examples), rtol=1e-3, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.pop("features.8.bias"), r"features\.8\.bias is missing, it must be \(32,\)"),
+        (
+            lambda state: state.pop("features.8.bias"),
+            r"features\.8\.bias is missing, it must be \(32,\)",
+        ),
         (
             lambda state: state.update({"embeddings.0.weight": np.zeros((512, 9), np.float32)}),
             r"embeddings\.0\.weight is \(512, 9\), it must be \(512, 1536\)",
         ),
-        (lambda state: state.update({"extra": np.zeros(3, np.float32)}), r"extra is \(3,\), it must be absent"),
+        (
+            lambda state: state.update({"extra": np.zeros(3, np.float32)}),
+            r"extra is \(3,\), it must be absent",
+        ),
     ],
 )
 def test_a_file_that_is_not_torchvggishs_is_refused_by_its_first_tensor(change, message, tmp_path):
     state = small_torchvggish(0.125, 96)
     change(state)
     with pytest.raises(
-        ValueError, match=rf"other\.safetensors is not.*examples of 96 rows: 1 tensors differ.*{message}"
+        ValueError,
+        match=rf"other\.safetensors is not.*examples of 96 rows: 1 tensors differ.*{message}",
     ):
-        build_encoder("vggish", 3, width=0.125, weights=saved(tmp_path / "other.safetensors", state))
+        build_encoder(
+            "vggish", 3, width=0.125, weights=saved(tmp_path / "other.safetensors", state)
+        )
 
 
 def test_what_is_no_safetensors_file_is_refused_by_its_name(tmp_path):
     (tmp_path / "no.safetensors").write_bytes(b"PK\x03\x04 pickled")
     for name in ("vggish", "yamnet"):
-        with pytest.raises(ValueError, match=r"no\.safetensors cannot be read as safetensors weights"):
+        with pytest.raises(
+            ValueError, match=r"no\.safetensors cannot be read as safetensors weights"
+        ):
             build_encoder(name, 3, width=0.0625, weights=tmp_path / "no.safetensors")
     with pytest.raises(
-        ValueError, match=r"'small' is trained from scratch and takes no weights, not .*no\.safetensors"
+        ValueError,
+        match=r"'small' is trained from scratch and takes no weights, not .*no\.safetensors",
     ):
         build_encoder("small", 3, weights=tmp_path / "no.safetensors")
 
@@ -254,7 +307,12 @@ def test_what_is_no_safetensors_file_is_refused_by_its_name(tmp_path):
 def test_rounding_gives_the_nearest_code_as_torchvggish_does(pca):
     assert postprocess(np.zeros(128), *pca, rounded=True).sum() == 16_885
     embedding = np.array([-1.99, 0, 0.013, 1.99])
-    assert postprocess(embedding, np.eye(4), np.zeros(4), rounded=True).tolist() == [1, 128, 128, 254]
+    assert postprocess(embedding, np.eye(4), np.zeros(4), rounded=True).tolist() == [
+        1,
+        128,
+        128,
+        254,
+    ]
 
 
 @torch.inference_mode()
@@ -262,7 +320,12 @@ def test_rounding_gives_the_nearest_code_as_torchvggish_does(pca):
 def test_the_stream_embeds_the_values_that_the_codes_stand_for(pca, tmp_path, rounded):
     matrix, means = (array.astype(np.float32) for array in pca)
     path = saved(tmp_path / "pca.safetensors", {"pca_eigen_vectors": matrix, "pca_means": means})
-    plain = {"encoder": "vggish", "width": 0.0625, "n_frames": 16, "encoder_training": {"mode": "frozen"}}
+    plain = {
+        "encoder": "vggish",
+        "width": 0.0625,
+        "n_frames": 16,
+        "encoder_training": {"mode": "frozen"},
+    }
     torch.manual_seed(0)
     raw = STREAM.build_encoder(AudioConfig(**plain), 3).eval()
     torch.manual_seed(0)
@@ -284,7 +347,10 @@ def test_a_file_without_the_pca_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"postprocess": True}, r"no gradient passes them in encoder_training\.mode = 'segments'; it must be frozen"),
+        (
+            {"postprocess": True},
+            r"no gradient passes them in encoder_training\.mode = 'segments'; it must be frozen",
+        ),
         (
             {"postprocess": True, "encoder": "yamnet", "encoder_training": {"mode": "frozen"}},
             r"postprocess = true is VGGish's, and the encoder is 'yamnet'",

@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from store import weights
-from streams.audio.encoder import load_yamnet
-from streams.audio.logmel import SAMPLE_RATE, SHORTEST_EXAMPLE_SAMPLES, log_mel, mel_matrix
-from streams.audio.stream import STREAM, AudioConfig
-from streams.audio.yamnet import LOG_OFFSET, YAMNet, state_from_tflite
+from tristream.store import weights
+from tristream.streams.audio.encoder import load_yamnet
+from tristream.streams.audio.logmel import (
+    SAMPLE_RATE,
+    SHORTEST_EXAMPLE_SAMPLES,
+    log_mel,
+    mel_matrix,
+)
+from tristream.streams.audio.stream import STREAM, AudioConfig
+from tristream.streams.audio.yamnet import LOG_OFFSET, YAMNet, state_from_tflite
 
 SHARED = Path(__file__).parents[2] / "shared"
 TFLITE = SHARED / "weights" / "yamnet.tflite"
@@ -26,7 +31,9 @@ def tone(amplitude: float = 0.5) -> np.ndarray:
 
 
 def examples(*sounds: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.stack([log_mel(samples, SAMPLE_RATE, log_offset=LOG_OFFSET) for samples in sounds]))
+    return torch.from_numpy(
+        np.stack([log_mel(samples, SAMPLE_RATE, log_offset=LOG_OFFSET) for samples in sounds])
+    )
 
 
 class Runtime:
@@ -51,11 +58,15 @@ class Runtime:
                 values = self.interpreter.get_tensor(detail["index"])
             except ValueError:  # not a constant
                 continue
-            scales, zeros = (detail["quantization_parameters"][key] for key in ("scales", "zero_points"))
+            scales, zeros = (
+                detail["quantization_parameters"][key] for key in ("scales", "zero_points")
+            )
             if len(scales):
                 shape = [1] * values.ndim
                 shape[detail["quantization_parameters"]["quantized_dimension"]] = -1
-                values = ((values.astype(float) - zeros.reshape(shape)) * scales.reshape(shape)).astype(np.float32)
+                values = (
+                    (values.astype(float) - zeros.reshape(shape)) * scales.reshape(shape)
+                ).astype(np.float32)
             found[detail["name"]] = values
         return found
 
@@ -90,7 +101,7 @@ def test_the_front_end_is_vggishs_with_another_offset(runtime):
 def test_class_scores_of_real_sounds_are_those_of_the_tflite_runtime(runtime, released):
     if not SOUNDS.exists():
         pytest.skip(f"ESC-10 is not at {SOUNDS}")
-    from media.decode import decode_video
+    from tristream.media.decode import decode_video
 
     sounds = []
     for path in sorted(SOUNDS.glob("*/*.ogg"))[::3]:
@@ -115,13 +126,17 @@ def test_a_tone_is_a_beep_and_noise_is_noise(runtime, released, class_names):
 
 
 @torch.inference_mode()
-def test_the_stream_has_the_weights_that_are_called_yamnet_and_their_offset(runtime, released, tmp_path):
+def test_the_stream_has_the_weights_that_are_called_yamnet_and_their_offset(
+    runtime, released, tmp_path
+):
     path = weights.get("yamnet", where=weights.places(TFLITE.parent, tmp_path))
     config = AudioConfig(encoder="yamnet", encoder_weights=path)
     encoder = STREAM.build_encoder(config, 3).eval()
     assert config.log_offset == LOG_OFFSET
     assert encoder.embedding_dim == 1024
-    torch.testing.assert_close(encoder.embed(examples(tone())), released(examples(tone())), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        encoder.embed(examples(tone())), released(examples(tone())), rtol=1e-5, atol=1e-6
+    )
 
 
 # ---- without the file
@@ -135,12 +150,18 @@ def test_the_network_equals_its_layers_written_out():
     maps = rows[:, None].double()
     for layer in net.layers:
         convolution = layer.convolution
-        weight, bias, stride = convolution.weight.double(), convolution.bias.double(), convolution.stride[0]
+        weight, bias, stride = (
+            convolution.weight.double(),
+            convolution.bias.double(),
+            convolution.stride[0],
+        )
         if weight.shape[2] == 3:
             # TensorFlow's "SAME": with stride 2 on an even side one row of zeros, after the last
             before = 0 if stride == 2 else 1
             maps = torch.nn.functional.pad(maps, (before, 1, before, 1))
-        windows = maps.unfold(2, weight.shape[2], stride).unfold(3, weight.shape[3], stride)  # (B, C, T, M, i, j)
+        windows = maps.unfold(2, weight.shape[2], stride).unfold(
+            3, weight.shape[3], stride
+        )  # (B, C, T, M, i, j)
         if convolution.groups > 1:
             maps = torch.einsum("bctfij,cij->bctf", windows, weight[:, 0])
         else:
@@ -165,7 +186,11 @@ def as_tflite(state: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
         array = tensor.numpy()
         number = 29 if part == "classes" else int(part.split(".")[1]) + 1
         if number == 29:
-            name = "network/layer29/fc/biases" if kind == "bias" else "tower0/network/layer29/fc/MatMul"
+            name = (
+                "network/layer29/fc/biases"
+                if kind == "bias"
+                else "tower0/network/layer29/fc/MatMul"
+            )
         elif kind == "bias":
             name = f"tower0/network/layer{number}/{'conv' if number % 2 else 'sepconv'}/BatchNorm/FusedBatchNormV3"
         elif number % 2:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from streams.augment import AugmentConfig, Views, apply_views, draw_views
+from tristream.streams.augment import AugmentConfig, Views, apply_views, draw_views
 
 STILL = {"flipped": False, "scale": 1.0, "shift": (0.0, 0.0), "roll": (0.0, 0.0)}
 
@@ -12,7 +12,12 @@ STILL = {"flipped": False, "scale": 1.0, "shift": (0.0, 0.0), "roll": (0.0, 0.0)
 def views(n=1, **one) -> Views:
     one = {**STILL, **one}
     one["scale"] = np.broadcast_to(one["scale"], 2)
-    return Views(*(np.repeat(np.asarray(one[key])[None], n, axis=0) for key in ("flipped", "scale", "shift", "roll")))
+    return Views(
+        *(
+            np.repeat(np.asarray(one[key])[None], n, axis=0)
+            for key in ("flipped", "scale", "shift", "roll")
+        )
+    )
 
 
 @pytest.fixture
@@ -31,12 +36,16 @@ def test_the_view_that_changes_nothing_leaves_every_bit(pictures):
 
 
 def test_a_flip_mirrors_left_and_right(pictures):
-    torch.testing.assert_close(apply_views(pictures, views(3, flipped=True)), pictures.flip(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        apply_views(pictures, views(3, flipped=True)), pictures.flip(3), atol=1e-5, rtol=0
+    )
 
 
 def test_a_flip_of_a_flip_is_the_picture(pictures):
     flip = views(3, flipped=True)
-    torch.testing.assert_close(apply_views(apply_views(pictures, flip), flip), pictures, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        apply_views(apply_views(pictures, flip), flip), pictures, atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("roll", [(0.25, 0.0), (0.0, 0.5), (0.99, 0.3)])
@@ -52,8 +61,14 @@ def test_a_roll_is_a_shift_on_a_torus(pictures, roll):
 def test_a_crop_is_as_large_as_its_scale_and_its_centre_is_off_by_its_shift(scale, shift):
     height, width = 21, 31
     x, y = apply_views(ramps(height, width), views(scale=scale, shift=shift))[0]
-    expected_x = (width - 1) / 2 + scale * (torch.arange(float(width)) - (width - 1) / 2) + shift[0] * width
-    expected_y = (height - 1) / 2 + scale * (torch.arange(float(height)) - (height - 1) / 2) + shift[1] * height
+    expected_x = (
+        (width - 1) / 2 + scale * (torch.arange(float(width)) - (width - 1) / 2) + shift[0] * width
+    )
+    expected_y = (
+        (height - 1) / 2
+        + scale * (torch.arange(float(height)) - (height - 1) / 2)
+        + shift[1] * height
+    )
     inside_x = (expected_x >= 0) & (expected_x <= width - 1)
     inside_y = (expected_y >= 0) & (expected_y <= height - 1)
     assert inside_x.sum() > 20
@@ -71,7 +86,9 @@ def test_a_crop_larger_than_the_picture_is_empty_outside_or_mirrored():
 
 
 def test_each_picture_of_a_batch_has_its_own_view(pictures):
-    mixed = Views(np.array([False, True, False]), np.ones((3, 2)), np.zeros((3, 2)), np.zeros((3, 2)))
+    mixed = Views(
+        np.array([False, True, False]), np.ones((3, 2)), np.zeros((3, 2)), np.zeros((3, 2))
+    )
     seen = apply_views(pictures, mixed)
     torch.testing.assert_close(seen[[0, 2]], pictures[[0, 2]], atol=1e-5, rtol=0)
     torch.testing.assert_close(seen[1], pictures[1].flip(2), atol=1e-5, rtol=0)
@@ -112,7 +129,10 @@ def test_corner_crops_are_tsns_in_the_corners_and_the_centre():
     assert {tuple(pair) for pair in drawn.scale.tolist()} == {
         (a, b) for i, a in enumerate(sides) for j, b in enumerate(sides) if abs(i - j) <= 1
     }
-    low, high = drawn.shift + 0.5 - drawn.scale / 2, drawn.shift + 0.5 + drawn.scale / 2  # borders, 0 to 1
+    low, high = (
+        drawn.shift + 0.5 - drawn.scale / 2,
+        drawn.shift + 0.5 + drawn.scale / 2,
+    )  # borders, 0 to 1
     at_border = np.isclose(low, 0) | np.isclose(high, 1)
     centred = np.isclose(drawn.shift, 0).all(axis=1)
     assert (at_border.all(axis=1) | centred).all()
@@ -123,13 +143,17 @@ def test_corner_crops_are_tsns_in_the_corners_and_the_centre():
 
 
 def test_a_corner_crop_shows_that_corner():
-    x, y = apply_views(ramps(20, 40), views(scale=(0.5, 0.5), shift=(0.25, -0.25)))[0, :, 1:-1, 1:-1]  # right, above
+    x, y = apply_views(ramps(20, 40), views(scale=(0.5, 0.5), shift=(0.25, -0.25)))[
+        0, :, 1:-1, 1:-1
+    ]  # right, above
     assert 19 < x.min() < x.max() <= 39
     assert 0 <= y.min() < y.max() < 10
 
 
 def test_switching_one_augmentation_off_leaves_the_numbers_of_the_others():
     """A comparison with and without flips differs in the flips alone."""
-    on, off = (draw_views(9, AugmentConfig(flip=flip), np.random.default_rng(3)) for flip in (True, False))
+    on, off = (
+        draw_views(9, AugmentConfig(flip=flip), np.random.default_rng(3)) for flip in (True, False)
+    )
     assert np.array_equal(on.scale, off.scale)
     assert np.array_equal(on.shift, off.shift)

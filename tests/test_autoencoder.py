@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from fusion.autoencoder import AutoencoderDetector
-from fusion.bottleneck import reconstruct
-from fusion.evaluate import auroc
+from tristream.fusion.anomaly.autoencoder import AutoencoderDetector
+from tristream.fusion.anomaly.bottleneck import reconstruct
+from tristream.fusion.evaluate import auroc
 
 WIDTHS = {"look": 96, "move": 32, "sound": 64}
 COLUMNS = {"look": slice(0, 96), "move": slice(96, 128), "sound": slice(128, 192)}
@@ -27,7 +27,9 @@ class World:
     def __init__(self, seed: int = 0) -> None:
         self.rng = np.random.default_rng(seed)
         self.centres = {name: self.rng.normal(size=(4, width)) for name, width in WIDTHS.items()}
-        self.axes = {name: self.rng.normal(size=(8, width)) / 8**0.5 for name, width in WIDTHS.items()}
+        self.axes = {
+            name: self.rng.normal(size=(8, width)) / 8**0.5 for name, width in WIDTHS.items()
+        }
 
     def draw(self, n: int, kind: str = "normal") -> np.ndarray:
         own = self.rng.integers(3, size=n)
@@ -65,12 +67,14 @@ def test_scikit_learn_s_own_checks_pass() -> None:
     # In a process of its own: they pass wrong types on purpose, which the suite's checked signatures would refuse.
     program = (
         "from sklearn.utils.estimator_checks import check_estimator\n"
-        "from fusion.autoencoder import AutoencoderDetector\n"
+        "from tristream.fusion.anomaly.autoencoder import AutoencoderDetector\n"
         "found = check_estimator(AutoencoderDetector(), on_fail=None, on_skip=None)\n"
         "print(len(found), [check['check_name'] for check in found if check['status'] == 'failed'])"
     )
     home = Path(__file__).parents[1]
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], cwd=home, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], cwd=home, capture_output=True, text=True
+    )
     n_checks, failed = done.stdout.split(maxsplit=1)
     assert int(n_checks) > 30, done.stderr
     assert failed.strip() == "[]"
@@ -84,14 +88,18 @@ def test_a_swapped_pairing_is_found_by_the_fused_detector_though_each_stream_is_
     train, val = world.draw(120), world.draw(60)
     for name, block in COLUMNS.items():
         single = AutoencoderDetector().fit(train[:, block], X_val=val[:, block])
-        assert against_normal(single, normal[:, block], swapped[:, block]) == pytest.approx(0.5, abs=0.1), name
+        assert against_normal(single, normal[:, block], swapped[:, block]) == pytest.approx(
+            0.5, abs=0.1
+        ), name
 
 
 def test_a_class_never_seen_is_found(world: World, fused: AutoencoderDetector) -> None:
     assert against_normal(fused, world.draw(200), world.draw(200, "novel")) >= 0.95
 
 
-def test_the_stream_that_was_disturbed_has_the_largest_share(world: World, fused: AutoencoderDetector) -> None:
+def test_the_stream_that_was_disturbed_has_the_largest_share(
+    world: World, fused: AutoencoderDetector
+) -> None:
     for s, block in enumerate(COLUMNS.values()):
         X = world.draw(200)
         X[:, block] += np.random.default_rng(s).normal(size=X[:, block].shape)
@@ -111,12 +119,19 @@ def test_the_error_splits_exactly_by_stream(world: World, fused: AutoencoderDete
     assert not fused.attribution(X)[::3, 2].any()
 
 
-def test_a_video_without_a_stream_is_not_abnormal_for_that(world: World, fused: AutoencoderDetector) -> None:
+def test_a_video_without_a_stream_is_not_abnormal_for_that(
+    world: World, fused: AutoencoderDetector
+) -> None:
     silent = world.draw(300)
     silent[:, COLUMNS["sound"]] = np.nan
     assert against_normal(fused, world.draw(300), silent) <= 0.75
-    careless = AutoencoderDetector(columns=COLUMNS, stream_dropout=0.0).fit(world.draw(120), X_val=world.draw(60))
-    assert against_normal(careless, world.draw(300), silent) > against_normal(fused, world.draw(300), silent) + 0.1
+    careless = AutoencoderDetector(columns=COLUMNS, stream_dropout=0.0).fit(
+        world.draw(120), X_val=world.draw(60)
+    )
+    assert (
+        against_normal(careless, world.draw(300), silent)
+        > against_normal(fused, world.draw(300), silent) + 0.1
+    )
     odd = world.draw(200, "swapped")
     odd[:, COLUMNS["sound"]] = np.nan
     pair_differs = 2 / 3  # of the swapped videos; in the rest the odd stream is the one withheld
@@ -131,7 +146,9 @@ def test_wide_and_narrow_streams_count_alike(world: World) -> None:
         return np.hstack([rows[:, :96], np.tile(rows[:, 96:128], 10), rows[:, 128:]])
 
     plain = AutoencoderDetector(columns=COLUMNS, bottleneck=16, max_steps=500).fit(X, X_val=X_val)
-    repeated = AutoencoderDetector(columns=wide, bottleneck=16, max_steps=500).fit(widen(X), X_val=widen(X_val))
+    repeated = AutoencoderDetector(columns=wide, bottleneck=16, max_steps=500).fit(
+        widen(X), X_val=widen(X_val)
+    )
     new = world.draw(100)
     np.testing.assert_allclose(
         plain.units_ * plain.stream_errors(new).mean(axis=0),
@@ -143,7 +160,9 @@ def test_wide_and_narrow_streams_count_alike(world: World) -> None:
 def test_a_linear_autoencoder_reaches_the_pca_residual_from_above() -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(200, 5)) @ rng.normal(size=(5, 30)) + 0.5 * rng.normal(size=(200, 30))
-    detector = AutoencoderDetector(hidden_dims=(), bottleneck=4, max_steps=4000, patience=4000, learning_rate=1e-3)
+    detector = AutoencoderDetector(
+        hidden_dims=(), bottleneck=4, max_steps=4000, patience=4000, learning_rate=1e-3
+    )
     found = detector.fit(X, X_val=X).anomaly_score(X).mean()
     Z = (X - X.mean(axis=0)) / X.std(axis=0)
     pca = PCA(4).fit(Z)
@@ -151,8 +170,12 @@ def test_a_linear_autoencoder_reaches_the_pca_residual_from_above() -> None:
     assert best <= found <= 1.01 * best
 
 
-def test_a_usual_normal_video_scores_about_one_in_every_stream(world: World, fused: AutoencoderDetector) -> None:
-    np.testing.assert_allclose(np.median(fused.stream_errors(world.draw(300)), axis=0), 1, atol=0.15)
+def test_a_usual_normal_video_scores_about_one_in_every_stream(
+    world: World, fused: AutoencoderDetector
+) -> None:
+    np.testing.assert_allclose(
+        np.median(fused.stream_errors(world.draw(300)), axis=0), 1, atol=0.15
+    )
 
 
 def test_without_columns_the_score_is_the_plain_mean_squared_error() -> None:
@@ -181,36 +204,51 @@ def test_a_wider_bottleneck_rebuilds_better(world: World) -> None:
 
 def test_the_layers_kept_are_those_of_the_smallest_validation_error() -> None:
     rng = np.random.default_rng(0)
-    X, X_val = rng.normal(size=(2, 20, 30))  # nothing to learn: training soon makes validation worse
+    X, X_val = rng.normal(
+        size=(2, 20, 30)
+    )  # nothing to learn: training soon makes validation worse
     long = AutoencoderDetector(max_steps=600, patience=600, bottleneck=5).fit(X, X_val=X_val)
     assert long.n_steps_ < 400
-    short = AutoencoderDetector(max_steps=long.n_steps_, patience=600, bottleneck=5).fit(X, X_val=X_val)
+    short = AutoencoderDetector(max_steps=long.n_steps_, patience=600, bottleneck=5).fit(
+        X, X_val=X_val
+    )
     assert np.array_equal(long.anomaly_score(X), short.anomaly_score(X))
 
 
 def test_the_same_seed_gives_the_same_detector_and_another_seed_another(world: World) -> None:
     X = world.draw(60)
     one, two, other = (
-        AutoencoderDetector(columns=COLUMNS, random_state=seed, max_steps=100).fit(X).score_samples(X)
+        AutoencoderDetector(columns=COLUMNS, random_state=seed, max_steps=100)
+        .fit(X)
+        .score_samples(X)
         for seed in (1, 1, 2)
     )
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
 
 
-def test_a_score_does_not_depend_on_the_other_rows(world: World, fused: AutoencoderDetector) -> None:
+def test_a_score_does_not_depend_on_the_other_rows(
+    world: World, fused: AutoencoderDetector
+) -> None:
     X = world.draw(150)
     together = fused.anomaly_score(X)
-    assert np.array_equal(together, np.concatenate([fused.anomaly_score(X[i : i + 1]) for i in range(150)]))
+    assert np.array_equal(
+        together, np.concatenate([fused.anomaly_score(X[i : i + 1]) for i in range(150)])
+    )
     assert np.array_equal(together[::-1], fused.anomaly_score(X[::-1]))
 
 
 def test_a_saved_detector_scores_bit_for_bit(world: World, fused: AutoencoderDetector) -> None:
     X = world.draw(20)
     X[3, COLUMNS["look"]] = np.nan
-    for detector in (fused, AutoencoderDetector(max_steps=60, hidden_dims=(16, 8)).fit(world.draw(30))):
+    for detector in (
+        fused,
+        AutoencoderDetector(max_steps=60, hidden_dims=(16, 8)).fit(world.draw(30)),
+    ):
         arrays, config = detector.to_arrays()
-        again = AutoencoderDetector.from_arrays(arrays, json.loads(json.dumps(config, sort_keys=True)))
+        again = AutoencoderDetector.from_arrays(
+            arrays, json.loads(json.dumps(config, sort_keys=True))
+        )
         rows = X if detector is fused else X[:3]
         assert np.array_equal(detector.score_samples(rows), again.score_samples(rows))
         assert np.array_equal(detector.predict(rows), again.predict(rows))
@@ -225,10 +263,14 @@ def test_a_damaged_detector_is_refused(fused: AutoencoderDetector) -> None:
     with pytest.raises(ValueError, match=r"array 'axes' is \(191, \d+\); it must be \(192, \d+\)"):
         AutoencoderDetector.from_arrays({**arrays, "axes": arrays["axes"][1:]}, config)
     with pytest.raises(ValueError, match=r"array 'layer1.weight' is \(\d+, \d+\); it must be"):
-        AutoencoderDetector.from_arrays({**arrays, "layer1.weight": arrays["layer1.weight"][:, 1:]}, config)
+        AutoencoderDetector.from_arrays(
+            {**arrays, "layer1.weight": arrays["layer1.weight"][:, 1:]}, config
+        )
 
 
-def test_the_threshold_lets_about_one_in_twenty_normal_videos_alarm(world: World, fused: AutoencoderDetector) -> None:
+def test_the_threshold_lets_about_one_in_twenty_normal_videos_alarm(
+    world: World, fused: AutoencoderDetector
+) -> None:
     alarms = (fused.predict(world.draw(1000)) == -1).mean()
     assert alarms <= 0.10
     assert (fused.predict(world.draw(100, "swapped")) == -1).mean() >= 0.9
@@ -253,7 +295,7 @@ def test_a_detector_that_learned_nothing_says_so(world: World) -> None:
 
 
 def test_a_collapsed_score_is_noticed() -> None:
-    from fusion.autoencoder import _collapse
+    from tristream.fusion.anomaly.autoencoder import _collapse
 
     X = np.random.default_rng(0).normal(size=(20, 3))
     assert "20 different normal videos all score 2" in _collapse(np.full(20, 2.0), X, 3.0)[0]
@@ -287,11 +329,15 @@ def test_a_stream_that_is_never_present_does_no_harm(world: World) -> None:
 
 def test_bad_input_is_named(world: World) -> None:
     X = world.draw(20)
-    with pytest.raises(ValueError, match=r"there is 1 normal video \(n_samples = 1\); a detector needs 2"):
+    with pytest.raises(
+        ValueError, match=r"there is 1 normal video \(n_samples = 1\); a detector needs 2"
+    ):
         AutoencoderDetector(columns=COLUMNS).fit(X[:1])
     with pytest.raises(ValueError, match=r"the 8 normal videos all have the same embedding"):
         AutoencoderDetector(columns=COLUMNS).fit(np.repeat(X[:1], 8, axis=0))
-    with pytest.raises(ValueError, match=r"bottleneck is 192; it must be at least 1 and below the 192 columns"):
+    with pytest.raises(
+        ValueError, match=r"bottleneck is 192; it must be at least 1 and below the 192 columns"
+    ):
         AutoencoderDetector(columns=COLUMNS, bottleneck=192).fit(X)
     with pytest.raises(ValueError, match=r"columns cover 192 features .*; X has 191"):
         AutoencoderDetector(columns=COLUMNS).fit(X[:, :191])

@@ -12,15 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from media.machine import n_cores
-from store.cache import Cache
-from streams.backends import BACKENDS, Embedding, Kept, TorchBackend, as_function, choose
+from tristream.media.machine import n_cores
+from tristream.store.cache import Cache
+from tristream.streams.backend import Embedding, Kept, as_function
+from tristream.streams.compute import BACKENDS, choose
+from tristream.streams.torch_backend import TorchBackend
 
 CPU = torch.device("cpu")
 
 
 def small_encoder(seed: int = 0, relu: bool = True) -> nn.Module:
-    from streams.small_cnn import SegmentClassifier, SmallCNN
+    from tristream.streams.small_cnn import SegmentClassifier, SmallCNN
 
     torch.manual_seed(seed)
     network = SmallCNN(3, (8, 16), input_size=(24, 32), embedding_dim=12)
@@ -86,7 +88,9 @@ def test_batches_in_flight_do_not_change_one_another(backend):
     batches = [pictures(seed=seed) for seed in range(12)]
     alone = [network.submit(batch).result() for batch in batches]
     together = [network.submit(batch) for batch in batches]
-    assert all(np.array_equal(future.result(), rows) for future, rows in zip(together, alone, strict=True))
+    assert all(
+        np.array_equal(future.result(), rows) for future, rows in zip(together, alone, strict=True)
+    )
     assert network.busy_seconds > 0
 
 
@@ -139,14 +143,18 @@ def test_a_converted_network_comes_from_the_cache_and_computes_the_same(cache, t
     assert np.array_equal(first, again)
     assert path.stat().st_mtime_ns == written
     path.unlink()  # at any time
-    assert np.array_equal(backend.compile(Embedding(small_encoder()), rows).submit(rows).result(), first)
+    assert np.array_equal(
+        backend.compile(Embedding(small_encoder()), rows).submit(rows).result(), first
+    )
 
 
-@pytest.mark.parametrize("change", ["weights", "a layer without weights", "size", "a constant that is not saved"])
+@pytest.mark.parametrize(
+    "change", ["weights", "a layer without weights", "size", "a constant that is not saved"]
+)
 def test_another_network_is_not_served_from_the_cache(change, tmp_path):
     pytest.importorskip("openvino")
-    from streams.openvino_engine import network_digest
-    from streams.spatial.encoder import Normalised
+    from tristream.streams.openvino_backend import network_digest
+    from tristream.streams.spatial.encoder import Normalised
 
     rows = pictures()
     cache = Cache(tmp_path)
@@ -160,7 +168,9 @@ def test_another_network_is_not_served_from_the_cache(change, tmp_path):
     elif change == "size":
         rows = pictures(4)
     else:
-        one, another = (Normalised(nn.Identity(), (0.5,) * 3, std) for std in ((0.5,) * 3, (0.25,) * 3))
+        one, another = (
+            Normalised(nn.Identity(), (0.5,) * 3, std) for std in ((0.5,) * 3, (0.25,) * 3)
+        )
         assert one.state_dict().keys() == another.state_dict().keys()
         assert network_digest(one) != network_digest(another)
         return
@@ -171,36 +181,48 @@ def test_another_network_is_not_served_from_the_cache(change, tmp_path):
 
 def test_a_conversion_that_computes_something_else_is_refused(tmp_path, monkeypatch):
     pytest.importorskip("openvino")
-    from streams import openvino_engine
+    from tristream.streams import openvino_backend
 
     def wrong(module: nn.Module, *example: np.ndarray) -> dict[str, np.ndarray]:
         return right(Embedding(small_encoder(seed=5)), *example)
 
-    right = openvino_engine.convert
-    monkeypatch.setattr(openvino_engine, "convert", wrong)
+    right = openvino_backend.convert
+    monkeypatch.setattr(openvino_backend, "convert", wrong)
     cache = Cache(tmp_path)
-    with pytest.raises(openvino_engine.ConversionError, match=r"Embedding with a relative error of \S+ against torch"):
+    with pytest.raises(
+        openvino_backend.ConversionError,
+        match=r"Embedding with a relative error of \S+ against torch",
+    ):
         choose("openvino", device=CPU, cache=cache).compile(Embedding(small_encoder()), pictures())
     assert list(cache.entries()) == []
 
 
 def test_what_openvino_cannot_convert_is_said(monkeypatch):
     pytest.importorskip("openvino")
-    pool = nn.MaxPool2d(3, stride=2, ceil_mode=True).eval()  # a map of 2 x 2: torch takes what there is
+    pool = nn.MaxPool2d(
+        3, stride=2, ceil_mode=True
+    ).eval()  # a map of 2 x 2: torch takes what there is
     rows = pictures()[..., :2, :2].copy()
-    with pytest.raises(Exception, match=r"OpenVINO cannot convert this MaxPool2d .*; take --backend torch"):
+    with pytest.raises(
+        Exception, match=r"OpenVINO cannot convert this MaxPool2d .*; take --backend torch"
+    ):
         choose("openvino", device=CPU).compile(pool, rows)
 
 
 @pytest.mark.parametrize(
-    ("kernel", "size"), [(2, (1, 1)), (2, (1, 5)), (2, (6, 9)), (3, (2, 2)), (3, (2, 7)), (3, (6, 9))]
+    ("kernel", "size"),
+    [(2, (1, 1)), (2, (1, 5)), (2, (6, 9)), (3, (2, 2)), (3, (2, 7)), (3, (6, 9))],
 )
 def test_pooling_of_maps_smaller_than_the_kernel_is_torchs_own(backend, kernel, size):
-    from streams.small_cnn import CeilMaxPool
+    from tristream.streams.small_cnn import CeilMaxPool
 
-    maps = torch.relu(torch.from_numpy(np.random.default_rng(0).normal(size=(8, 3, *size)).astype(np.float32)))
+    maps = torch.relu(
+        torch.from_numpy(np.random.default_rng(0).normal(size=(8, 3, *size)).astype(np.float32))
+    )
     found = backend.compile(CeilMaxPool(kernel).eval(), maps.numpy()).submit(maps.numpy()).result()
-    assert np.array_equal(found, nn.functional.max_pool2d(maps, kernel, stride=2, ceil_mode=True).numpy())
+    assert np.array_equal(
+        found, nn.functional.max_pool2d(maps, kernel, stride=2, ceil_mode=True).numpy()
+    )
 
 
 def test_a_flow_network_runs_one_pair_at_a_time(backend):
@@ -208,7 +230,9 @@ def test_a_flow_network_runs_one_pair_at_a_time(backend):
     pair = pictures(1)
     found = as_function(backend)(module, pair)(pair)
     with torch.inference_mode():
-        np.testing.assert_allclose(found, module.cpu()(torch.from_numpy(pair)).numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            found, module.cpu()(torch.from_numpy(pair)).numpy(), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_the_size_of_batches_is_part_of_what_an_engine_says(backend):
@@ -228,7 +252,9 @@ def test_auto_is_openvino_on_a_cpu_that_has_it(monkeypatch):
 
 
 def test_an_unknown_backend_and_a_wrong_device_are_named():
-    with pytest.raises(ValueError, match=rf"unknown backend 'onnx'; available: {', '.join(BACKENDS)}"):
+    with pytest.raises(
+        ValueError, match=rf"unknown backend 'onnx'; available: {', '.join(BACKENDS)}"
+    ):
         choose("onnx", device=CPU)
     pytest.importorskip("openvino")
     with pytest.raises(ValueError, match="runs on the CPU, not on cuda"):
@@ -251,7 +277,9 @@ def test_float32_on_a_gpu_is_float32():
 @pytest.mark.slow
 def test_torch_compiled_computes_what_torch_does():
     encoder, rows = small_encoder(), pictures()
-    found = TorchBackend(CPU, is_compiled=True).compile(Embedding(encoder), rows).submit(rows).result()
+    found = (
+        TorchBackend(CPU, is_compiled=True).compile(Embedding(encoder), rows).submit(rows).result()
+    )
     expected = reference(encoder, rows)
     assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
 

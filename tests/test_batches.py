@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from streams.batches import Batch, batches_of, batches_of_like_length, made_ahead
+from tristream.streams.batches import Batch, batches_of, batches_of_like_length, made_ahead
 
 
 def test_bucketed_batches_hold_every_row_once_and_pad_less():
@@ -18,14 +18,19 @@ def test_bucketed_batches_hold_every_row_once_and_pad_less():
     assert {len(batch) for batch in bucketed} <= {32, 3000 % 32}
 
     def padding(batches):
-        return sum(len(b) * max(lengths[i] for i in b) - sum(lengths[i] for i in b) for b in batches) / sum(lengths)
+        return sum(
+            len(b) * max(lengths[i] for i in b) - sum(lengths[i] for i in b) for b in batches
+        ) / sum(lengths)
 
     assert padding(bucketed) < 0.05 < 0.8 < padding(batches_of(3000, 32, np.random.default_rng(1)))
 
 
 def test_bucketed_batches_come_in_any_order_and_are_others_in_every_epoch():
     lengths = list(range(1, 641))
-    first, second = (batches_of_like_length(lengths, 32, np.random.default_rng(seed), n_pooled=5) for seed in (0, 1))
+    first, second = (
+        batches_of_like_length(lengths, 32, np.random.default_rng(seed), n_pooled=5)
+        for seed in (0, 1)
+    )
     means = [np.mean([lengths[i] for i in batch]) for batch in first]
     assert sorted(means) != means
     assert {frozenset(b.tolist()) for b in first} != {frozenset(b.tolist()) for b in second}
@@ -38,7 +43,9 @@ def batch(number: int) -> Batch:
 
 
 def test_batches_made_ahead_are_the_same_in_the_same_order():
-    assert [int(b.labels[0]) for b in made_ahead(iter([batch(n) for n in range(20)]))] == list(range(20))
+    assert [int(b.labels[0]) for b in made_ahead(iter([batch(n) for n in range(20)]))] == list(
+        range(20)
+    )
 
 
 def test_only_a_few_batches_are_made_ahead():
@@ -78,6 +85,8 @@ def test_a_part_of_a_batch_takes_the_segments_of_its_rows():
     assert part.inputs[1].tolist() == [3, 2]
     assert part.labels.tolist() == [1, 2]
     assert part.video_ids == ["b", "c"]
-    padded = Batch((torch.zeros(3, 5, 2), lengths), torch.tensor([0, 1, 2]), ["a", "b", "c"]).part(slice(0, 1))
+    padded = Batch((torch.zeros(3, 5, 2), lengths), torch.tensor([0, 1, 2]), ["a", "b", "c"]).part(
+        slice(0, 1)
+    )
     assert padded.inputs[0].shape == (1, 5, 2)
     assert padded.inputs[1].tolist() == [1]

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.motion import N_FOLDS, Clip, hits, mirrored, split_of, table, wanted
-from streams.phases import Example
-from streams.segments import Footage
+from tristream.bench.motion import N_FOLDS, Clip, hits, mirrored, split_of, table, wanted
+from tristream.streams.segments import Footage
+from tristream.streams.training import Example
 
 CLIPS = [
     Clip(Path(f"{group}-{label}.avi"), label, "test" if group in ("s08", "s09") else "train", group)
@@ -44,21 +44,39 @@ def test_a_mirror_turns_fields_around_and_negates_x_alone() -> None:
 def test_the_table_averages_seeds_and_pools_folds() -> None:
     def line(split: str, seed: int, test: list[int], right: list[int]) -> dict[str, object]:
         kinds = dict.fromkeys(("softmax", "svm", "stacks", "mirrored"), right)
-        return {"row": "default", "split": split, "seed": seed, "test": test, "cpu_seconds": 1.0, **kinds}
+        return {
+            "row": "default",
+            "split": split,
+            "seed": seed,
+            "test": test,
+            "cpu_seconds": 1.0,
+            **kinds,
+        }
 
     lines = [
         line("given", 0, [24, 25, 26, 27], [1, 1, 1, 1]),
         line("given", 1, [24, 25, 26, 27], [1, 1, 0, 0]),
-        *(line(str(fold), 0, [3 * fold, 3 * fold + 15], [1, int(fold < 2)]) for fold in range(N_FOLDS)),
+        *(
+            line(str(fold), 0, [3 * fold, 3 * fold + 15], [1, int(fold < 2)])
+            for fold in range(N_FOLDS)
+        ),
     ]
     rows = table(lines, CLIPS).rows
-    assert [row[:4] for row in rows] == [("default", "given", 2, "75.0"), ("default", "folds", 5, "70.0")]
+    assert [row[:4] for row in rows] == [
+        ("default", "given", 2, "75.0"),
+        ("default", "folds", 5, "70.0"),
+    ]
     agreed, gain = slice(-4, -2), slice(-2, None)
     assert rows[0][agreed] == ("–", "–")  # two seeds do not vote
     assert rows[0][gain] == ("–", "–")  # nothing is better than itself
     lines.append(line("given", 2, [24, 25, 26, 27], [0, 0, 1, 1]))
-    assert table(lines, CLIPS).rows[0][agreed][0] == "100.0"  # each clip is named rightly by two of three
-    other = {**line("0", 0, [0, 15], [0, 1]), "row": "L 5"}  # of the same clips "default" names both
+    assert (
+        table(lines, CLIPS).rows[0][agreed][0] == "100.0"
+    )  # each clip is named rightly by two of three
+    other = {
+        **line("0", 0, [0, 15], [0, 1]),
+        "row": "L 5",
+    }  # of the same clips "default" names both
     assert table([*lines, other], CLIPS).rows[-1][gain][0] == "-50.0"
     low, high = (float(end) for end in str(rows[0][6]).split("–"))
     assert 50 <= low <= 75 <= high <= 100

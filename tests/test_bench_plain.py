@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bench import plain
-from media.encode import write_video
-from media.listing import ListedVideo
+from tristream.bench import baseline_features
+from tristream.dataset.listing import ListedVideo
+from tristream.media.encode import write_video
 
 N_FRAMES, SIDE = 20, 64
 
@@ -36,7 +36,9 @@ def rows(tmp_path_factory) -> list[ListedVideo]:
         clip(path, hertz=(400, 2000)[high], step=(-2, 2)[down], seed=i)
         label = f"{('low', 'high')[high]} {('up', 'down')[down]}"
         split = "test" if i >= 16 else "train"
-        found.append(ListedVideo(video_id=path.name, path=path, label=label, split=split, group=path.name))
+        found.append(
+            ListedVideo(video_id=path.name, path=path, label=label, split=split, group=path.name)
+        )
     return found
 
 
@@ -45,13 +47,20 @@ def accuracy(table) -> dict[str, float]:
 
 
 def test_sound_tells_pitches_and_flow_of_the_moving_part_tells_directions(rows):
-    found = accuracy(plain.run(rows, crop=(0.0, 0.5, 1.0, 1.0), yamnet=None))
+    found = accuracy(baseline_features.run(rows, crop=(0.0, 0.5, 1.0, 1.0), yamnet=None))
     assert found["log-mel, mean and deviation"] <= 75
     pitches = [dataclasses.replace(row, label=row.label.split()[0]) for row in rows]
     directions = [dataclasses.replace(row, label=row.label.split()[1]) for row in rows]
-    assert accuracy(plain.run(pitches, crop=None, yamnet=None))["log-mel, mean and deviation"] == 100
+    assert (
+        accuracy(baseline_features.run(pitches, crop=None, yamnet=None))[
+            "log-mel, mean and deviation"
+        ]
+        == 100
+    )
     moving, still = (
-        accuracy(plain.run(directions, crop=crop, yamnet=None))["flow of the crop, slices"]
+        accuracy(baseline_features.run(directions, crop=crop, yamnet=None))[
+            "flow of the crop, slices"
+        ]
         for crop in ((0.0, 0.5, 1.0, 1.0), (0.0, 0.0, 1.0, 0.4))
     )
     assert moving == 100
@@ -60,7 +69,7 @@ def test_sound_tells_pitches_and_flow_of_the_moving_part_tells_directions(rows):
 
 def test_every_fold_is_the_test_split_once(rows):
     folded = [dataclasses.replace(row, split="", fold=str(i % 3)) for i, row in enumerate(rows)]
-    table = plain.run(folded, crop=None, yamnet=None)
+    table = baseline_features.run(folded, crop=None, yamnet=None)
     assert table.notes[0].startswith("24 videos, 24 tested, 4 classes")
 
 
@@ -68,5 +77,7 @@ def test_a_file_without_what_is_compared_is_named(rows, tmp_path):
     path = tmp_path / "silent.mp4"
     write_video(path, np.zeros((5, 32, 32, 3), np.uint8), fps=25)
     silent = dataclasses.replace(rows[0], path=path)
-    with pytest.raises(ValueError, match=r"silent\.mp4 has no_audio; every file must have what is compared"):
-        plain.run([silent, *rows[1:]], crop=(0.0, 0.0, 1.0, 1.0), yamnet=None)
+    with pytest.raises(
+        ValueError, match=r"silent\.mp4 has no_audio; every file must have what is compared"
+    ):
+        baseline_features.run([silent, *rows[1:]], crop=(0.0, 0.0, 1.0, 1.0), yamnet=None)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusion.calibration import (
+from tristream.fusion.action.calibration import (
     Platt,
     Temperature,
     calibration_error,
@@ -12,10 +12,12 @@ from fusion.calibration import (
     fit_temperature,
     negative_log_likelihood,
 )
-from fusion.scores import softmax
+from tristream.fusion.action.score_fusion import softmax
 
 
-def overconfident(n: int, *, factor: float = 4.0, classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def overconfident(
+    n: int, *, factor: float = 4.0, classes: int = 5, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Logits `factor` times too large for labels that are drawn from the softmax of the true ones."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, classes)) * 2
@@ -28,7 +30,9 @@ def test_the_planted_temperature_is_found_again() -> None:
     assert fit_temperature(scores, labels).temperature == pytest.approx(4, rel=0.07)
 
 
-def test_temperature_lowers_nll_and_calibration_error_on_new_videos_and_never_changes_the_class() -> None:
+def test_temperature_lowers_nll_and_calibration_error_on_new_videos_and_never_changes_the_class() -> (
+    None
+):
     calibration = fit_temperature(*overconfident(1000))
     scores, labels = overconfident(2000, seed=1)
     before, after = softmax(scores), calibration.probabilities(scores)
@@ -52,13 +56,17 @@ def test_platt_on_held_out_margins_equals_scikit_learn_s_calibrated_classifier()
     y = np.arange(150) % 3
     X = rng.normal(size=(3, 6))[y] + rng.normal(size=(150, 6))
     svm = LinearSVC().fit(X[:80], y[:80])
-    reference = CalibratedClassifierCV(FrozenEstimator(svm), method="sigmoid").fit(X[80:120], y[80:120])
+    reference = CalibratedClassifierCV(FrozenEstimator(svm), method="sigmoid").fit(
+        X[80:120], y[80:120]
+    )
     platt = fit_platt(svm.decision_function(X[80:120]), y[80:120])
     found = platt.probabilities(svm.decision_function(X[120:]))
     np.testing.assert_allclose(found, reference.predict_proba(X[120:]), atol=1e-4)
 
 
-def test_platt_survives_a_class_that_is_told_apart_without_error_and_one_that_never_occurs() -> None:
+def test_platt_survives_a_class_that_is_told_apart_without_error_and_one_that_never_occurs() -> (
+    None
+):
     labels = np.arange(20) % 2
     scores = np.where(labels[:, None] == np.arange(3), 5.0, -5.0)
     platt = fit_platt(scores, labels)
@@ -101,8 +109,12 @@ def test_rejection_names_as_many_as_the_error_allows() -> None:
     hits = np.array([True, True, True, False, True, False])
     found = choose_rejection(confidence, hits, max_error=0.25)
     assert (found.confidence, found.error, found.kept) == (0.6, 0.2, 5 / 6)
-    assert choose_rejection(confidence, hits, max_error=0.0).confidence == 0.8  # not .7: its twin is wrong
-    with pytest.raises(ValueError, match=r"no confidence brings the error to 0.1 on 2 .* the least is 0.500"):
+    assert (
+        choose_rejection(confidence, hits, max_error=0.0).confidence == 0.8
+    )  # not .7: its twin is wrong
+    with pytest.raises(
+        ValueError, match=r"no confidence brings the error to 0.1 on 2 .* the least is 0.500"
+    ):
         choose_rejection([0.9, 0.8], np.array([False, True]), max_error=0.1)
     with pytest.raises(ValueError, match="error 5 is not between 0 and 1"):
         choose_rejection([0.9], np.array([True]), max_error=5.0)

@@ -15,23 +15,23 @@ import numpy as np
 import pytest
 import torch
 
-import streams
-from commands import fit_detector, fuse, settings
-from commands.workspace import Workspace, decode_pool, decoder, make_video
-from fusion.ablation import ablate
-from fusion.autoencoder import AutoencoderDetector
-from fusion.evaluate import auroc
-from fusion.intervals import paired_difference
-from fusion.scores import mean_scores
-from fusion.svm import fit_svm
-from streams import model as models
-from streams import phases
-from streams.backends import TorchBackend
-from streams.encoding import encode
-from streams.extraction import gather_footage
-from streams.training import run_phase
-from workshop.classes import CEILINGS, SOUND
-from workshop.dataset import read_kinds, render
+from tristream import streams
+from tristream.commands import fit_detector, fuse, settings
+from tristream.commands.workspace import Workspace, decode_pool, decoder, make_video
+from tristream.fusion.action.ablation import ablate
+from tristream.fusion.action.score_fusion import mean_scores
+from tristream.fusion.action.svm import fit_svm
+from tristream.fusion.anomaly.autoencoder import AutoencoderDetector
+from tristream.fusion.evaluate import auroc
+from tristream.fusion.intervals import paired_difference
+from tristream.streams import model as models
+from tristream.streams import training
+from tristream.streams.encoding import encode
+from tristream.streams.extraction import gather_footage
+from tristream.streams.torch_backend import TorchBackend
+from tristream.streams.training_loop import run_phase
+from tristream.workshop.classes import CEILINGS, SOUND
+from tristream.workshop.dataset import read_kinds, render
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -39,7 +39,8 @@ ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 TORCH = TorchBackend(CPU)
 needs = pytest.mark.skipif(
-    streams.names() != ["audio", "spatial", "temporal"], reason="ceilings are known for audio, spatial and temporal"
+    streams.names() != ["audio", "spatial", "temporal"],
+    reason="ceilings are known for audio, spatial and temporal",
 )
 
 
@@ -60,8 +61,26 @@ class Trained:
         tristream("index", "--data", folder / "videos", "--run", self.run)
         for name in streams.names():
             exact = ["--flow-from", folder / "videos" / "flow"] if name == "temporal" else []
-            tristream("train-stream", name, "--run", self.run, "--cache", self.cache, "--preset", "workshop", *exact)
-        tristream("embed", "--run", self.run, "--cache", self.cache, "--flow-from", folder / "videos" / "flow")
+            tristream(
+                "train-stream",
+                name,
+                "--run",
+                self.run,
+                "--cache",
+                self.cache,
+                "--preset",
+                "workshop",
+                *exact,
+            )
+        tristream(
+            "embed",
+            "--run",
+            self.run,
+            "--cache",
+            self.cache,
+            "--flow-from",
+            folder / "videos" / "flow",
+        )
         self.report = tristream("fuse", "--run", self.run, "--preset", "workshop")
         self.workspace = Workspace(self.run, self.cache)
         self.fused = self.fuse(self.workspace)
@@ -107,7 +126,9 @@ def test_each_stream_alone_comes_near_its_ceiling_and_not_above_it(small: Traine
 
 
 @needs
-def test_all_streams_beat_the_best_pair_and_that_beats_the_best_single_by_ten_points(small: Trained) -> None:
+def test_all_streams_beat_the_best_pair_and_that_beats_the_best_single_by_ten_points(
+    small: Trained,
+) -> None:
     singles = max(((name,) for name in streams.names()), key=lambda s: small.hits(*s).mean())
     pairs = max((("audio", "spatial"), ("audio", "temporal"), ("spatial", "temporal")),
                 key=lambda s: small.hits(*s).mean())  # fmt: skip
@@ -121,7 +142,9 @@ def test_all_streams_beat_the_best_pair_and_that_beats_the_best_single_by_ten_po
 def test_the_order_of_motions_is_seen_by_the_bigru_and_not_by_a_mean(small: Trained) -> None:
     trained = models.load(small.workspace.stream_dir("temporal"))
     flow = small.folder / "videos" / "flow"
-    bigru, mean = (np.array(aggregated(trained, small.workspace, flow, kind=kind)) for kind in ("gru", "mean"))
+    bigru, mean = (
+        np.array(aggregated(trained, small.workspace, flow, kind=kind)) for kind in ("gru", "mean")
+    )
     gain = paired_difference(bigru, mean, small.groups())
     assert gain.value >= 0.08, (bigru.mean(), mean.mean())
     assert gain.low > 0
@@ -147,13 +170,17 @@ def test_silence_that_says_nothing_costs_ten_points_at_most(small: Trained) -> N
     masks = small.fused.masks.copy()
     masks[rng.random(len(masks)) < 0.5, list(small.fused.columns).index("audio")] = False
     lost = small.hits(*streams.names()).mean() - small.hits(*streams.names(), masks=masks).mean()
-    assert 0 <= lost <= 0.125  # 9.4 points of it are no fault: the ceiling itself falls from 100 to 90.6
+    assert (
+        0 <= lost <= 0.125
+    )  # 9.4 points of it are no fault: the ceiling itself falls from 100 to 90.6
 
 
 @needs
 def test_silence_that_gives_the_class_away_is_reported_as_a_leak(small: Trained) -> None:
     masks = small.fused.masks.copy()
-    masks[~np.isin(small.fused.of("label"), list(SOUND)), list(small.fused.columns).index("audio")] = False
+    masks[
+        ~np.isin(small.fused.of("label"), list(SOUND)), list(small.fused.columns).index("audio")
+    ] = False
     found = ablate(
         small.fused.X, masks=masks, columns=small.fused.columns, labels=small.fused.of("label"),
         splits=small.fused.of("split"), groups=small.fused.of("group"),
@@ -175,7 +202,9 @@ def test_xor_labels_stay_at_chance_for_every_stream_and_every_linear_fusion(smal
 
 
 @needs
-def test_anomalies_are_found_by_the_stream_that_can_see_them_and_by_no_other(small: Trained) -> None:
+def test_anomalies_are_found_by_the_stream_that_can_see_them_and_by_no_other(
+    small: Trained,
+) -> None:
     videos, fused = small.on("anomalies")
     kinds = read_kinds(videos)
     kind = np.array([kinds[row.video_id] for row in fused.rows])
@@ -215,7 +244,9 @@ def test_adaptive_sampling_beats_uniform_where_motion_is_short(small: Trained) -
         again = dataclasses.replace(trained, sampler=sampler)
         hits[method] = np.array(aggregated(again, Workspace(run, small.cache), videos / "flow"))
     rows = Workspace(run, small.cache).manifest(None).rows
-    gain = paired_difference(hits["adaptive"], hits["uniform"], [row.group for row in rows if row.split == "test"])
+    gain = paired_difference(
+        hits["adaptive"], hits["uniform"], [row.group for row in rows if row.split == "test"]
+    )
     assert gain.low > 0, (hits["adaptive"].mean(), hits["uniform"].mean(), str(gain))
 
 
@@ -224,20 +255,24 @@ def test_without_mean_subtraction_the_camera_hides_the_motion(small: Trained) ->
     trained = models.load(small.workspace.stream_dir("temporal"))
     accuracy = {}
     for removed in (True, False):
-        training = trained.config.encoder_training.model_copy(update={"epochs": 16})
-        config = trained.config.model_copy(update={"mean_removed": removed, "encoder_training": training})
+        longer = trained.config.encoder_training.model_copy(update={"epochs": 16})
+        config = trained.config.model_copy(
+            update={"mean_removed": removed, "encoder_training": longer}
+        )
         flow = small.folder / "videos" / "flow"
         kept = examples(dataclasses.replace(trained, config=config), small.workspace, flow)
         torch.manual_seed(0)
         fresh = models.build_model(trained.stream, config, len(trained.classes))
-        phase = phases.encoder_phase(trained.stream, config, fresh, kept["train"], kept["val"])
+        phase = training.encoder_phase(trained.stream, config, fresh, kept["train"], kept["val"])
         history = run_phase(phase, seed=0, device=CPU)
         accuracy[removed] = max(metrics["val_accuracy"] for metrics in history)
     assert accuracy[True] >= 0.18
     assert accuracy[False] <= 0.12  # of 16 classes: chance is .0625
 
 
-def examples(trained: models.TrainedStream, workspace: Workspace, flow_from: Path) -> dict[str, list[phases.Example]]:
+def examples(
+    trained: models.TrainedStream, workspace: Workspace, flow_from: Path
+) -> dict[str, list[training.Example]]:
     """What the stream keeps of every video, by split."""
     manifest, kept = workspace.manifest(None), {"train": [], "val": [], "test": []}
     classes = sorted({row.label for row in manifest.rows})
@@ -249,9 +284,13 @@ def examples(trained: models.TrainedStream, workspace: Workspace, flow_from: Pat
                        sampler=trained.sampler, stream_names=[trained.name], flow_from=flow_from)
             for row in manifest.rows
         ]  # fmt: skip
-        for video, footage in gather_footage(videos, trained.stream, trained.config, trained.sampler, n_threads=2):
+        for video, footage in gather_footage(
+            videos, trained.stream, trained.config, trained.sampler, n_threads=2
+        ):
             row = rows[video.video_id]
-            kept[row.split].append(phases.Example(row.video_id, footage, classes.index(row.label)))
+            kept[row.split].append(
+                training.Example(row.video_id, footage, classes.index(row.label))
+            )
     return kept
 
 
@@ -267,9 +306,11 @@ def aggregated(
     fresh = models.build_model(trained.stream, config, n_classes)
     known, wanted = trained.model.encoder.state_dict(), fresh.encoder.state_dict()
     fitting = {name: tensor for name, tensor in known.items() if tensor.shape == wanted[name].shape}
-    fresh.encoder.load_state_dict(fitting, strict=False)  # its softmax layer may know other classes; it is not used
+    fresh.encoder.load_state_dict(
+        fitting, strict=False
+    )  # its softmax layer may know other classes; it is not used
     run_phase(
-        phases.aggregator_phase(trained.stream, config, fresh, kept["train"], kept["val"], seed=0, backend=TORCH),
+        training.aggregator_phase(trained.stream, config, fresh, kept["train"], kept["val"], seed=0, backend=TORCH),
         seed=0, device=CPU,
     )  # fmt: skip
     hits = []
@@ -285,9 +326,11 @@ def aggregated(
 
 
 def anomaly_scores(fused: fuse.Fused, names: list[str]) -> np.ndarray:
-    from commands.demo import _only
+    from tristream.commands.demo import _only
 
     part = _only(fused, names)
     train, val = (fit_detector.normal_rows(part.rows, None, split)[0] for split in ("train", "val"))
-    detector = AutoencoderDetector(columns=part.columns, **settings.load("workshop").detector.autoencoder())
+    detector = AutoencoderDetector(
+        columns=part.columns, **settings.load("workshop").detector.autoencoder()
+    )
     return detector.fit(part.X[train], X_val=part.X[val]).anomaly_score(part.X)

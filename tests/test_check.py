@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import typer
 
-from commands import settings
-from commands.check import run as check_command
-from commands.screen import Mistake
-from media.encode import write_video
-from media.limits import Limits
+from tristream.commands import settings
+from tristream.commands.check import run as check_command
+from tristream.errors import UsageError
+from tristream.media.encode import write_video
+from tristream.media.limits import Limits
 
 HOME = Path(__file__).parents[1]
 
@@ -64,7 +64,9 @@ def test_the_same_is_said_in_json_that_any_program_reads(folder):
     found = json.loads(out)
     assert (code, found["ok"], found["degraded"], found["rejected"]) == (3, 1, 1, 3)
     assert "\\ud" not in out.lower()  # half a surrogate pair is no Unicode text
-    states = {Path(entry["path"]).name: (entry["state"], entry["reasons"]) for entry in found["files"]}
+    states = {
+        Path(entry["path"]).name: (entry["state"], entry["reasons"]) for entry in found["files"]
+    }
     assert states == {
         "=empty.mp4": ("rejected", ["empty_file"]),
         "bad\n\\xff.mp4": ("rejected", ["not_a_video"]),
@@ -97,9 +99,20 @@ def test_quick_reads_headers_only(folder, tmp_path):
     data[middle : middle + 4000] = bytes(4000)
     damaged.write_bytes(data)
     assert check(damaged)[1].split()[2] == "decode_errors"
-    code, out, _ = check(damaged, folder / "walk" / "good.mp4", folder / "silent.mp4", folder / "=empty.mp4", "--quick")
+    code, out, _ = check(
+        damaged,
+        folder / "walk" / "good.mp4",
+        folder / "silent.mp4",
+        folder / "=empty.mp4",
+        "--quick",
+    )
     assert code == 3
-    assert [line.split()[0] for line in out.splitlines()] == ["degraded", "ok", "degraded", "rejected"]
+    assert [line.split()[0] for line in out.splitlines()] == [
+        "degraded",
+        "ok",
+        "degraded",
+        "rejected",
+    ]
     assert "decode_errors" not in out
 
 
@@ -131,7 +144,10 @@ def test_limits_come_from_a_file_and_an_assignment_is_over_it(tmp_path):
 @pytest.mark.parametrize(
     ("assignment", "said"),
     [
-        ("limits.max_frame=9", r"unknown key 'max_frame' in \[limits\]; valid: max_bytes, max_pixels"),
+        (
+            "limits.max_frame=9",
+            r"unknown key 'max_frame' in \[limits\]; valid: max_bytes, max_pixels",
+        ),
         ("limits.max_frames=0", r"\[limits\] max_frames = 0: .*greater than or equal to 1"),
         ("limits.pictures_bytes=9", "unknown key 'pictures_bytes'"),
         ("sampler.n_samples=9", r"--set sampler.n_samples=9: only limits\.… can be set here"),
@@ -139,13 +155,15 @@ def test_limits_come_from_a_file_and_an_assignment_is_over_it(tmp_path):
     ],
 )
 def test_a_wrong_limit_is_named_before_any_work(assignment, said):
-    with pytest.raises(Mistake, match=said):
+    with pytest.raises(UsageError, match=said):
         settings.limits(None, [assignment])
 
 
 def test_every_limit_but_one_can_be_set_and_has_one_default():
     assert settings.LimitsConfig().to_limits() == Limits()
-    assert {*settings.LimitsConfig.model_fields, "pictures_bytes"} == set(Limits.__dataclass_fields__)
+    assert {*settings.LimitsConfig.model_fields, "pictures_bytes"} == set(
+        Limits.__dataclass_fields__
+    )
 
 
 def test_a_folder_without_media_and_a_missing_file_are_named(tmp_path):
@@ -156,8 +174,9 @@ def test_a_folder_without_media_and_a_missing_file_are_named(tmp_path):
 
 
 OLD = """
-import sys, media.ffmpeg, orchestrate
-media.ffmpeg.MIN_FFMPEG = (99, 0)
+import sys, orchestrate
+from tristream.media import ffmpeg
+ffmpeg.MIN_FFMPEG = (99, 0)
 sys.argv = ["tristream", "check", sys.argv[1], "--workers", "1"]
 orchestrate.main()
 """

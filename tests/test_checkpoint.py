@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from store.checkpoint import ArtifactError, load_artifact, load_config, save_artifact
+from tristream.store.checkpoint import ArtifactError, load_artifact, load_config, save_artifact
 
 ARRAYS = {
     "weight": np.arange(12, dtype=np.float32).reshape(3, 4).T,  # not contiguous
@@ -41,7 +41,10 @@ def test_the_configuration_holds_the_sha256_of_the_arrays_file(artifact):
 
 def test_the_configuration_may_have_a_name_of_its_own(tmp_path):
     save_artifact(tmp_path / "checkpoint", ARRAYS, {"a": 1}, config_file="config.json")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint.safetensors", "config.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "checkpoint.safetensors",
+        "config.json",
+    ]
     assert load_artifact(tmp_path / "checkpoint", config_file="config.json")[1]["a"] == 1
 
 
@@ -66,7 +69,9 @@ def test_a_truncated_file_is_refused(artifact):
 
 def test_damaged_bytes_are_not_parsed(artifact, monkeypatch):
     artifact.with_name("model.safetensors").write_bytes(b"x" * 100)
-    monkeypatch.setattr("safetensors.numpy.load", lambda data: pytest.fail("parsed before it was checked"))
+    monkeypatch.setattr(
+        "safetensors.numpy.load", lambda data: pytest.fail("parsed before it was checked")
+    )
     with pytest.raises(ArtifactError, match="is corrupt"):
         load_artifact(artifact)
 
@@ -74,19 +79,25 @@ def test_damaged_bytes_are_not_parsed(artifact, monkeypatch):
 def test_arrays_of_one_training_beside_the_configuration_of_another_are_refused(artifact, tmp_path):
     """What a crash between the two files leaves behind."""
     save_artifact(tmp_path / "other", {"weight": np.ones(3, np.float32)}, {})
-    artifact.with_name("model.safetensors").write_bytes((tmp_path / "other.safetensors").read_bytes())
+    artifact.with_name("model.safetensors").write_bytes(
+        (tmp_path / "other.safetensors").read_bytes()
+    )
     with pytest.raises(ArtifactError, match=r"model\.safetensors is corrupt"):
         load_artifact(artifact)
 
 
 def test_a_missing_configuration_is_named(tmp_path):
-    with pytest.raises(ArtifactError, match=f"^{re.escape(str(tmp_path / 'model.json'))} does not exist$"):
+    with pytest.raises(
+        ArtifactError, match=f"^{re.escape(str(tmp_path / 'model.json'))} does not exist$"
+    ):
         load_artifact(tmp_path / "model")
 
 
 def test_a_missing_arrays_file_is_named(artifact):
     artifact.with_name("model.safetensors").unlink()
-    with pytest.raises(ArtifactError, match=r"model\.safetensors does not exist, though model\.json does"):
+    with pytest.raises(
+        ArtifactError, match=r"model\.safetensors does not exist, though model\.json does"
+    ):
         load_artifact(artifact)
 
 
@@ -100,8 +111,12 @@ def test_a_configuration_that_is_none_is_refused(artifact, text):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_values_that_are_not_finite_are_refused_by_name(tmp_path, bad, dtype):
-    save_artifact(tmp_path / "model", {"good": np.ones(2), "full7.weight": np.array([1, bad], dtype)}, {})
-    with pytest.raises(ArtifactError, match=r"array 'full7\.weight' holds values that are not finite"):
+    save_artifact(
+        tmp_path / "model", {"good": np.ones(2), "full7.weight": np.array([1, bad], dtype)}, {}
+    )
+    with pytest.raises(
+        ArtifactError, match=r"array 'full7\.weight' holds values that are not finite"
+    ):
         load_artifact(tmp_path / "model")
 
 
@@ -172,7 +187,8 @@ LYING = b'{"w": {"dtype": "F32", "shape": [1048576, 1048576], "data_offsets": [0
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\x80\x04K*.", len(LYING).to_bytes(8, "little") + LYING + bytes(64), b"\xff" * 16]
+    "data",
+    [b"", b"\x80\x04K*.", len(LYING).to_bytes(8, "little") + LYING + bytes(64), b"\xff" * 16],
 )
 def test_arrays_whose_sum_is_right_and_that_are_no_safetensors_file_are_refused(tmp_path, data):
     """Who can write the one file can write the other: the sum is no second wall against that."""

@@ -6,15 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from media.chunks import decode_chunks
-from media.decode import DecodedVideo, decode_video
-from media.encode import write_video
-from media.limits import Limits
-from media.reasons import Rejected
-from media.sandbox import DecodePool
+from tristream.media.chunks import decode_chunks
+from tristream.media.decode import DecodedVideo, decode_video
+from tristream.media.encode import write_video
+from tristream.media.limits import Limits
+from tristream.media.reasons import Rejected
+from tristream.media.sandbox.pool import DecodePool
 
 
-def scene(path: Path, *, seconds: float = 5.3, fps: float = 25, sound: bool = True, late: float = 0.0) -> Path:
+def scene(
+    path: Path, *, seconds: float = 5.3, fps: float = 25, sound: bool = True, late: float = 0.0
+) -> Path:
     rng = np.random.default_rng(0)
     n = round(seconds * fps)
     frames = np.repeat(rng.integers(0, 256, (n, 12, 16, 3), np.uint8), 4, axis=1).repeat(4, axis=2)
@@ -33,7 +35,9 @@ def joined(pieces: list[DecodedVideo]) -> dict[str, np.ndarray]:
         "starts": np.concatenate([piece.start_seconds for piece in pieces]),
         "stops": np.concatenate([piece.stop_seconds for piece in pieces]),
         "suspect": np.concatenate([piece.suspect for piece in pieces]),
-        "samples": np.concatenate([piece.samples for piece in sounding]) if sounding else np.zeros(0),
+        "samples": np.concatenate([piece.samples for piece in sounding])
+        if sounding
+        else np.zeros(0),
     }
 
 
@@ -42,7 +46,9 @@ def joined(pieces: list[DecodedVideo]) -> dict[str, np.ndarray]:
 def test_the_pieces_are_the_whole_bit_for_bit_whatever_their_length(
     tmp_path: Path, chunk_seconds: float, name: str
 ) -> None:
-    path = scene(tmp_path / "a.mp4", sound=name != "silent", fps=7.3 if name == "slow" else 25, late=0.8)
+    path = scene(
+        tmp_path / "a.mp4", sound=name != "silent", fps=7.3 if name == "slow" else 25, late=0.8
+    )
     whole = decode_video(path, stop_seconds=None, max_side=40)
     pieces = list(decode_chunks(path, chunk_seconds=chunk_seconds, max_side=40))
     found = joined(pieces)

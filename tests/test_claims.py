@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from store.claims import Claims, in_turns
+from tristream.store.claims import Claims, in_turns
 
 HOME = Path(__file__).parents[1]
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names without files are Linux's")
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="names without files are Linux's"
+)
 
 HOLDER = """
 import sys
 from pathlib import Path
-from store.claims import Claims
+from tristream.store.claims import Claims
 claims = Claims(Path(sys.argv[1]))
 print(all([claims.take(name) for name in sys.argv[2:]]), flush=True)
 sys.stdin.read()

@@ -5,10 +5,21 @@ import json
 import numpy as np
 import pytest
 
-from fusion.calibration import Platt, Temperature, calibration_error, fit_platt, fit_temperature
-from fusion.classifier import CalibratedSVM, calibrate, calibration_figures, class_index
-from fusion.scores import softmax
-from fusion.svm import fit_svm
+from tristream.fusion.action.calibration import (
+    Platt,
+    Temperature,
+    calibration_error,
+    fit_platt,
+    fit_temperature,
+)
+from tristream.fusion.action.classifier import (
+    CalibratedSVM,
+    calibrate,
+    calibration_figures,
+    class_index,
+)
+from tristream.fusion.action.score_fusion import softmax
+from tristream.fusion.action.svm import fit_svm
 
 
 def overlapping(n: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -46,7 +57,9 @@ def test_the_reject_option_reaches_the_stated_error_on_new_videos(svm, max_error
     wrong = (svm.classes_[scores.argmax(axis=1)] != labels)[sure]
     n_val = rule.kept * 2000
     assert 0 < sure.mean() < 1
-    assert wrong.mean() == pytest.approx(max_error, abs=3 * np.sqrt(max_error * (1 - max_error) / n_val))
+    assert wrong.mean() == pytest.approx(
+        max_error, abs=3 * np.sqrt(max_error * (1 - max_error) / n_val)
+    )
     assert sure.mean() == pytest.approx(rule.kept, abs=0.05)
 
 
@@ -64,13 +77,18 @@ def test_a_saved_machine_decides_bit_for_bit(svm, method: str) -> None:
 def test_a_machine_that_was_stored_before_there_was_calibration_still_decides(svm) -> None:
     old = CalibratedSVM.from_arrays(*svm.to_arrays())
     assert old.calibration is None
-    with pytest.raises(ValueError, match="0 labelled validation videos to calibrate on; margins are no probabilities"):
+    with pytest.raises(
+        ValueError,
+        match="0 labelled validation videos to calibrate on; margins are no probabilities",
+    ):
         old.probabilities(np.zeros((1, 4)))
     with pytest.raises(ValueError, match="an error cannot be promised"):
         old.rejection(0.1)
 
 
-def test_validation_videos_of_unknown_classes_are_errors_of_the_reject_option_but_not_of_the_fit(svm) -> None:
+def test_validation_videos_of_unknown_classes_are_errors_of_the_reject_option_but_not_of_the_fit(
+    svm,
+) -> None:
     X, labels = overlapping(100, seed=1)
     more, names = np.r_[X, X[:50]], np.r_[labels, np.full(50, "unknown")]
     plain, mixed = calibrate(svm, X, labels), calibrate(svm, more, names)
@@ -82,7 +100,9 @@ def test_validation_videos_of_unknown_classes_are_errors_of_the_reject_option_bu
 
 def test_an_unknown_calibration_is_refused(svm) -> None:
     X, labels = overlapping(20, seed=1)
-    with pytest.raises(ValueError, match="unknown calibration 'isotonic'; available: temperature, platt"):
+    with pytest.raises(
+        ValueError, match="unknown calibration 'isotonic'; available: temperature, platt"
+    ):
         calibrate(svm, X, labels, method="isotonic")
     arrays, config = calibrate(svm, X, labels).to_arrays()
     with pytest.raises(ValueError, match="unknown calibration 'beta'"):

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-import streams
-from media.encode import write_video
-from workshop.clips import FPS, Recipe, make_clip
+from tristream import streams
+from tristream.media.encode import write_video
+from tristream.workshop.clips import FPS, Recipe, make_clip
 
 RECIPES = {"bounce": Recipe(motions=("bounce",)), "spin": Recipe(motions=("spin",))}
 N_CLIPS = 10  # a class in `two_classes`
@@ -50,7 +50,11 @@ def test_a_silent_video_is_masked_and_not_zero(line: Any) -> None:
         [part] = (line.folder / "runs/default/embeddings" / name).glob("*/part-*.parquet")
         rows = {row["video_id"]: row for row in pq.read_table(part).to_pylist()}
         silent, sounding = rows["spin/0.mp4"], rows["spin/1.mp4"]
-        assert (silent["present"], silent["reason"], silent["embedding"]) == (False, "no_audio", None)
+        assert (silent["present"], silent["reason"], silent["embedding"]) == (
+            False,
+            "no_audio",
+            None,
+        )
         assert sounding["present"]
         assert any(sounding["embedding"])
 
@@ -70,11 +74,15 @@ def n_train(line: Any) -> int:
     return sum(row["split"] == "train" and "broken" not in row["video_id"] for row in rows)
 
 
-def test_predict_names_an_action_and_says_which_streams_were_masked(line: Any, two_classes: Path) -> None:
+def test_predict_names_an_action_and_says_which_streams_were_masked(
+    line: Any, two_classes: Path
+) -> None:
     found = line.json("predict", two_classes / "spin/0.mp4", two_classes / "spin/1.mp4")
     silent, sounding = found["predictions"]
     assert sounding["label"] in RECIPES
-    assert [entry["score"] for entry in sounding["top"]] == sorted((e["score"] for e in sounding["top"]), reverse=True)
+    assert [entry["score"] for entry in sounding["top"]] == sorted(
+        (e["score"] for e in sounding["top"]), reverse=True
+    )
     assert silent["masked"] == [name for name in streams.names() if streams.load(name).needs_sound]
     assert sounding["masked"] == []
 
@@ -84,11 +92,19 @@ def test_detect_scores_videos_and_shares_sum_to_one(line: Any, two_classes: Path
     found = line.json("detect", two_classes / "bounce/1.mp4")["detections"][0]
     assert found["anomaly_score"] > 0
     assert sum(found["shares"].values()) == pytest.approx(1, abs=1e-3)
-    assert (line.folder / "found.csv").read_text().startswith("path,anomaly_score,threshold,abnormal,share_")
+    assert (
+        (line.folder / "found.csv")
+        .read_text()
+        .startswith("path,anomaly_score,threshold,abnormal,share_")
+    )
 
 
-def test_a_broken_new_file_is_named_and_the_exit_code_is_three(line: Any, two_classes: Path) -> None:
-    found = line.json("predict", two_classes / "spin/broken.mp4", two_classes / "spin/1.mp4", code=3)
+def test_a_broken_new_file_is_named_and_the_exit_code_is_three(
+    line: Any, two_classes: Path
+) -> None:
+    found = line.json(
+        "predict", two_classes / "spin/broken.mp4", two_classes / "spin/1.mp4", code=3
+    )
     assert list(found["rejected"].values()) == ["not_a_video"]
     assert len(found["predictions"]) == 1
 
@@ -116,7 +132,9 @@ def test_retraining_one_stream_makes_only_its_embeddings_stale(line: Any, quick)
     assert f"'{name}' has no embeddings in its space" in line.said
     after = line.json("embed", code=3)["spaces"]
     assert {stream for stream in before if before[stream] != after[stream]} == {name}
-    line("predict", next((line.folder / "runs").glob("**/videos.csv")), code=2)  # decided in the old space
+    line(
+        "predict", next((line.folder / "runs").glob("**/videos.csv")), code=2
+    )  # decided in the old space
     assert "run tristream embed and tristream fuse" in line.said
     line("fuse")
 
@@ -128,7 +146,9 @@ def test_a_stream_from_another_run_comes_with_its_space(line: Any, tmp_path: Pat
     assert taken["space_id"] == space
 
 
-def test_a_moved_file_and_a_new_one_join_without_training(line: Any, two_classes: Path, tmp_path: Path) -> None:
+def test_a_moved_file_and_a_new_one_join_without_training(
+    line: Any, two_classes: Path, tmp_path: Path
+) -> None:
     extra = tmp_path / "moved.mp4"
     extra.write_bytes((two_classes / "bounce/2.mp4").read_bytes())
     found = line.json("embed", extra, code=3)
@@ -150,7 +170,9 @@ def test_a_moved_file_and_a_new_one_join_without_training(line: Any, two_classes
         (["workshop", "out", "--size", "huge"], "huge"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_exit_code_two(empty: Any, arguments: list[str], sentence: str) -> None:
+def test_a_mistake_is_one_sentence_and_exit_code_two(
+    empty: Any, arguments: list[str], sentence: str
+) -> None:
     if arguments[0] in ("embed",) and "--streams" in arguments:
         (empty.folder / "runs/default").mkdir(parents=True)
         (empty.folder / "runs/default/videos.csv").write_text("video_id,path,label,split\n")

@@ -3,24 +3,41 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusion.concatenate import check_spaces, fuse_tables
-from store.embeddings import EmbeddingTable
+from tristream.fusion.concatenate import check_spaces, fuse_tables
+from tristream.store.embeddings import EmbeddingTable
 
 
-def table(stream: str, videos: list[str], width: int, *, absent: tuple[str, ...] = (), starts=None) -> EmbeddingTable:
+def table(
+    stream: str, videos: list[str], width: int, *, absent: tuple[str, ...] = (), starts=None
+) -> EmbeddingTable:
     """Embedding of video v in column d: the number in v's name + d / 10."""
     present = np.array([video not in absent for video in videos], dtype=bool)
-    value = np.array([int("".join(c for c in video if c.isdigit())) for video in videos], dtype=float)
+    value = np.array(
+        [int("".join(c for c in video if c.isdigit())) for video in videos], dtype=float
+    )
     starts = np.zeros(len(videos)) if starts is None else np.asarray(starts, dtype=float)
     embedding = (value[:, None] + starts[:, None] * 100 + np.arange(width) / 10).astype(np.float32)
     embedding[~present] = np.nan
     n = len(videos)
-    return EmbeddingTable(stream, f"{stream}-space", videos, [""] * n, present, [""] * n, starts, starts + 1, embedding)
+    return EmbeddingTable(
+        stream,
+        f"{stream}-space",
+        videos,
+        [""] * n,
+        present,
+        [""] * n,
+        starts,
+        starts + 1,
+        embedding,
+    )
 
 
 def test_rows_follow_the_first_table_and_blocks_the_mapping() -> None:
     X, masks, columns = fuse_tables(
-        {"two": table("two", ["v3", "v1", "v2"], 2), "one": table("one", ["v1", "v2", "v3"], 3, absent=("v2",))}
+        {
+            "two": table("two", ["v3", "v1", "v2"], 2),
+            "one": table("one", ["v1", "v2", "v3"], 3, absent=("v2",)),
+        }
     )
     assert columns == {"two": slice(0, 2), "one": slice(2, 5)}
     assert list(columns) == ["two", "one"]
@@ -43,7 +60,9 @@ def test_windows_are_told_apart_by_their_start() -> None:
 
 
 def test_a_whole_video_is_the_same_video_wherever_its_streams_start() -> None:
-    X, _, _ = fuse_tables({"one": table("one", ["v1"], 1), "two": table("two", ["v1"], 1, starts=[0.5])})
+    X, _, _ = fuse_tables(
+        {"one": table("one", ["v1"], 1), "two": table("two", ["v1"], 1, starts=[0.5])}
+    )
     assert X.tolist() == [[1, 51]]
 
 
@@ -57,7 +76,9 @@ def test_tables_over_different_videos_are_refused_with_count_and_first() -> None
         "embed every stream on the same videos.csv"
     )
     three = {"a": table("a", videos, 1), "b": table("b", short, 1), "c": table("c", videos, 1)}
-    with pytest.raises(ValueError, match=r"videos: 3 of 120 missing from 'b' \(first: v_014\); embed"):
+    with pytest.raises(
+        ValueError, match=r"videos: 3 of 120 missing from 'b' \(first: v_014\); embed"
+    ):
         fuse_tables(three)
 
 
@@ -72,8 +93,12 @@ def test_embeddings_of_another_space_are_refused_with_both_names() -> None:
     tables = {"one": table("one", ["v1"], 1)}
     check_spaces(tables, {"one": "one-space"})
     with pytest.raises(
-        ValueError, match=r"'one' are of space one-space, `fuse` has seen old; run `embed`, then `fuse`"
+        ValueError,
+        match=r"'one' are of space one-space, `fuse` has seen old; run `embed`, then `fuse`",
     ):
         check_spaces(tables, {"one": "old"})
-    with pytest.raises(ValueError, match=r"no embeddings of 'two', which `fuse` has used; run `embed --streams two`"):
+    with pytest.raises(
+        ValueError,
+        match=r"no embeddings of 'two', which `fuse` has used; run `embed --streams two`",
+    ):
         check_spaces(tables, {"two": "x"})

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from commands.curves import EVENTS, Curves
+from tristream.commands.curves import EVENTS, Curves
 
 
 def epoch(number: int, loss: float) -> dict[str, float]:
@@ -22,12 +22,16 @@ def test_tensorboard_reads_the_numbers_of_metrics_jsonl(tmp_path):
     found = EventAccumulator(str(tmp_path)).Reload()
     tags = found.Tags()["scalars"]
     assert set(tags) == {
-        f"audio-{p}/{n}" for p in ("encoder", "aggregator") for n in ("loss", "val_loss", "learning_rate")
+        f"audio-{p}/{n}"
+        for p in ("encoder", "aggregator")
+        for n in ("loss", "val_loss", "learning_rate")
     }
     for tag in tags:
         phase, _, name = tag.partition("/")
         expected = [(line["epoch"], line[name]) for line in lines if line["phase"] == phase]
-        assert [(event.step, pytest.approx(event.value)) for event in found.Scalars(tag)] == expected
+        assert [
+            (event.step, pytest.approx(event.value)) for event in found.Scalars(tag)
+        ] == expected
 
 
 def test_curves_are_there_while_the_training_runs_and_after_it_failed(tmp_path):
@@ -52,7 +56,11 @@ def test_a_resumed_training_tells_the_whole_story_once(tmp_path):
             for number in range(1, n_epochs + 1):
                 curves.add("a", epoch(number, 1 / number))
     assert sorted(path.name for path in tmp_path.iterdir()) == [EVENTS, "metrics.jsonl"]
-    assert [event.step for event in EventAccumulator(str(tmp_path)).Reload().Scalars("a/loss")] == [1, 2, 3]
+    assert [event.step for event in EventAccumulator(str(tmp_path)).Reload().Scalars("a/loss")] == [
+        1,
+        2,
+        3,
+    ]
 
 
 def test_a_process_that_trains_along_writes_nothing(tmp_path):

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from media.decode import Limits, Rejected, decode_video, decoder_build
-from media.reasons import DEGRADED, REJECTED, printable
+from tristream.media.decode import Limits, Rejected, decode_video, decoder_build
+from tristream.media.reasons import DEGRADED, REJECTED, printable
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 MILLISECOND = Fraction(1, 1000)
@@ -24,7 +24,9 @@ def numbered(i: int, width: int = 128, height: int = 96) -> np.ndarray:
     """A picture that carries its own number: 8 bits as black and white blocks along the top."""
     picture = np.full((height, width, 3), 90, np.uint8)
     for bit in range(8):
-        picture[: height // 4, bit * width // 8 : (bit + 1) * width // 8] = 235 if i >> bit & 1 else 16
+        picture[: height // 4, bit * width // 8 : (bit + 1) * width // 8] = (
+            235 if i >> bit & 1 else 16
+        )
     return picture
 
 
@@ -57,7 +59,9 @@ def write(
             track.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
             track.codec_context.time_base = time_base
             track.codec_context.gop_size = 25
-            track.options = options or ({"preset": "ultrafast", "crf": "10"} if codec == "libx264" else {})
+            track.options = options or (
+                {"preset": "ultrafast", "crf": "10"} if codec == "libx264" else {}
+            )
             if rotation is not None:
                 track.set_display_rotation(rotation)
         if sound:
@@ -78,13 +82,17 @@ def write(
                 frame.pts = round((start + offset_seconds) * rate) + first
                 packets += heard.encode(frame)
         packets += heard.encode() if sound else []
-        for packet in sorted(packets, key=lambda packet: (packet.dts * packet.time_base, packet.stream.index)):
+        for packet in sorted(
+            packets, key=lambda packet: (packet.dts * packet.time_base, packet.stream.index)
+        ):
             container.mux(packet)
     return path
 
 
 def sine(seconds: float, rate: int = 16000, hertz: float = 440.0, start: float = 0.0) -> np.ndarray:
-    return (0.4 * np.sin(2 * np.pi * hertz * (start + np.arange(round(seconds * rate)) / rate))).astype(np.float32)
+    return (
+        0.4 * np.sin(2 * np.pi * hertz * (start + np.arange(round(seconds * rate)) / rate))
+    ).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +107,9 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_frame_comes_at_its_own_presentation_time(tmp_path):
     pts = np.cumsum([0, 10, 10, 200, 40, 5, 90, 33, 400, 16, 16, 40]).tolist()
-    path = write(tmp_path / "vfr.mkv", [numbered(i) for i in range(12)], pts=pts, time_base=MILLISECOND)
+    path = write(
+        tmp_path / "vfr.mkv", [numbered(i) for i in range(12)], pts=pts, time_base=MILLISECOND
+    )
     video = decode_video(path, sound=False)
     assert [number_of(frame) for frame in video.frames] == list(range(12))
     np.testing.assert_allclose(video.start_seconds, np.array(pts) / 1000, atol=1e-9)
@@ -107,7 +117,9 @@ def test_every_frame_comes_at_its_own_presentation_time(tmp_path):
 
 def test_a_frame_lasts_until_the_next_and_the_last_one_median_step(tmp_path):
     pts = [0, 40, 80, 120, 300, 340]
-    path = write(tmp_path / "vfr.mkv", [numbered(i) for i in range(6)], pts=pts, time_base=MILLISECOND)
+    path = write(
+        tmp_path / "vfr.mkv", [numbered(i) for i in range(6)], pts=pts, time_base=MILLISECOND
+    )
     video = decode_video(path, sound=False)
     np.testing.assert_allclose(video.stop_seconds, [0.04, 0.08, 0.12, 0.3, 0.34, 0.38], atol=1e-9)
 
@@ -123,10 +135,15 @@ def test_the_wanted_interval_is_half_open_for_pictures_and_sound(good):
 
 def test_windows_that_touch_make_up_the_whole(good):
     whole = decode_video(good)
-    parts = [decode_video(good, start_seconds=a, stop_seconds=b) for a, b in [(0, 0.5), (0.5, 1.01), (1.01, 9)]]
+    parts = [
+        decode_video(good, start_seconds=a, stop_seconds=b)
+        for a, b in [(0, 0.5), (0.5, 1.01), (1.01, 9)]
+    ]
     np.testing.assert_array_equal(np.concatenate([part.frames for part in parts]), whole.frames)
     np.testing.assert_array_equal(np.concatenate([part.samples for part in parts]), whole.samples)
-    np.testing.assert_array_equal(np.concatenate([part.start_seconds for part in parts]), whole.start_seconds)
+    np.testing.assert_array_equal(
+        np.concatenate([part.start_seconds for part in parts]), whole.start_seconds
+    )
 
 
 def test_the_containers_start_is_taken_off_both_tracks_once(tmp_path):
@@ -151,7 +168,11 @@ def test_late_sound_says_when_it_begins(tmp_path):
 
 
 def test_a_hole_in_sound_is_silence_and_what_follows_is_in_its_place(tmp_path):
-    path = write(tmp_path / "hole.mkv", [numbered(i) for i in range(25)], sound=[(0.0, sine(0.3)), (0.8, sine(0.2))])
+    path = write(
+        tmp_path / "hole.mkv",
+        [numbered(i) for i in range(25)],
+        sound=[(0.0, sine(0.3)), (0.8, sine(0.2))],
+    )
     samples = decode_video(path).samples
     assert len(samples) == 16000
     np.testing.assert_array_equal(samples[4800:12800], 0)
@@ -165,13 +186,17 @@ def test_a_clock_that_starts_anew_goes_on(tmp_path):
     (tmp_path / "both.ts").write_bytes(first.read_bytes() + second.read_bytes())
     video = decode_video(tmp_path / "both.ts")
     assert [number_of(frame) for frame in video.frames] == [*range(25), *range(100, 106)]
-    np.testing.assert_allclose(video.start_seconds, np.append(np.arange(25), 25 + uneven) / 25, atol=1e-6)
+    np.testing.assert_allclose(
+        video.start_seconds, np.append(np.arange(25), 25 + uneven) / 25, atol=1e-6
+    )
     assert "timestamps_not_monotonic" in video.reasons
 
 
 def test_a_hole_in_time_is_not_filled_and_the_frame_before_it_ends(tmp_path):
     pts = [0, 40, 36_000_000, 36_000_040]
-    path = write(tmp_path / "gap.mkv", [numbered(i) for i in range(4)], pts=pts, time_base=MILLISECOND)
+    path = write(
+        tmp_path / "gap.mkv", [numbered(i) for i in range(4)], pts=pts, time_base=MILLISECOND
+    )
     whole = decode_video(path, stop_seconds=None)
     np.testing.assert_allclose(whole.stop_seconds, [0.04, 0.08, 36000.04, 36000.08])
     assert "timestamp_gap" in whole.reasons
@@ -179,7 +204,12 @@ def test_a_hole_in_time_is_not_filled_and_the_frame_before_it_ends(tmp_path):
 
 
 def test_b_frames_of_an_avi_come_in_order_and_evenly(tmp_path):
-    path = write(tmp_path / "b.avi", [numbered(i) for i in range(40)], codec="mpeg4", options={"bf": "2", "q": "2"})
+    path = write(
+        tmp_path / "b.avi",
+        [numbered(i) for i in range(40)],
+        codec="mpeg4",
+        options={"bf": "2", "q": "2"},
+    )
     video = decode_video(path)
     numbers = [number_of(frame) for frame in video.frames]
     assert numbers == sorted(numbers)
@@ -187,7 +217,9 @@ def test_b_frames_of_an_avi_come_in_order_and_evenly(tmp_path):
     assert video.reasons == ("no_audio",)
 
 
-@pytest.mark.skipif(not (DATA / "ut_interaction").is_dir(), reason="needs shared/data/ut_interaction")
+@pytest.mark.skipif(
+    not (DATA / "ut_interaction").is_dir(), reason="needs shared/data/ut_interaction"
+)
 def test_real_avi_with_swapped_guesses_is_not_called_damaged():
     video = decode_video(DATA / "ut_interaction/kick/ut2_seq14_023_kick.avi")
     assert video.reasons == ("no_audio",)
@@ -228,7 +260,10 @@ def test_a_turned_picture_is_turned_back_once(tmp_path, degrees):
 
 
 def test_other_sizes_are_scaled_to_the_first(tmp_path):
-    parts = [write(tmp_path / f"{i}.ts", [numbered(i, 128 * (i + 1), 96 * (i + 1))] * 5).read_bytes() for i in range(2)]
+    parts = [
+        write(tmp_path / f"{i}.ts", [numbered(i, 128 * (i + 1), 96 * (i + 1))] * 5).read_bytes()
+        for i in range(2)
+    ]
     (tmp_path / "both.ts").write_bytes(b"".join(parts))
     video = decode_video(tmp_path / "both.ts")
     assert [number_of(frame) for frame in video.frames] == [0] * 5 + [1] * 5
@@ -243,7 +278,9 @@ def test_of_two_picture_tracks_the_larger_is_taken(tmp_path):
             track.width, track.height, track.pix_fmt = width, height, "yuv444p"
         for i in range(3):
             for track, number in zip(tracks, (100 + i, i)):
-                frame = av.VideoFrame.from_ndarray(numbered(number, track.width, track.height), format="rgb24")
+                frame = av.VideoFrame.from_ndarray(
+                    numbered(number, track.width, track.height), format="rgb24"
+                )
                 frame.pts, frame.time_base = i, Fraction(1, 25)
                 container.mux(track.encode(frame))
     video = decode_video(path)
@@ -291,14 +328,23 @@ def damaged(path: Path, first: int, last: int) -> Path:
 
 
 def test_frames_from_an_error_to_the_next_clean_key_frame_are_suspect(tmp_path):
-    path = write(tmp_path / "good.mp4", [numbered(i) for i in range(60)], sound=[(0.0, sine(2.4))], sound_codec="aac")
+    path = write(
+        tmp_path / "good.mp4",
+        [numbered(i) for i in range(60)],
+        sound=[(0.0, sine(2.4))],
+        sound_codec="aac",
+    )
     video = decode_video(damaged(path, 10, 13))
     numbers = np.array([number_of(frame) for frame in video.frames])
     assert video.n_decode_errors == 3
     assert "decode_errors" in video.reasons
-    np.testing.assert_array_equal(video.suspect, (video.start_seconds > 0.4) & (video.start_seconds < 1.0))
+    np.testing.assert_array_equal(
+        video.suspect, (video.start_seconds > 0.4) & (video.start_seconds < 1.0)
+    )
     np.testing.assert_array_equal(numbers[~video.suspect], [*range(10), *range(25, 60)])
-    np.testing.assert_allclose(video.start_seconds[~video.suspect], numbers[~video.suspect] / 25, atol=1e-6)
+    np.testing.assert_allclose(
+        video.start_seconds[~video.suspect], numbers[~video.suspect] / 25, atol=1e-6
+    )
 
 
 def test_damage_before_a_clock_starts_anew_ends_with_it(tmp_path):
@@ -311,7 +357,9 @@ def test_damage_before_a_clock_starts_anew_ends_with_it(tmp_path):
             if packet.size:
                 packet.stream = track
                 target.mux(packet)
-    second = write(tmp_path / "1.ts", [numbered(100 + i) for i in range(25)], codec="mpeg4", options={"q": "2"})
+    second = write(
+        tmp_path / "1.ts", [numbered(100 + i) for i in range(25)], codec="mpeg4", options={"q": "2"}
+    )
     (tmp_path / "both.ts").write_bytes((tmp_path / "0.ts").read_bytes() + second.read_bytes())
     video = decode_video(tmp_path / "both.ts")
     assert not video.suspect[:59].any()  # one more than need be: this decoder is one frame late
@@ -351,7 +399,9 @@ def test_sound_of_many_channels_is_mixed_or_named(tmp_path, n_channels):
     path = tmp_path / "many.mkv"
     layout = {6: "5.1", 16: "hexadecagonal"}[n_channels]
     with av.open(str(path), "w") as container:
-        track = container.add_stream("flac" if n_channels == 6 else "pcm_f32le", rate=16000, layout=layout)
+        track = container.add_stream(
+            "flac" if n_channels == 6 else "pcm_f32le", rate=16000, layout=layout
+        )
         resampler = av.AudioResampler(format=track.codec_context.format, layout=layout, rate=16000)
         block = np.repeat(sine(1)[:, None], n_channels, 1).reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="flt", layout=layout)
@@ -368,7 +418,8 @@ def test_samples_that_are_no_numbers_do_not_spread_where_sound_is_resampled(tmp_
     bad, silent = tone.copy(), tone.copy()
     bad[15000:15300], silent[15000:15300] = np.nan, 0
     files = [
-        write(tmp_path / f"{i}.mkv", None, sound=[(0.0, data)], rate=48000) for i, data in enumerate((bad, silent))
+        write(tmp_path / f"{i}.mkv", None, sound=[(0.0, data)], rate=48000)
+        for i, data in enumerate((bad, silent))
     ]
     np.testing.assert_array_equal(*[decode_video(file).samples for file in files])
 
@@ -379,9 +430,16 @@ def test_sound_that_nobody_asked_for_makes_no_file_too_short(tmp_path):
 
 
 def test_a_file_with_broken_pictures_is_rejected_but_its_sound_can_be_asked_for(tmp_path):
-    path = write(tmp_path / "good.mp4", [numbered(i) for i in range(25)], sound=[(0.0, sine(1))], sound_codec="aac")
+    path = write(
+        tmp_path / "good.mp4",
+        [numbered(i) for i in range(25)],
+        sound=[(0.0, sine(1))],
+        sound_codec="aac",
+    )
     path = damaged(path, 0, 25)
-    with pytest.raises(Rejected, match=r"damaged\.mp4 .*without a picture \(25 frames declared, 25 decode errors\)"):
+    with pytest.raises(
+        Rejected, match=r"damaged\.mp4 .*without a picture \(25 frames declared, 25 decode errors\)"
+    ):
         decode_video(path)
     assert len(decode_video(path, pictures=False).samples) >= 16000
 
@@ -399,7 +457,13 @@ def test_sound_of_any_rate_keeps_its_phase(tmp_path, rate):
 
 @pytest.mark.parametrize(
     ("suffix", "codec"),
-    [("wav", "pcm_f32le"), ("flac", "flac"), ("ogg", "libopus"), ("mp3", "libmp3lame"), ("m4a", "aac")],
+    [
+        ("wav", "pcm_f32le"),
+        ("flac", "flac"),
+        ("ogg", "libopus"),
+        ("mp3", "libmp3lame"),
+        ("m4a", "aac"),
+    ],
 )
 def test_a_file_of_sound_alone_is_heard(tmp_path, suffix, codec):
     path = tmp_path / f"tone.{suffix}"
@@ -409,7 +473,10 @@ def test_a_file_of_sound_alone_is_heard(tmp_path, suffix, codec):
         frame = av.AudioFrame.from_ndarray(sine(2, rate)[None], format="fltp", layout="mono")
         frame.sample_rate, frame.pts = rate, 0
         resampler = av.AudioResampler(
-            format=track.codec_context.format, layout="mono", rate=rate, frame_size=track.frame_size or 1024
+            format=track.codec_context.format,
+            layout="mono",
+            rate=rate,
+            frame_size=track.frame_size or 1024,
         )
         for piece in [*resampler.resample(frame), *resampler.resample(None)]:
             container.mux(track.encode(piece))
@@ -428,7 +495,9 @@ def test_a_sample_rate_that_cannot_be_is_no_sound(tmp_path):
     assert data[24:28] == (16000).to_bytes(4, "little")
     data[24:28] = (855_654_016).to_bytes(4, "little")
     path.write_bytes(data)
-    with pytest.raises(Rejected, match=r"tone\.wav has neither pictures nor sound that can be decoded"):
+    with pytest.raises(
+        Rejected, match=r"tone\.wav has neither pictures nor sound that can be decoded"
+    ):
         decode_video(path)
 
 
@@ -518,7 +587,11 @@ def test_pipes_and_folders_are_not_opened(tmp_path):
     ("limits", "reason", "text"),
     [
         (Limits(max_pixels=128 * 96 - 1), "resolution_too_large", "more than 12287 px in all"),
-        (Limits(min_side_px=97), "resolution_too_small", "128x96 px; the shorter side must have 97 px"),
+        (
+            Limits(min_side_px=97),
+            "resolution_too_small",
+            "128x96 px; the shorter side must have 97 px",
+        ),
         (Limits(max_frames=30), "too_many_frames", "has over 30 frames"),
         (Limits(max_seconds=1.5), "too_long", r"for more than 1\.5 s"),
         (Limits(max_bytes=1000), "file_too_large", "at most 1000 allowed"),
@@ -541,8 +614,12 @@ def test_sound_is_bounded_too(tmp_path):
 
 
 def test_rare_codecs_are_refused(tmp_path):
-    path = write(tmp_path / "rare.mkv", [numbered(0)] * 3, codec="snow", options={"strict": "experimental"})
-    with pytest.raises(Rejected, match=r"rare\.mkv has its pictures in snow, which is not decoded here") as caught:
+    path = write(
+        tmp_path / "rare.mkv", [numbered(0)] * 3, codec="snow", options={"strict": "experimental"}
+    )
+    with pytest.raises(
+        Rejected, match=r"rare\.mkv has its pictures in snow, which is not decoded here"
+    ) as caught:
         decode_video(path)
     assert caught.value.reason == "codec_not_allowed"
 
@@ -560,8 +637,15 @@ def test_asking_for_what_is_not_there_is_said(tmp_path, good):
 
 def test_every_reason_that_the_code_gives_is_in_the_list_and_the_other_way_round():
     home = Path(__file__).parents[1]
-    files = [*home.glob("media/*.py"), *home.glob("streams/**/*.py"), home / "commands/companions.py"]
-    source = "".join(file.read_text(encoding="utf-8") for file in files if file.name != "reasons.py")
+    files = [
+        *home.glob("media/**/*.py"),
+        *home.glob("dataset/*.py"),
+        *home.glob("streams/**/*.py"),
+        home / "commands/companions.py",
+    ]
+    source = "".join(
+        file.read_text(encoding="utf-8") for file in files if file.name != "reasons.py"
+    )
     assert set(re.findall(r'Rejected\(\s*"(\w+)"', source)) <= set(REJECTED)
     assert set(re.findall(r'(?:easons\.add|Absent)\("(\w+)"', source)) <= set(DEGRADED)
     unused = {reason for reason in (*REJECTED, *DEGRADED) if f'"{reason}"' not in source}

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from commands import fit_windows, screen, settings
-from commands.detector_store import StoredDetector, fit_stored
-from commands.workspace import Workspace
-from media.manifest import VideoRow
-from streams.windows import WindowPlan
+from tristream.commands import fit_windows, settings
+from tristream.commands.detector_store import StoredDetector, fit_stored
+from tristream.commands.workspace import Workspace
+from tristream.dataset.manifest import VideoRow
+from tristream.errors import UsageError
+from tristream.streams.windows import WindowPlan
 
 COLUMNS = {"one": slice(0, 8), "two": slice(8, 20)}
 PLAN = WindowPlan(2.0, 1.0)
@@ -23,12 +24,25 @@ def normal(n: int, *, seed: int = 0) -> np.ndarray:
 
 
 def fitted(plan: WindowPlan = PLAN, **changes: object) -> StoredDetector:
-    arguments = {"X": normal(60), "X_val": normal(40, seed=1), "ids": [f"v{n // 6}" for n in range(60)]} | changes
+    arguments = {
+        "X": normal(60),
+        "X_val": normal(40, seed=1),
+        "ids": [f"v{n // 6}" for n in range(60)],
+    } | changes
     chosen = settings.load("workshop").detector.model_copy(update={"max_steps": 200})
-    return fit_stored(columns=COLUMNS, chosen=chosen, plan=plan, spaces={"one": "a", "two": "b"}, seed=0, **arguments)
+    return fit_stored(
+        columns=COLUMNS,
+        chosen=chosen,
+        plan=plan,
+        spaces={"one": "a", "two": "b"},
+        seed=0,
+        **arguments,
+    )
 
 
-def test_thresholds_come_from_the_stored_scores_and_nothing_is_trained_again(tmp_path: Path) -> None:
+def test_thresholds_come_from_the_stored_scores_and_nothing_is_trained_again(
+    tmp_path: Path,
+) -> None:
     stored = fitted()
     stored.val_scores = np.arange(1.0, 7201.0)  # 2 h
     stored.set_rule("quantile", 0.99)
@@ -36,15 +50,25 @@ def test_thresholds_come_from_the_stored_scores_and_nothing_is_trained_again(tmp
     layers = [weight.copy() for weight, _ in stored.detector.layers_]
     stored.save(Workspace(tmp_path, tmp_path))
     again = StoredDetector.load(Workspace(tmp_path, tmp_path))
-    assert again.threshold(rule="mean_sd", level=1.0).value == pytest.approx(3600.5 + np.arange(1, 7201).std())
+    assert again.threshold(rule="mean_sd", level=1.0).value == pytest.approx(
+        3600.5 + np.arange(1, 7201).std()
+    )
     assert again.threshold(rule="per_hour", level=36.0).value == pytest.approx(7129)
-    assert all(np.array_equal(a, b) for a, (b, _) in zip(layers, again.detector.layers_, strict=True))
+    assert all(
+        np.array_equal(a, b) for a, (b, _) in zip(layers, again.detector.layers_, strict=True)
+    )
     X = normal(5, seed=3)
     assert np.array_equal(again.scores(X, np.zeros(5, int)), stored.scores(X, np.zeros(5, int)))
-    assert (again.plan, again.spaces, again.neighbour_ids) == (PLAN, stored.spaces, stored.neighbour_ids)
-    with pytest.raises(ValueError, match=r"0\.01 alarms an hour cannot be set from 2\.00 h of normal video"):
+    assert (again.plan, again.spaces, again.neighbour_ids) == (
+        PLAN,
+        stored.spaces,
+        stored.neighbour_ids,
+    )
+    with pytest.raises(
+        ValueError, match=r"0\.01 alarms an hour cannot be set from 2\.00 h of normal video"
+    ):
         again.threshold(rule="per_hour", level=0.01)
-    with pytest.raises(screen.Mistake, match="a budget of false alarms per hour needs windows"):
+    with pytest.raises(UsageError, match="a budget of false alarms per hour needs windows"):
         fitted(WindowPlan()).threshold(rule="per_hour", level=1.0)
 
 
@@ -55,7 +79,9 @@ def test_the_nearest_normal_videos_are_named_each_once() -> None:
     assert all(len(names) == len(set(names)) == 3 for names in found)
 
 
-def test_what_is_unusual_for_its_row_scores_high_and_what_is_usual_there_does_not(tmp_path: Path) -> None:
+def test_what_is_unusual_for_its_row_scores_high_and_what_is_usual_there_does_not(
+    tmp_path: Path,
+) -> None:
     plan = WindowPlan(2.0, 1.0, regions=(2, 2))  # 3 x 3 regions
     region = np.tile(np.arange(9), 60)
     scale = (1 + region // 3)[:, None] ** 2
@@ -84,7 +110,9 @@ def test_a_stream_that_is_never_there_has_no_share_and_spoils_nothing() -> None:
     assert stored.detector.attribution(new)[:, 1].tolist() == [0.0] * 5
     new_without = new.copy()
     new_without[:, 8:] = np.nan
-    assert np.array_equal(stored.scores(new, np.zeros(5, int)), stored.scores(new_without, np.zeros(5, int)))
+    assert np.array_equal(
+        stored.scores(new, np.zeros(5, int)), stored.scores(new_without, np.zeros(5, int))
+    )
 
 
 def test_what_nothing_can_be_learned_from_is_said() -> None:
@@ -96,7 +124,14 @@ def test_what_nothing_can_be_learned_from_is_said() -> None:
 
 def row(name: str, split: str, anomaly: int | None) -> VideoRow:
     return VideoRow(
-        video_id=name, path=Path(name), label="", split=split, group=name, anomaly=anomaly, fold="", content_id=name
+        video_id=name,
+        path=Path(name),
+        label="",
+        split=split,
+        group=name,
+        anomaly=anomaly,
+        fold="",
+        content_id=name,
     )
 
 
@@ -109,13 +144,16 @@ def test_without_normal_training_videos_there_is_no_detector(
         device="cpu", workers=1,
     )  # fmt: skip
     assert found is None
-    assert "no anomaly detector: 0 normal training videos (videos with anomaly = 0)" in capsys.readouterr().err
+    assert (
+        "no anomaly detector: 0 normal training videos (videos with anomaly = 0)"
+        in capsys.readouterr().err
+    )
 
 
 def test_labels_that_are_no_json_are_named(tmp_path: Path) -> None:
     path = tmp_path / "labels.json"
     path.write_text("{")
-    with pytest.raises(screen.Mistake, match=r"labels\.json is not JSON"):
+    with pytest.raises(UsageError, match=r"labels\.json is not JSON"):
         fit_windows.read_labels(path, [row("a", "test", 1)])
     path.write_text('{"b": []}')
     with pytest.raises(ValueError, match="frame labels name 'b'"):

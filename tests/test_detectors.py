@@ -7,8 +7,8 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
-from fusion.detectors import METHODS, PlainDetector
-from fusion.evaluate import auroc
+from tristream.fusion.anomaly.baselines import METHODS, PlainDetector
+from tristream.fusion.evaluate import auroc
 
 COLUMNS = {"one": slice(0, 10), "two": slice(10, 40)}
 

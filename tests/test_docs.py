@@ -12,16 +12,20 @@ from pathlib import Path
 
 import pytest
 
-import streams
+from tristream import streams
 
 HOME = Path(__file__).parents[1]
-needs_all = pytest.mark.skipif("spatial" not in streams.names() or len(streams.names()) < 2, reason="needs two streams")
+needs_all = pytest.mark.skipif(
+    "spatial" not in streams.names() or len(streams.names()) < 2, reason="needs two streams"
+)
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
     """(heading, code) of every Python block of a page."""
     found, heading = [], ""
-    for part in re.split(r"^(#+ [^\n]+|```python\n.*?^```)$", (HOME / "docs" / page).read_text(), flags=re.M | re.S):
+    for part in re.split(
+        r"^(#+ [^\n]+|```python\n.*?^```)$", (HOME / "docs" / page).read_text(), flags=re.M | re.S
+    ):
         if part.startswith("#"):
             heading = part.lstrip("# ")
         elif part.startswith("```python"):
@@ -80,7 +84,9 @@ def test_a_block_runs_and_prints_something(heading: str, code: str, exported: Pa
 
 @needs_all
 @pytest.mark.slow
-def test_the_notebook_s_ten_lines_lead_from_files_to_x(two_classes: Path, quick, tmp_path: Path) -> None:
+def test_the_notebook_s_ten_lines_lead_from_files_to_x(
+    two_classes: Path, quick, tmp_path: Path
+) -> None:
     """With `tristream` as installed, but for the number of epochs."""
     [(_, code)] = blocks("notebook.md")
     shutil.copytree(two_classes, tmp_path / "my_videos")

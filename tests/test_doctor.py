@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from commands import doctor
-from media import ffmpeg
+from tristream.commands import doctor
+from tristream.media import ffmpeg
 
 
 def library(folder: Path, name: str, version: bytes | None) -> None:
@@ -60,7 +60,9 @@ def test_one_opencv_is_well(monkeypatch, names):
 
 
 def test_two_opencvs_are_named_with_what_to_do(monkeypatch):
-    monkeypatch.setattr(importlib.metadata, "distributions", installed("OpenCV-Python", "opencv-python-headless"))
+    monkeypatch.setattr(
+        importlib.metadata, "distributions", installed("OpenCV-Python", "opencv-python-headless")
+    )
     assert doctor._two_opencvs() == [
         "opencv-python and opencv-python-headless overwrite each other's files; keep one: pip uninstall opencv-python "
         "opencv-python-headless && pip install opencv-python"
@@ -90,7 +92,9 @@ def test_a_package_of_another_version_or_none_is_named_with_what_to_do(monkeypat
 def test_a_library_that_does_not_load_is_named(monkeypatch):
     def load(name):
         if name == "cv2":
-            raise ImportError("libxcb.so.1: cannot open shared object file: No such file or directory")
+            raise ImportError(
+                "libxcb.so.1: cannot open shared object file: No such file or directory"
+            )
         if name == "av":
             raise ImportError("no such symbol")
 
@@ -109,33 +113,44 @@ def test_a_foreign_package_in_our_names_is_named(monkeypatch):
     owners = {"fusion": ["tristream", "fusion-js"], "media": ["tristream"], "numpy": ["numpy"]}
     monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda: owners)
     [problem] = doctor._foreign()
-    assert problem.startswith("the package 'fusion-js' installs into our folder 'fusion' and may overwrite it")
+    assert problem.startswith(
+        "the package 'fusion-js' installs into our folder 'fusion' and may overwrite it"
+    )
     assert "pip uninstall fusion-js" in problem
 
 
 def test_a_name_of_ours_that_comes_from_elsewhere_is_named(monkeypatch, tmp_path):
     find = importlib.util.find_spec
     there = types.SimpleNamespace(origin=str(tmp_path / "fusion/__init__.py"))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: there if name == "fusion" else find(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: there if name == "fusion" else find(name)
+    )
     [problem] = doctor._elsewhere()
-    assert problem.startswith(f"'fusion' is imported from {tmp_path / 'fusion'}, not from {doctor.HOME}")
+    assert problem.startswith(
+        f"'fusion' is imported from {tmp_path / 'fusion'}, not from {doctor.HOME}"
+    )
 
 
 def test_an_extra_that_is_absent_says_what_it_would_add_and_how(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert doctor._extras()["fast"] == "absent; pip install 'tristream[fast]' adds OpenVINO on Intel CPUs"
+    assert (
+        doctor._extras()["fast"]
+        == "absent; pip install 'tristream[fast]' adds OpenVINO on Intel CPUs"
+    )
 
 
 def test_extras_are_those_of_the_project():
     import tomllib
 
-    about = tomllib.loads((doctor.HOME / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    about = tomllib.loads((doctor.HOME / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     assert doctor.EXTRAS.keys() == about.keys() - {"all", "dev"}
 
 
 def test_an_old_decoder_ends_doctor_with_four(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("media.ffmpeg.MIN_FFMPEG", (99,))
-    monkeypatch.setattr("media.sandbox.isolation", dict)
+    monkeypatch.setattr("tristream.media.ffmpeg.MIN_FFMPEG", (99,))
+    monkeypatch.setattr("tristream.media.sandbox.pool.isolation", dict)
     with pytest.raises(typer.Exit) as stopped:
         doctor.run(cache=tmp_path, as_json=True)
     found = json.loads(capsys.readouterr().out)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from store.embeddings import EmbeddingsError, EmbeddingTable, read, write
+from tristream.store.embeddings import EmbeddingsError, EmbeddingTable, read, write
 
 
 def table(n: int = 5, width: int = 3, *, first: int = 0, **changes) -> EmbeddingTable:
@@ -32,13 +32,19 @@ def table(n: int = 5, width: int = 3, *, first: int = 0, **changes) -> Embedding
 
 
 def same(a: EmbeddingTable, b: EmbeddingTable) -> bool:
-    lists = all(getattr(a, name) == getattr(b, name) for name in ("video_id", "content_id", "reason", "lineage"))
+    lists = all(
+        getattr(a, name) == getattr(b, name)
+        for name in ("video_id", "content_id", "reason", "lineage")
+    )
     arrays = all(
         np.array_equal(getattr(a, name), getattr(b, name), equal_nan=True)
         for name in ("start_seconds", "stop_seconds", "embedding")
     )
     return (
-        lists and arrays and np.array_equal(a.present, b.present) and (a.stream, a.space_id) == (b.stream, b.space_id)
+        lists
+        and arrays
+        and np.array_equal(a.present, b.present)
+        and (a.stream, a.space_id) == (b.stream, b.space_id)
     )
 
 
@@ -51,7 +57,9 @@ def test_a_table_comes_back_bit_for_bit(tmp_path: Path) -> None:
         assert np.isnan(again.embedding[1]).all()
 
 
-def test_an_absent_embedding_is_null_on_disk_and_the_schema_is_the_documented_one(tmp_path: Path) -> None:
+def test_an_absent_embedding_is_null_on_disk_and_the_schema_is_the_documented_one(
+    tmp_path: Path,
+) -> None:
     arrow = pq.read_table(write(table(), tmp_path))
     assert arrow.column_names == [
         "video_id",
@@ -100,7 +108,9 @@ def test_parts_that_disagree_on_a_video_are_refused_with_its_name(tmp_path: Path
     other = table().embedding.copy()
     other[3] += 1
     write(table(embedding=other), tmp_path)
-    with pytest.raises(EmbeddingsError, match=r"holds klasse/v_003.mp4 \(from 0 s\) twice with different contents"):
+    with pytest.raises(
+        EmbeddingsError, match=r"holds klasse/v_003.mp4 \(from 0 s\) twice with different contents"
+    ):
         read(tmp_path)
 
 
@@ -114,7 +124,8 @@ def test_two_spaces_in_one_folder_are_refused_with_both_names(tmp_path: Path) ->
     write(table(space_id="aaaa"), tmp_path)
     write(table(space_id="bbbb", first=50), tmp_path)
     with pytest.raises(
-        EmbeddingsError, match=r"mixes space (aaaa|bbbb) of 'audio' .* and space (aaaa|bbbb) of 'audio'"
+        EmbeddingsError,
+        match=r"mixes space (aaaa|bbbb) of 'audio' .* and space (aaaa|bbbb) of 'audio'",
     ):
         read(tmp_path)
 
@@ -130,7 +141,9 @@ def test_two_spaces_in_one_file_are_refused(tmp_path: Path) -> None:
 def test_two_widths_in_one_folder_are_refused(tmp_path: Path) -> None:
     write(table(width=3), tmp_path)
     write(table(width=4, first=50), tmp_path)
-    with pytest.raises(EmbeddingsError, match=r"holds (3|4)-D embeddings, part-\w+.parquet (3|4)-D"):
+    with pytest.raises(
+        EmbeddingsError, match=r"holds (3|4)-D embeddings, part-\w+.parquet (3|4)-D"
+    ):
         read(tmp_path)
 
 
@@ -140,11 +153,15 @@ def test_no_flipped_bit_goes_unseen(tmp_path: Path) -> None:
     for position in range(0, len(data), 97):
         broken = bytes(data[:position]) + bytes([data[position] ^ 4]) + bytes(data[position + 1 :])
         path.write_bytes(broken)
-        with pytest.raises(EmbeddingsError, match=rf"{path.name} is corrupt: its content is [0-9a-f]{{16}}…"):
+        with pytest.raises(
+            EmbeddingsError, match=rf"{path.name} is corrupt: its content is [0-9a-f]{{16}}…"
+        ):
             read(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + b"\0" * 400 + b"PAR1", b"video_id,embedding\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"PAR1", b"PAR1" + b"\0" * 400 + b"PAR1", b"video_id,embedding\n"]
+)
 def test_a_file_that_is_no_parquet_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "part-x.parquet").write_bytes(content)
     with pytest.raises(EmbeddingsError, match=r"part-x.parquet is not a readable Parquet file"):
@@ -175,17 +192,23 @@ def test_wrong_columns_are_named(tmp_path: Path) -> None:
     with pytest.raises(EmbeddingsError, match=r"x.parquet has no column 'reason'"):
         read(path)
     pq.write_table(arrow.set_column(8, "embedding", pa.array([[1.0]] * 5)), path)
-    with pytest.raises(EmbeddingsError, match=r"'embedding' is list<.*double>; it must be fixed_size_list<float32>"):
+    with pytest.raises(
+        EmbeddingsError, match=r"'embedding' is list<.*double>; it must be fixed_size_list<float32>"
+    ):
         read(path)
     pq.write_table(arrow.set_column(4, "present", pa.array([True] * 5)), path)
-    with pytest.raises(EmbeddingsError, match=r"klasse/v_001.mp4 is marked present but its embedding is null"):
+    with pytest.raises(
+        EmbeddingsError, match=r"klasse/v_001.mp4 is marked present but its embedding is null"
+    ):
         read(path)
 
 
 def test_another_schema_version_and_broken_lineage_are_named(tmp_path: Path) -> None:
     arrow, path = table().to_arrow(), tmp_path / "x.parquet"
     pq.write_table(arrow.replace_schema_metadata({"tristream": '{"schema_version": 7}'}), path)
-    with pytest.raises(EmbeddingsError, match=r"x.parquet has schema version 7; this program reads 1"):
+    with pytest.raises(
+        EmbeddingsError, match=r"x.parquet has schema version 7; this program reads 1"
+    ):
         read(path)
     pq.write_table(arrow.replace_schema_metadata({"tristream": "{"}), path)
     with pytest.raises(EmbeddingsError, match=r"x.parquet: its lineage is not JSON"):
@@ -193,11 +216,18 @@ def test_another_schema_version_and_broken_lineage_are_named(tmp_path: Path) -> 
 
 
 def test_a_table_that_contradicts_itself_is_refused() -> None:
-    with pytest.raises(EmbeddingsError, match=r"embeddings of 'audio': 5 video_ids and 4 values of reason"):
+    with pytest.raises(
+        EmbeddingsError, match=r"embeddings of 'audio': 5 video_ids and 4 values of reason"
+    ):
         table(reason=[""] * 4)
-    with pytest.raises(EmbeddingsError, match=r"v_001.mp4: its 'audio' embedding is marked present but is not finite"):
+    with pytest.raises(
+        EmbeddingsError,
+        match=r"v_001.mp4: its 'audio' embedding is marked present but is not finite",
+    ):
         table(present=np.ones(5, dtype=bool))
-    with pytest.raises(EmbeddingsError, match=r"v_001.mp4: its 'audio' embedding is marked absent but is not NaN"):
+    with pytest.raises(
+        EmbeddingsError, match=r"v_001.mp4: its 'audio' embedding is marked absent but is not NaN"
+    ):
         table(embedding=np.zeros((5, 3), dtype=np.float32))
 
 
@@ -209,7 +239,9 @@ def test_parts_of_different_lineage_keep_both(tmp_path: Path) -> None:
 
 
 def test_a_stream_that_no_video_has_is_a_table_too(tmp_path: Path) -> None:
-    silent = table(present=np.zeros(5, dtype=bool), embedding=np.full((5, 8), np.nan, dtype=np.float32))
+    silent = table(
+        present=np.zeros(5, dtype=bool), embedding=np.full((5, 8), np.nan, dtype=np.float32)
+    )
     write(silent, tmp_path)
     assert same(read(tmp_path), silent)
     empty = table(0)

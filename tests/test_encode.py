@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from media import encode
-from media.encode import write_video
+from tristream.media import encode
+from tristream.media.encode import write_video
 
 SAMPLE_RATE = 16000
 
@@ -58,12 +58,18 @@ def test_a_click_sounds_where_it_was_put(tmp_path, at):
     heard = np.abs(samples)
     for position in at:
         left = max(position - 2000, 0)
-        peak = left + int(np.argmax(heard[left : position + 2000])) + round(start_seconds * SAMPLE_RATE)
+        peak = (
+            left
+            + int(np.argmax(heard[left : position + 2000]))
+            + round(start_seconds * SAMPLE_RATE)
+        )
         assert abs(peak - position) <= 16
 
 
 def test_a_tone_keeps_its_phase_and_loudness(tmp_path):
-    tone = (0.3 * np.sin(2 * np.pi * 1000 * np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE)).astype(np.float32)
+    tone = (0.3 * np.sin(2 * np.pi * 1000 * np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE)).astype(
+        np.float32
+    )
     write_video(tmp_path / "a.mp4", None, fps=25, samples=tone)
     with av.open(str(tmp_path / "a.mp4")) as container:
         samples = np.concatenate([block.to_ndarray()[0] for block in container.decode(audio=0)])
@@ -77,12 +83,16 @@ def test_the_same_arrays_give_the_same_bytes(tmp_path):
     # their own never did. Until the cause is known the majority is held to the claim, not every single file.
     found = []
     for name in "abcdefghi":
-        write_video(tmp_path / f"{name}.mp4", _smooth_frames(), fps=25, samples=_click_samples([5000]))
+        write_video(
+            tmp_path / f"{name}.mp4", _smooth_frames(), fps=25, samples=_click_samples([5000])
+        )
         found.append((tmp_path / f"{name}.mp4").read_bytes())
     assert max(found.count(data) for data in found) >= 7
 
 
-@pytest.mark.parametrize(("fps", "kept"), [(25, (25, 1)), (29.97, (2997, 100)), (30000 / 1001, (30000, 1001))])
+@pytest.mark.parametrize(
+    ("fps", "kept"), [(25, (25, 1)), (29.97, (2997, 100)), (30000 / 1001, (30000, 1001))]
+)
 def test_the_frame_rate_is_kept_exactly(tmp_path, fps, kept):
     write_video(tmp_path / "a.mp4", _smooth_frames(5), fps=fps)
     with av.open(str(tmp_path / "a.mp4")) as container:
@@ -125,7 +135,9 @@ def test_nothing_to_write_is_refused_by_name(tmp_path):
         write_video(tmp_path / "empty.mp4", None, fps=25)
 
 
-@pytest.mark.parametrize(("shape", "said"), [((3, 49, 64, 3), "3 frames of 64x49 px"), ((0, 48, 64, 3), "0 frames")])
+@pytest.mark.parametrize(
+    ("shape", "said"), [((3, 49, 64, 3), "3 frames of 64x49 px"), ((0, 48, 64, 3), "0 frames")]
+)
 def test_pictures_that_yuv420p_cannot_hold_are_refused(tmp_path, shape, said):
     with pytest.raises(ValueError, match=said):
         write_video(tmp_path / "a.mp4", np.zeros(shape, np.uint8), fps=25)

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from streams import encoding
-from streams.backends import TorchBackend
-from streams.encoding import BatchFiller, encode
-from streams.segments import Segments
+from tristream.streams import encoding
+from tristream.streams.encoding import BatchFiller, encode
+from tristream.streams.segments import Segments
+from tristream.streams.torch_backend import TorchBackend
 
 CPU = torch.device("cpu")
 TORCH = TorchBackend(CPU)
@@ -28,7 +28,9 @@ class WatchedEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.layers = nn.Sequential(nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5))
+        self.layers = nn.Sequential(
+            nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5)
+        )
         self.full = nn.Linear(6 * 36, 11)
         self.embedding_dim = 11
         self.batches: list[torch.Tensor] = []
@@ -66,7 +68,9 @@ def test_batches_across_videos_give_the_bits_of_one_video_at_a_time(encoder, len
     assert [key for key, _ in found] == list(range(len(videos)))
     for key, embedding in found:
         assert embedding.dtype == np.float32
-        assert np.array_equal(embedding, encode(encoder, videos[key], batch_size=BATCH, backend=TORCH)), key
+        assert np.array_equal(
+            embedding, encode(encoder, videos[key], batch_size=BATCH, backend=TORCH)
+        ), key
 
 
 def test_every_batch_has_the_fixed_size_and_only_the_last_is_padded(encoder):
@@ -76,7 +80,9 @@ def test_every_batch_has_the_fixed_size_and_only_the_last_is_padded(encoder):
     assert len(encoder.batches) == -(-sum(LENGTHS) // BATCH)
     everything = np.concatenate([segments.array for segments in videos])
     starts = {row.tobytes(): index for index, row in enumerate(everything)}
-    in_order = sorted(encoder.batches, key=lambda batch: starts[batch[0].numpy().tobytes()])  # several are made at once
+    in_order = sorted(
+        encoder.batches, key=lambda batch: starts[batch[0].numpy().tobytes()]
+    )  # several are made at once
     seen = torch.cat(in_order).numpy()
     assert np.array_equal(seen[: len(everything)], everything)
     assert (seen[len(everything) :] == everything[-1]).all()
@@ -144,25 +150,31 @@ def test_no_more_batches_are_made_than_are_about_to_be_embedded():
 
     engine, read, source = Busy(), [], video_of(800, 0)
     watched = Segments(
-        source.start_seconds, source.stop_seconds, lambda *rows: read.append(rows[0]) or source.read(*rows)
+        source.start_seconds,
+        source.stop_seconds,
+        lambda *rows: read.append(rows[0]) or source.read(*rows),
     )
     filler = BatchFiller(WatchedEncoder(), BATCH, engine)
     found = []
-    caller = threading.Thread(target=lambda: found.extend([*filler.add("v", watched), *filler.finish()]))
+    caller = threading.Thread(
+        target=lambda: found.extend([*filler.add("v", watched), *filler.finish()])
+    )
     caller.start()
     time.sleep(0.3)
     n_made = len(read)
     engine.is_free.set()
     caller.join()
     assert 1 <= n_made <= encoding.MAX_MAKERS
-    assert np.array_equal(found[0][1], 2 * source.array.reshape(800, -1)), "and none is lost or mixed up"
+    assert np.array_equal(found[0][1], 2 * source.array.reshape(800, -1)), (
+        "and none is lost or mixed up"
+    )
 
 
 BROKEN_OFF = """
 import time, numpy as np, torch
-from streams import encoding
-from streams.backends import TorchBackend
-from streams.segments import Segments
+from tristream.streams import encoding
+from tristream.streams.torch_backend import TorchBackend
+from tristream.streams.segments import Segments
 
 class Slow(torch.nn.Module):
     embedding_dim = 2
@@ -183,7 +195,11 @@ raise OSError("the disk is full")
 def test_a_run_that_breaks_off_ends_though_batches_are_waiting():
     """Its threads are joined when the interpreter ends, and none of them may wait for another that never comes."""
     ended = subprocess.run(
-        [sys.executable, "-c", BROKEN_OFF], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", BROKEN_OFF],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     assert ended.returncode == 1
     assert "the disk is full" in ended.stderr
@@ -205,7 +221,9 @@ def test_a_long_video_is_read_in_pieces_no_larger_than_a_batch(encoder):
 def test_encoding_switches_training_off_and_keeps_no_gradient(encoder):
     encoder.train()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    first, again = (encode(encoder, video_of(9, 0), batch_size=BATCH, backend=TORCH) for _ in range(2))
+    first, again = (
+        encode(encoder, video_of(9, 0), batch_size=BATCH, backend=TORCH) for _ in range(2)
+    )
     assert np.array_equal(first, again)
     assert not encoder.training
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from fusion.evaluate import (
+from tristream.fusion.evaluate import (
     auroc,
     average_precision,
     class_figures,
@@ -54,8 +54,12 @@ def slow_equal_error_rate(labels: np.ndarray, scores: np.ndarray) -> float:
     """Where the polyline through all (false alarms, misses) crosses the diagonal, by bisection along it."""
     points = [(0.0, 1.0)]
     for threshold in sorted(set(scores), reverse=True):
-        points.append(((scores[labels == 0] >= threshold).mean(), (scores[labels == 1] < threshold).mean()))
-    lengths = np.r_[0, np.cumsum([np.hypot(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(points)])]
+        points.append(
+            ((scores[labels == 0] >= threshold).mean(), (scores[labels == 1] < threshold).mean())
+        )
+    lengths = np.r_[
+        0, np.cumsum([np.hypot(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(points)])
+    ]
     low, high = 0.0, lengths[-1]
     for _ in range(200):
         middle = (low + high) / 2
@@ -67,7 +71,9 @@ def slow_equal_error_rate(labels: np.ndarray, scores: np.ndarray) -> float:
 @pytest.mark.parametrize("seed", range(5))
 def test_equal_error_rate_is_where_the_roc_polyline_crosses(seed: int) -> None:
     labels, scores = tied_scores(seed)
-    assert equal_error_rate(labels, scores) == pytest.approx(slow_equal_error_rate(labels, scores), abs=1e-9)
+    assert equal_error_rate(labels, scores) == pytest.approx(
+        slow_equal_error_rate(labels, scores), abs=1e-9
+    )
 
 
 def test_equal_error_rate_interpolates_where_the_nearest_threshold_would_say_otherwise() -> None:
@@ -94,7 +100,9 @@ def test_shuffled_labels_give_half() -> None:
 
 
 @pytest.mark.parametrize("tpr", [0.5, 0.9, 0.95, 1.0])
-def test_false_positive_rate_is_the_least_over_all_thresholds_that_reach_the_tpr(tpr: float) -> None:
+def test_false_positive_rate_is_the_least_over_all_thresholds_that_reach_the_tpr(
+    tpr: float,
+) -> None:
     labels, scores = tied_scores(3)
     reached = [
         (scores[labels == 0] >= threshold).mean()
@@ -148,7 +156,10 @@ def test_confusion_has_true_classes_in_rows() -> None:
 def test_the_hardest_video_is_the_one_that_is_wrong_by_most() -> None:
     scores = np.array([[3.0, 1.0], [0.0, 5.0], [1.0, 0.5]])
     worst = hardest_videos(["u", "v", "w"], ["a", "a", "a"], scores, classes=["a", "b"], n_videos=2)
-    assert [(video.video_id, video.named, video.margin) for video in worst] == [("v", "b", -5.0), ("w", "a", 0.5)]
+    assert [(video.video_id, video.named, video.margin) for video in worst] == [
+        ("v", "b", -5.0),
+        ("w", "a", 0.5),
+    ]
 
 
 def test_bad_input_is_named() -> None:
@@ -175,7 +186,9 @@ def test_class_figures_are_recall_and_precision_of_scikit_learn() -> None:
     labels = np.array(["a", "b", "c"])[rng.integers(3, size=90)]
     named = np.where(rng.random(90) < 0.7, labels, "a")
     figures = class_figures(labels, named, np.arange(90) // 2)
-    precision, recall, _, n = precision_recall_fscore_support(labels, named, labels=["a", "b", "c"], zero_division=0)
+    precision, recall, _, n = precision_recall_fscore_support(
+        labels, named, labels=["a", "b", "c"], zero_division=0
+    )
     assert [f.label for f in figures] == ["a", "b", "c"]
     np.testing.assert_allclose([f.accuracy.value for f in figures], recall)
     np.testing.assert_allclose([f.precision for f in figures], precision)

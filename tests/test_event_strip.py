@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from report.event_strip import BARS_HEIGHT, CURVE_HEIGHT, TEXT_HEIGHT, WIDTH, event_strip
+from tristream.report.event_strip import BARS_HEIGHT, CURVE_HEIGHT, TEXT_HEIGHT, WIDTH, event_strip
 
 EVENT = {
     "start_seconds": 2.0, "stop_seconds": 3.0, "peak_seconds": 2.5, "peak_score": 8.0,

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-import streams
-from media.reasons import Rejected
-from store.cache import Cache
-from streams.backends import TorchBackend
-from streams.encoding import encode
-from streams.extraction import SegmentEmbeddings, extract, gather_footage, in_order
-from streams.model import pad
-from streams.segments import Absent, Footage
+from tristream import streams
+from tristream.media.reasons import Rejected
+from tristream.store.cache import Cache
+from tristream.streams.encoding import encode
+from tristream.streams.extraction import SegmentEmbeddings, extract, gather_footage, in_order
+from tristream.streams.model import pad
+from tristream.streams.segments import Absent, Footage
+from tristream.streams.torch_backend import TorchBackend
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TORCH = TorchBackend(DEVICE)
@@ -31,7 +31,10 @@ def files(toy_video):
 def trained(untrained):
     """Every stream there is, with batches that never end where a video does."""
     made = [untrained(name) for name in streams.names()]
-    return [dataclasses.replace(t, config=t.config.model_copy(update={"encode_batch_size": 8})) for t in made]
+    return [
+        dataclasses.replace(t, config=t.config.model_copy(update={"encode_batch_size": 8}))
+        for t in made
+    ]
 
 
 def by_name(results):
@@ -43,7 +46,11 @@ def assert_same_results(first, second):
     for name in first:
         one, other = first[name], second[name]
         assert one.embeddings.keys() == other.embeddings.keys()
-        assert (one.status, one.reasons, one.absent) == (other.status, other.reasons, other.absent), name
+        assert (one.status, one.reasons, one.absent) == (
+            other.status,
+            other.reasons,
+            other.absent,
+        ), name
         for stream in one.embeddings:
             assert np.array_equal(one.embeddings[stream], other.embeddings[stream]), (name, stream)
             segments = one.segments[stream], other.segments[stream]
@@ -54,7 +61,9 @@ def assert_same_results(first, second):
 def run(make_videos, files, trained, folder, *, n_threads=1, force=False, **options):
     cache = Cache(folder)
     videos, decoded = make_videos(files, cache, **options)
-    results = list(extract(videos, trained, cache=cache, backend=TORCH, n_threads=n_threads, force=force))
+    results = list(
+        extract(videos, trained, cache=cache, backend=TORCH, n_threads=n_threads, force=force)
+    )
     assert [result.video.video_id for result in results] == list(files)
     return by_name(results), decoded
 
@@ -62,7 +71,7 @@ def run(make_videos, files, trained, folder, *, n_threads=1, force=False, **opti
 @pytest.fixture(scope="module")
 def alone(files, trained, tmp_path_factory, workshop_settings):
     """Every video through every stream by hand: its segments encoded by itself, no cache, no threads."""
-    from streams.video import Video
+    from tristream.streams.video import Video
 
     found = {}
     for name, decoded in files.items():
@@ -74,7 +83,12 @@ def alone(files, trained, tmp_path_factory, workshop_settings):
         for stream in trained:
             footage = stream.stream.footage(video, stream.config, stream.sampler)
             segments = stream.stream.cut(footage, stream.config)
-            rows = encode(stream.model.encoder, segments, batch_size=stream.config.encode_batch_size, backend=TORCH)
+            rows = encode(
+                stream.model.encoder,
+                segments,
+                batch_size=stream.config.encode_batch_size,
+                backend=TORCH,
+            )
             with torch.inference_mode():
                 sequence, length = pad([rows])
                 found[name, stream.name] = (
@@ -95,7 +109,9 @@ def test_overlapped_extraction_gives_the_bits_of_one_video_at_a_time(
 
 def test_the_order_of_videos_does_not_change_an_embedding(make_videos, files, trained, tmp_path):
     forward, _ = run(make_videos, files, trained, tmp_path / "1")
-    backward, _ = run(make_videos, dict(reversed(files.items())), trained, tmp_path / "2", n_threads=3)
+    backward, _ = run(
+        make_videos, dict(reversed(files.items())), trained, tmp_path / "2", n_threads=3
+    )
     assert_same_results(forward, {name: backward[name] for name in forward})
 
 
@@ -120,7 +136,9 @@ def test_a_video_is_decoded_once_for_all_streams(make_videos, files, trained, tm
     assert sorted(decoded) == sorted(files)
 
 
-def test_a_rejected_video_is_named_and_leaves_the_others_untouched(make_videos, files, trained, tmp_path):
+def test_a_rejected_video_is_named_and_leaves_the_others_untouched(
+    make_videos, files, trained, tmp_path
+):
     broken = Rejected("truncated_no_index", Path("/data/d.mp4"), "has no index; record it again")
     first, _ = run(make_videos, files, trained, tmp_path / "1", n_threads=2)
     second, _ = run(make_videos, {**files, "d.mp4": broken}, trained, tmp_path / "2", n_threads=2)
@@ -142,22 +160,33 @@ def test_a_rejected_video_is_tried_again_when_it_is_whole(make_videos, files, tr
 
 
 @pytest.mark.parametrize("missing", ["sound", "pictures"])
-def test_a_video_without_a_track_is_masked_and_not_zero(make_videos, trained, toy_video, tmp_path, missing):
+def test_a_video_without_a_track_is_masked_and_not_zero(
+    make_videos, trained, toy_video, tmp_path, missing
+):
     kwargs = {"sound": {"silent": True}, "pictures": {"blind": True}}[missing]
     code = {"sound": "no_audio", "pictures": "no_video"}[missing]
     files = {"whole.mp4": toy_video(50, seed=1), "half.mp4": toy_video(50, seed=1, **kwargs)}
-    needs = {t.name: (t.stream.needs_sound if missing == "sound" else t.stream.needs_pictures) for t in trained}
+    needs = {
+        t.name: (t.stream.needs_sound if missing == "sound" else t.stream.needs_pictures)
+        for t in trained
+    }
     for _ in range(2):  # computed, then from the cache
         results, _ = run(make_videos, files, trained, tmp_path)
         half = results["half.mp4"]
         assert half.absent == {name: code for name, is_needed in needs.items() if is_needed}
-        assert half.embeddings.keys() == {name for name, is_needed in needs.items() if not is_needed}
-        assert half.status == ("rejected" if all(needs.values()) else "degraded" if any(needs.values()) else "ok")
+        assert half.embeddings.keys() == {
+            name for name, is_needed in needs.items() if not is_needed
+        }
+        assert half.status == (
+            "rejected" if all(needs.values()) else "degraded" if any(needs.values()) else "ok"
+        )
         for name in half.embeddings:
             assert np.array_equal(half.embeddings[name], results["whole.mp4"].embeddings[name])
 
 
-def test_a_video_that_no_requested_stream_can_use_is_rejected(make_videos, trained, toy_video, tmp_path):
+def test_a_video_that_no_requested_stream_can_use_is_rejected(
+    make_videos, trained, toy_video, tmp_path
+):
     sound = [t for t in trained if t.stream.needs_sound and not t.stream.needs_pictures]
     if not sound:
         pytest.skip("no stream that needs sound alone")
@@ -188,25 +217,35 @@ def test_changed_content_under_an_old_name_is_noticed(make_videos, files, traine
     second, decoded = run(make_videos, changed, trained, tmp_path, content={"a.mp4": "0" * 64})
     assert decoded == ["a.mp4"]
     for stream in trained:
-        assert not np.array_equal(first["a.mp4"].embeddings[stream.name], second["a.mp4"].embeddings[stream.name])
-        assert np.array_equal(second["a.mp4"].embeddings[stream.name], second["f.mp4"].embeddings[stream.name])
+        assert not np.array_equal(
+            first["a.mp4"].embeddings[stream.name], second["a.mp4"].embeddings[stream.name]
+        )
+        assert np.array_equal(
+            second["a.mp4"].embeddings[stream.name], second["f.mp4"].embeddings[stream.name]
+        )
 
 
 @pytest.mark.parametrize("name", streams.names())
-def test_what_is_degraded_does_not_depend_on_what_was_cached_before(make_videos, trained, toy_video, tmp_path, name):
+def test_what_is_degraded_does_not_depend_on_what_was_cached_before(
+    make_videos, trained, toy_video, tmp_path, name
+):
     """A stream whose source was cached by an earlier command still says what is wrong with the file."""
     stream = next(t for t in trained if t.name == name)
     files = {"torn.mp4": toy_video(50, seed=2, reasons=("decode_errors",))}
     fresh, _ = run(make_videos, files, [stream], tmp_path / "fresh")
     assert fresh["torn.mp4"].reasons == ("decode_errors",)
-    cache = Cache(tmp_path / "used")  # training has been here, and left motion and flow in the cache
+    cache = Cache(
+        tmp_path / "used"
+    )  # training has been here, and left motion and flow in the cache
     videos, _ = make_videos(files, cache)
     list(gather_footage(videos, stream.stream, stream.config, stream.sampler, n_threads=1))
     used, _ = run(make_videos, files, [stream], tmp_path / "used")
     assert_same_results(fresh, used)
 
 
-def test_another_encoder_is_not_served_from_the_cache(make_videos, files, trained, untrained, tmp_path):
+def test_another_encoder_is_not_served_from_the_cache(
+    make_videos, files, trained, untrained, tmp_path
+):
     run(make_videos, files, trained, tmp_path)
     name = trained[0].name
     other = untrained(name, seed=1)
@@ -215,8 +254,10 @@ def test_another_encoder_is_not_served_from_the_cache(make_videos, files, traine
     assert_same_results(fresh, results)
 
 
-def test_another_aggregator_uses_the_segment_embeddings_of_the_cache(make_videos, files, trained, tmp_path):
-    from streams import model
+def test_another_aggregator_uses_the_segment_embeddings_of_the_cache(
+    make_videos, files, trained, tmp_path
+):
+    from tristream.streams import model
 
     run(make_videos, files, trained, tmp_path)
     for stream in trained:
@@ -224,12 +265,16 @@ def test_another_aggregator_uses_the_segment_embeddings_of_the_cache(make_videos
         config = stream.config.model_copy(update={"aggregator": parts})
         network = model.build_model(stream.stream, config, 3).eval()
         network.encoder.load_state_dict(stream.model.encoder.state_dict())
-        other = dataclasses.replace(stream, config=config, model=network, model_sha256=model.weights_sha256(network))
+        other = dataclasses.replace(
+            stream, config=config, model=network, model_sha256=model.weights_sha256(network)
+        )
         never = {name: AssertionError(f"{name} was decoded") for name in files}
         results, _ = run(make_videos, never, [other], tmp_path)
         for result in results.values():
             rows = result.segments[stream.name].embedding
-            np.testing.assert_allclose(result.embeddings[stream.name], rows.mean(axis=0), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                result.embeddings[stream.name], rows.mean(axis=0), rtol=1e-5, atol=1e-6
+            )
 
 
 def test_no_videos_give_no_results(trained, tmp_path):
@@ -237,7 +282,9 @@ def test_no_videos_give_no_results(trained, tmp_path):
 
 
 def test_segment_embeddings_survive_their_entry():
-    rows = SegmentEmbeddings(np.ones((2, 3), np.float32), np.arange(2.0), np.arange(2.0) + 1, "", ("b", "a"))
+    rows = SegmentEmbeddings(
+        np.ones((2, 3), np.float32), np.arange(2.0), np.arange(2.0) + 1, "", ("b", "a")
+    )
     again = SegmentEmbeddings.from_entry(rows.to_entry())
     assert again.reasons == ("b", "a")
     assert again.absent == ""
@@ -277,10 +324,16 @@ def test_in_order_passes_errors_on_where_they_belong():
 
 def test_gathered_footage_says_why_there_is_none(make_videos, trained, toy_video, tmp_path):
     broken = Rejected("empty_file", Path("/data/x.mp4"), "has 0 bytes")
-    files = {"good.mp4": toy_video(), "x.mp4": broken, "none.mp4": toy_video(silent=True, blind=True)}
+    files = {
+        "good.mp4": toy_video(),
+        "x.mp4": broken,
+        "none.mp4": toy_video(silent=True, blind=True),
+    }
     for stream in trained:
         videos, _ = make_videos(files, Cache(tmp_path / stream.name))
-        good, bad, none = gather_footage(videos, stream.stream, stream.config, stream.sampler, n_threads=2)
+        good, bad, none = gather_footage(
+            videos, stream.stream, stream.config, stream.sampler, n_threads=2
+        )
         assert isinstance(good[1], Footage)
         assert bad == (videos[1], broken)
         assert isinstance(none[1], Absent)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from media import ffmpeg
-from media.sandbox import DecodePool, StartError
+from tristream.media import ffmpeg
+from tristream.media.sandbox.pool import DecodePool, StartError
 
 
 @pytest.mark.parametrize(

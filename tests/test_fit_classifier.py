@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from commands import fit_classifier, screen, settings
-from commands.fuse import Fused, Head
-from commands.workspace import Workspace
-from fusion.svm import LinearSVM
-from store.checkpoint import load_artifact
+from tristream.commands import fit_classifier, screen, settings
+from tristream.commands.fuse import Fused, Head
+from tristream.commands.workspace import Workspace
+from tristream.fusion.action.svm import LinearSVM
+from tristream.store.checkpoint import load_artifact
 
 WIDTH, CLASSES = 12, tuple(f"class{k}" for k in range(6))
 
@@ -31,9 +31,16 @@ def planted(n: int = 360, *, silent: np.ndarray | None = None, seed: int = 0) ->
     """Six classes: `sight` tells which pair of classes (3), `sound` which of the two, `noise` nothing."""
     rng = np.random.default_rng(seed)
     y = np.arange(n) % 6
-    blocks = [rng.normal(size=(3, WIDTH))[y // 2], rng.normal(size=(2, WIDTH))[y % 2], np.zeros((n, WIDTH))]
+    blocks = [
+        rng.normal(size=(3, WIDTH))[y // 2],
+        rng.normal(size=(2, WIDTH))[y % 2],
+        np.zeros((n, WIDTH)),
+    ]
     X = np.hstack(blocks) + 0.6 * rng.normal(size=(n, 3 * WIDTH))
-    columns = {name: slice(s * WIDTH, (s + 1) * WIDTH) for s, name in enumerate(("sight", "sound", "noise"))}
+    columns = {
+        name: slice(s * WIDTH, (s + 1) * WIDTH)
+        for s, name in enumerate(("sight", "sound", "noise"))
+    }
     masks = np.ones((n, 3), dtype=bool)
     if silent is not None:
         masks[silent, 1] = False
@@ -75,7 +82,11 @@ def test_a_stream_of_noise_is_no_help_and_the_others_are_worth_what_was_planted(
     gains = {(d["more"], d["less"]): d for d in report["differences"]}
     assert len(gains) == 9
     assert gains["sight+sound", "sight"]["low"] > 0.2
-    assert gains["sight+sound+noise", "sight+sound"]["low"] <= 0 <= gains["sight+sound+noise", "sight+sound"]["high"]
+    assert (
+        gains["sight+sound+noise", "sight+sound"]["low"]
+        <= 0
+        <= gains["sight+sound+noise", "sight+sound"]["high"]
+    )
     assert report["gains"]["noise"]["retrained"]["value"] < 0.1
 
 
@@ -83,7 +94,9 @@ def test_the_report_agrees_with_itself(plain) -> None:
     fused, report, _ = plain
     cells, matrix = report["predictions"], np.array(report["confusion"]["matrix"])
     hits = np.mean([cell["label"] == cell["predicted"] for cell in cells])
-    assert [cell["video_id"] for cell in cells] == fused.of("video_id")[fused.of("split") == "test"].tolist()
+    assert [cell["video_id"] for cell in cells] == fused.of("video_id")[
+        fused.of("split") == "test"
+    ].tolist()
     assert hits == pytest.approx(report["subsets"]["sight+sound+noise"]["test_top1"]["value"])
     assert np.trace(matrix) / matrix.sum() == pytest.approx(hits)
     assert np.mean([c["accuracy"]["value"] for c in report["per_class"].values()]) == pytest.approx(
@@ -106,7 +119,9 @@ def test_sound_that_only_some_classes_have_shows_in_the_fourth_view(tmp_path: Pa
     report = run(tmp_path, planted(silent=y >= 3))
     views = report["views"]["sound"]
     assert views["n_test_without"] == 45
-    assert views["d"]["value"] == pytest.approx(1 / 3, abs=0.01)  # one class named of three, in either half
+    assert views["d"]["value"] == pytest.approx(
+        1 / 3, abs=0.01
+    )  # one class named of three, in either half
     assert views["words"].startswith("which streams a video has already tells its class")
     assert views["b"]["n"] == 45
     assert views["c"]["value"] < views["a"]["value"]
@@ -121,7 +136,9 @@ def test_silence_at_random_is_no_leak(tmp_path: Path, said) -> None:
     assert report["views"]["sound"]["b"]["value"] > report["views"]["sound"]["a"]["value"]
 
 
-def test_late_fusion_is_there_unless_a_stream_knows_other_classes(plain, tmp_path: Path, said) -> None:
+def test_late_fusion_is_there_unless_a_stream_knows_other_classes(
+    plain, tmp_path: Path, said
+) -> None:
     _, report, _ = plain
     assert set(report["late"]) == {"mean", "weighted", "simonyan"}
     assert set(report["heads"]) == {"sight", "sound", "noise"}
@@ -132,11 +149,14 @@ def test_late_fusion_is_there_unless_a_stream_knows_other_classes(plain, tmp_pat
     report = run(tmp_path, other)
     assert report["late"] == {}
     [sentence] = [words for words in report["warnings"] if "no late fusion" in words]
-    assert "'sound' was trained to tell 7 classes apart (first: class0), which are not the 6" in sentence
+    assert (
+        "'sound' was trained to tell 7 classes apart (first: class0), which are not the 6"
+        in sentence
+    )
 
 
 def test_what_is_stored_is_what_was_measured(plain) -> None:
-    from fusion.classifier import CalibratedSVM
+    from tristream.fusion.action.classifier import CalibratedSVM
 
     fused, report, folder = plain
     arrays, config = load_artifact(folder / "fusion/svm")
@@ -144,7 +164,11 @@ def test_what_is_stored_is_what_was_measured(plain) -> None:
     test = fused.of("split") == "test"
     scores = machine.svm.decision_function(fused.X[test], masks=fused.masks[test])
     assert np.allclose(scores, [cell["scores"] for cell in report["predictions"]], atol=1e-4)
-    assert np.allclose(machine.probabilities(scores), [c["probabilities"] for c in report["predictions"]], atol=1e-4)
+    assert np.allclose(
+        machine.probabilities(scores),
+        [c["probabilities"] for c in report["predictions"]],
+        atol=1e-4,
+    )
     assert LinearSVM.from_arrays(arrays, config).classes_.tolist() == report["classes"]
     assert config["spaces"] == fused.spaces
 
@@ -158,10 +182,14 @@ def test_calibration_helps_and_the_reject_option_keeps_its_word(tmp_path: Path, 
         assert rule["val_error"] <= rule["max_error"]
         if rule["test_kept"] < 1:
             n_named = rule["test_kept"] * len(report["predictions"])
-            assert rule["test_error"] <= rule["max_error"] + 2 * np.sqrt(rule["max_error"] / n_named)
+            assert rule["test_error"] <= rule["max_error"] + 2 * np.sqrt(
+                rule["max_error"] / n_named
+            )
 
 
-def test_without_validation_videos_there_are_no_probabilities_and_that_is_said(tmp_path: Path, said) -> None:
+def test_without_validation_videos_there_are_no_probabilities_and_that_is_said(
+    tmp_path: Path, said
+) -> None:
     fused = planted(120)
     for row in fused.rows:
         row.split = "train" if row.split == "val" else row.split
@@ -169,7 +197,10 @@ def test_without_validation_videos_there_are_no_probabilities_and_that_is_said(t
     assert report["calibration"] is None
     assert report["rejection"] == []
     assert "probabilities" not in report["predictions"][0]
-    assert any("no labelled validation video: margins stay margins" in words for words in report["warnings"])
+    assert any(
+        "no labelled validation video: margins stay margins" in words
+        for words in report["warnings"]
+    )
 
 
 def test_the_screen_holds_one_table_and_verbose_the_rest(tmp_path: Path, said) -> None:
@@ -179,19 +210,30 @@ def test_the_screen_holds_one_table_and_verbose_the_rest(tmp_path: Path, said) -
     assert "beside the SVM's" in brief
     run(tmp_path, planted(120), verbose=True)
     full = said.getvalue()[len(brief) :]
-    for title in ("Confused most often", "Hardest test videos", "Each class", "One stream more", "Other ways"):
+    for title in (
+        "Confused most often",
+        "Hardest test videos",
+        "Each class",
+        "One stream more",
+        "Other ways",
+    ):
         assert title in full
 
 
 @pytest.mark.parametrize(
     ("assignments", "sentence"),
     [
-        (["fusion.select=grouped_cv", "fusion.reading=keras"], "chooses l2 in the reading mean_hinge; reading is ker"),
+        (
+            ["fusion.select=grouped_cv", "fusion.reading=keras"],
+            "chooses l2 in the reading mean_hinge; reading is ker",
+        ),
         (["fusion.stream_dropout=1"], "stream_dropout = 1"),
         (["fusion.select=best"], "select = 'best'"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(tmp_path: Path, said, assignments: list[str], sentence: str) -> None:
+def test_settings_that_cannot_be_are_refused(
+    tmp_path: Path, said, assignments: list[str], sentence: str
+) -> None:
     with pytest.raises(ValueError, match=sentence):
         run(tmp_path, planted(24), *assignments)
 
@@ -199,7 +241,13 @@ def test_settings_that_cannot_be_are_refused(tmp_path: Path, said, assignments: 
 def test_l2_by_cross_validation_is_reported_for_each_subset(tmp_path: Path, said) -> None:
     whole = planted(96)
     columns = {name: whole.columns[name] for name in ("sight", "sound")}
-    fused = Fused(whole.rows, whole.X[:, : 2 * WIDTH], whole.masks[:, :2], columns, dict.fromkeys(columns, "space"))
+    fused = Fused(
+        whole.rows,
+        whole.X[:, : 2 * WIDTH],
+        whole.masks[:, :2],
+        columns,
+        dict.fromkeys(columns, "space"),
+    )
     report = run(tmp_path, fused, "fusion.select=grouped_cv")
     assert {subset["l2"] for subset in report["subsets"].values()} <= {1e-4, 1e-3, 1e-2, 1e-1, 1.0}
     assert report["l2"] == report["subsets"]["sight+sound"]["l2"]

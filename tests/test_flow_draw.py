@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flow.draw import flow_to_color
+from tristream.flow.draw import flow_to_color
 
 
 def field(vectors: list[tuple[float, float]]) -> np.ndarray:
@@ -24,7 +24,9 @@ def plain_reference(u: float, v: float, max_radius: float) -> list[int]:
     k = int(position)
     pixel = []
     for c in range(3):
-        colour = (1 - (position - k)) * wheel[k][c] / 255 + (position - k) * wheel[(k + 1) % len(wheel)][c] / 255
+        colour = (1 - (position - k)) * wheel[k][c] / 255 + (position - k) * wheel[
+            (k + 1) % len(wheel)
+        ][c] / 255
         colour = 1 - radius * (1 - colour) if radius <= 1 else colour * 0.75
         pixel.append(int(255 * colour))
     return pixel
@@ -34,7 +36,9 @@ def test_colours_are_those_of_middleburys_code():
     vectors = np.random.default_rng(0).normal(size=(500, 2)) * 4
     picture = flow_to_color(vectors.T[:, None, :], max_radius=6.0)
     expected = [plain_reference(u, v, 6.0) for u, v in vectors]
-    np.testing.assert_allclose(picture[0].astype(int), expected, atol=1)  # 1: both cut off, after other roundings
+    np.testing.assert_allclose(
+        picture[0].astype(int), expected, atol=1
+    )  # 1: both cut off, after other roundings
 
 
 def test_right_is_red_down_yellow_left_cyan_blue_up_violet():
@@ -46,8 +50,12 @@ def test_right_is_red_down_yellow_left_cyan_blue_up_violet():
 
 
 def test_no_motion_is_white():
-    np.testing.assert_array_equal(flow_to_color(np.zeros((2, 3, 4), np.float32)), np.full((3, 4, 3), 255))
-    np.testing.assert_array_equal(flow_to_color(np.zeros((2, 3, 4)), max_radius=5.0), np.full((3, 4, 3), 255))
+    np.testing.assert_array_equal(
+        flow_to_color(np.zeros((2, 3, 4), np.float32)), np.full((3, 4, 3), 255)
+    )
+    np.testing.assert_array_equal(
+        flow_to_color(np.zeros((2, 3, 4)), max_radius=5.0), np.full((3, 4, 3), 255)
+    )
 
 
 @pytest.mark.parametrize("direction", np.linspace(0, 2 * np.pi, 17))
@@ -75,7 +83,9 @@ def test_without_a_radius_the_longest_vector_is_fully_saturated():
 
 def test_a_full_turn_has_no_jump():
     angles = np.linspace(0, 2 * np.pi, 2001)
-    picture = flow_to_color(field([(np.cos(a), np.sin(a)) for a in angles]), max_radius=1.001)[0].astype(int)
+    picture = flow_to_color(field([(np.cos(a), np.sin(a)) for a in angles]), max_radius=1.001)[
+        0
+    ].astype(int)
     assert np.abs(np.diff(picture, axis=0)).max() <= 2
     assert len(np.unique(picture, axis=0)) > 500
 

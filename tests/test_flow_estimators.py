@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from flow import estimators
+from tristream.flow import estimators
 
 LEARNED = [name for name in estimators.names() if estimators.is_learned(name)]
 CLASSICAL = [name for name in estimators.names() if name not in LEARNED]
@@ -73,7 +73,9 @@ def panned_texture(
 
 @with_truth
 @pytest.mark.parametrize("size", [(72, 96), (63, 65), (145, 191)])
-@pytest.mark.parametrize("motion", [(2.0, 0.0), (-2.0, 0.0), (0.0, 3.0), (0.0, -3.0), (1.5, -2.5), (-0.5, 0.5)])
+@pytest.mark.parametrize(
+    "motion", [(2.0, 0.0), (-2.0, 0.0), (0.0, 3.0), (0.0, -3.0), (1.5, -2.5), (-0.5, 0.5)]
+)
 def test_a_planted_translation_is_found_with_its_signs(name, size, motion):
     estimator = load_trained(name)
     flow = estimator(panned_texture([(0, 0), motion], *size))
@@ -94,7 +96,10 @@ def test_a_path_is_found_step_by_step(name):
     positions = [(0, 0), (2, 0), (2, 3), (0, 3), (0, 3), (1, 1)]
     flow = estimator(panned_texture(positions))
     np.testing.assert_allclose(
-        flow.mean(axis=(2, 3)), np.diff(positions, axis=0), atol=estimator.tolerance_px, err_msg=name
+        flow.mean(axis=(2, 3)),
+        np.diff(positions, axis=0),
+        atol=estimator.tolerance_px,
+        err_msg=name,
     )
 
 
@@ -148,7 +153,9 @@ def test_a_single_picture_has_no_motion(name):
 @every_estimator
 def test_flow_depends_neither_on_threads_nor_on_a_second_call(name):
     estimator = load(name)
-    frames = panned_texture([(1.3 * t, 0.7 * t) for t in range(2 if name in LEARNED else 4)], 120, 160)
+    frames = panned_texture(
+        [(1.3 * t, 0.7 * t) for t in range(2 if name in LEARNED else 4)], 120, 160
+    )
     n_threads = cv2.getNumThreads()
     try:
         flows = []
@@ -167,7 +174,9 @@ def test_flow_depends_neither_on_threads_nor_on_a_second_call(name):
 def test_frames_that_are_views_give_the_same_flow(name):
     estimator = load(name)
     frames = panned_texture([(0, 0), (1, 0), (2, 0), (3, 0)])
-    np.testing.assert_array_equal(estimator(frames[::2, 3:, 5:]), estimator(frames[::2, 3:, 5:].copy()))
+    np.testing.assert_array_equal(
+        estimator(frames[::2, 3:, 5:]), estimator(frames[::2, 3:, 5:].copy())
+    )
     reversed_colours = frames[..., ::-1]
     np.testing.assert_array_equal(estimator(reversed_colours), estimator(reversed_colours.copy()))
 
@@ -177,7 +186,9 @@ def test_pictures_are_rgb_and_only_their_luma_counts(name):
     estimator = load(name)
     frames = panned_texture([(0, 0), (1.5, -1)])
     luma = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
-    np.testing.assert_array_equal(estimator(frames), estimator(np.repeat(luma[..., None], 3, axis=3)))
+    np.testing.assert_array_equal(
+        estimator(frames), estimator(np.repeat(luma[..., None], 3, axis=3))
+    )
 
 
 @every_estimator
@@ -217,10 +228,13 @@ def test_every_file_of_the_folder_is_listed():
 
 def test_names_are_listed_without_importing_heavy_libraries():
     heavy = "{'cv2', 'torch', 'torchvision', 'ptlflow'}"
-    code = f"import sys; from flow import estimators; estimators.names(); sys.exit(bool({heavy} & sys.modules.keys()))"
+    code = "import sys; from tristream.flow import estimators; estimators.names(); "
+    code += f"sys.exit(bool({heavy} & sys.modules.keys()))"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=True)
 
 
 def test_an_unknown_estimator_is_refused_with_the_names_there_are():
-    with pytest.raises(ValueError, match=r"unknown flow estimator 'tvl1'; available: .*dis, .*farneback"):
+    with pytest.raises(
+        ValueError, match=r"unknown flow estimator 'tvl1'; available: .*dis, .*farneback"
+    ):
         estimators.load("tvl1")

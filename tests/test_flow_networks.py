@@ -14,14 +14,16 @@ import pytest
 import torch
 from torch import nn
 
-from flow import estimators
-from flow.correlation import FlowNetCorrelation, SpatialCorrelation
+from tristream.flow import estimators
+from tristream.flow.correlation import FlowNetCorrelation, SpatialCorrelation
 
 HOME = Path(__file__).parents[1]
 
 
 def pictures(n: int = 2, height: int = 100, width: int = 150, seed: int = 0) -> np.ndarray:
-    coarse = np.random.default_rng(seed).integers(0, 256, (n, height // 5 + 1, width // 5 + 1, 3), dtype=np.uint8)
+    coarse = np.random.default_rng(seed).integers(
+        0, 256, (n, height // 5 + 1, width // 5 + 1, 3), dtype=np.uint8
+    )
     return coarse.repeat(5, axis=1).repeat(5, axis=2)[:, :height, :width]
 
 
@@ -33,7 +35,7 @@ def relative(found: np.ndarray, wanted: np.ndarray) -> float:
 def flownet():
     if importlib.util.find_spec("ptlflow") is None:
         pytest.skip("ptlflow is not installed")
-    from flow.estimators import flownet
+    from tristream.flow.estimators import flownet
 
     flownet.stock("flownets")  # imports ptlflow as the estimators do
     return flownet
@@ -44,8 +46,12 @@ def flownet():
 def test_the_correlation_equals_ptlflows_slow_one(flownet, patch_size, step, size):
     from ptlflow.utils.correlation import iter_spatial_correlation_sample
 
-    first, second = torch.randn(2, 3, 17, *size, generator=torch.Generator().manual_seed(0)).double()
-    slow = iter_spatial_correlation_sample(first, second, patch_size=patch_size, dilation_patch=step)
+    first, second = torch.randn(
+        2, 3, 17, *size, generator=torch.Generator().manual_seed(0)
+    ).double()
+    slow = iter_spatial_correlation_sample(
+        first, second, patch_size=patch_size, dilation_patch=step
+    )
     fast = SpatialCorrelation(patch_size, step=step)(first, second)
     torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-9)
 
@@ -57,7 +63,11 @@ def test_the_correlation_equals_its_definition_and_is_zero_outside():
         down, right = 2 * (i - 2), 2 * (j - 2)
         for y, x in np.ndindex(5, 6):
             inside = 0 <= y + down < 5 and 0 <= x + right < 6
-            wanted = (first[0, :, y, x] * second[0, :, y + down, x + right]).sum() if inside else torch.tensor(0.0)
+            wanted = (
+                (first[0, :, y, x] * second[0, :, y + down, x + right]).sum()
+                if inside
+                else torch.tensor(0.0)
+            )
             torch.testing.assert_close(found[0, i, j, y, x], wanted, rtol=1e-5, atol=1e-6)
 
 
@@ -65,7 +75,10 @@ def test_flownets_correlation_equals_ptlflows_to_a_hundred_thousandth(flownet):
     from ptlflow.models.flownet.submodules import correlate
 
     first, second = torch.randn(2, 2, 256, 12, 20, generator=torch.Generator().manual_seed(0))
-    assert relative(FlowNetCorrelation()(first, second).numpy(), correlate(first, second).numpy()) <= 1e-5
+    assert (
+        relative(FlowNetCorrelation()(first, second).numpy(), correlate(first, second).numpy())
+        <= 1e-5
+    )
 
 
 def test_an_even_window_of_displacements_is_refused():
@@ -80,7 +93,10 @@ def test_an_even_window_of_displacements_is_refused():
         "flownetc",
         "flownetsd",
         "ptlflow:pwcnet",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("flownetcs", "flownetcss", "flownet2")),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("flownetcs", "flownetcss", "flownet2")
+        ),
     ],
 )
 @pytest.mark.parametrize("size", [(100, 150), (128, 192)])
@@ -106,7 +122,9 @@ def test_no_slow_correlation_is_left_in_the_networks(flownet):
         assert any(isinstance(module, SpatialCorrelation) for module in modules)
 
 
-@pytest.mark.parametrize(("size", "padded"), [((128, 136), (0, 0, 0, 0)), ((101, 150), (13, 14, 1, 1))])
+@pytest.mark.parametrize(
+    ("size", "padded"), [((128, 136), (0, 0, 0, 0)), ((101, 150), (13, 14, 1, 1))]
+)
 def test_raft_is_torchvisions_own_on_padded_pictures(size, padded):
     from torchvision.models.optical_flow import raft_small
 
@@ -120,13 +138,20 @@ def test_raft_is_torchvisions_own_on_padded_pictures(size, padded):
     with torch.inference_mode():
         wanted = own(before, after)[-1][0].numpy()
     wanted = wanted[:, above : above + size[0], left : left + size[1]]
-    np.testing.assert_allclose(estimator(frames)[0], wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
+    np.testing.assert_allclose(
+        estimator(frames)[0], wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max()
+    )
 
 
 def test_raft_alone_is_the_large_one_and_weights_have_their_librarys_name():
     assert estimators.load("raft", weights=0).name == "raft_large"
     names = ("raft", "raft_small", "flownet2", "ptlflow:pwcnet")
-    assert [estimators.weights_name(name) for name in names] == ["raft_large", "raft_small", "flownet2", "pwcnet"]
+    assert [estimators.weights_name(name) for name in names] == [
+        "raft_large",
+        "raft_small",
+        "flownet2",
+        "pwcnet",
+    ]
 
 
 def test_weights_come_from_a_file_and_name_the_estimator(tmp_path):
@@ -157,8 +182,14 @@ def test_a_seed_decides_random_weights_and_leaves_the_callers_generator_alone():
     ("change", "message"),
     [
         (lambda tensors, key: tensors.pop(key), "it lacks 1 tensors (first: {key})"),
-        (lambda tensors, key: tensors.update(a=tensors[key]), "it has, unknown to the network, 1 tensors (first: a)"),
-        (lambda tensors, key: tensors.update({key: torch.zeros(3)}), "has in another shape 1 tensors (first: {key})"),
+        (
+            lambda tensors, key: tensors.update(a=tensors[key]),
+            "it has, unknown to the network, 1 tensors (first: a)",
+        ),
+        (
+            lambda tensors, key: tensors.update({key: torch.zeros(3)}),
+            "has in another shape 1 tensors (first: {key})",
+        ),
     ],
 )
 def test_weights_of_another_network_are_refused(tmp_path, change, message):
@@ -167,7 +198,9 @@ def test_weights_of_another_network_are_refused(tmp_path, change, message):
     tensors = dict(estimators.load("raft_small", weights=0).network.core.state_dict())
     key = next(key for key in tensors if key.endswith("bias"))
     change(tensors, key)
-    save_file({name: tensor.clone() for name, tensor in tensors.items()}, tmp_path / "weights.safetensors")
+    save_file(
+        {name: tensor.clone() for name, tensor in tensors.items()}, tmp_path / "weights.safetensors"
+    )
     with pytest.raises(ValueError, match=re.escape(message.format(key=key))):
         estimators.load("raft_small", weights=tmp_path / "weights.safetensors")
 
@@ -181,12 +214,17 @@ def test_a_file_that_is_not_safetensors_is_refused(tmp_path):
 def test_a_learned_estimator_needs_weights_and_others_take_none(tmp_path):
     with pytest.raises(ValueError, match="flow estimator 'raft_small' has no weights"):
         estimators.load("raft_small")
-    with pytest.raises(ValueError, match="flow estimator 'dis' learned nothing; it takes no weights, and 3 were given"):
+    with pytest.raises(
+        ValueError,
+        match="flow estimator 'dis' learned nothing; it takes no weights, and 3 were given",
+    ):
         estimators.load("dis", weights=3)
 
 
 def test_an_unknown_network_of_ptlflow_is_refused_with_those_there_are(flownet):
-    with pytest.raises(ValueError, match=r"unknown flow estimator 'flownet3'; ptlflow .* has .*pwcnet"):
+    with pytest.raises(
+        ValueError, match=r"unknown flow estimator 'flownet3'; ptlflow .* has .*pwcnet"
+    ):
         estimators.load("ptlflow:flownet3", weights=0)
 
 
@@ -239,7 +277,7 @@ def test_flownet2_can_be_traced_for_another_engine(flownet):
 def test_ptlflow_is_imported_in_silence_beside_a_faiss_without_gpu(flownet):
     code = (
         "import sys, types; sys.modules['faiss'] = types.ModuleType('faiss')\n"
-        "from flow import estimators\n"
+        "from tristream.flow import estimators\n"
         "estimators.load('flownets', weights=0)\n"
         "assert isinstance(sys.modules['faiss'], types.ModuleType)"
     )
@@ -251,7 +289,7 @@ def test_ptlflow_is_imported_in_silence_beside_a_faiss_without_gpu(flownet):
 def test_without_ptlflow_the_extra_is_named():
     code = (
         "import sys; sys.modules['ptlflow'] = None\n"
-        "from flow import estimators\n"
+        "from tristream.flow import estimators\n"
         "try: estimators.load('flownet2', weights=0)\n"
         "except ValueError as error: print(error)"
     )

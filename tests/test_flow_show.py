@@ -9,7 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-from flow.sheet import CURVE_HEIGHT_PX, common_radius, contact_sheet, motion_curve, side_by_side
+from tristream.flow.sheet import (
+    CURVE_HEIGHT_PX,
+    common_radius,
+    contact_sheet,
+    motion_curve,
+    side_by_side,
+)
 
 HOME = Path(__file__).parents[1]
 RED, BLUE = (214, 69, 65), (38, 110, 190)
@@ -57,12 +63,27 @@ def test_every_step_shows_its_frame_its_flow_and_whether_it_is_chosen():
 
 
 def test_the_contact_sheet_has_a_cell_for_every_chosen_frame():
-    frames = np.arange(10, dtype=np.uint8)[:, None, None, None].repeat(30, 1).repeat(40, 2).repeat(3, 3) * 20
+    frames = (
+        np.arange(10, dtype=np.uint8)[:, None, None, None].repeat(30, 1).repeat(40, 2).repeat(3, 3)
+        * 20
+    )
     flow = np.zeros((9, 2, 30, 40), np.float32)
-    sheet = contact_sheet(frames, flow, np.ones(9), np.array([1, 4, 9]), np.arange(10) / 25, n_columns=2, cell_width=80)
+    sheet = contact_sheet(
+        frames,
+        flow,
+        np.ones(9),
+        np.array([1, 4, 9]),
+        np.arange(10) / 25,
+        n_columns=2,
+        cell_width=80,
+    )
     cell = 14 + 60 + 2 + 60 + 4
     assert sheet.shape == (CURVE_HEIGHT_PX + 2 * cell, 2 * 84, 3)
-    middles = [sheet[CURVE_HEIGHT_PX + 40 + row * cell, 40 + column * 84, 0] for row in (0, 1) for column in (0, 1)]
+    middles = [
+        sheet[CURVE_HEIGHT_PX + 40 + row * cell, 40 + column * 84, 0]
+        for row in (0, 1)
+        for column in (0, 1)
+    ]
     assert middles == [20, 80, 180, 255]  # the fourth cell is empty
 
 
@@ -79,12 +100,21 @@ def tristream(*arguments):
 
 
 def test_flow_show_writes_a_sheet_and_a_video(tmp_path):
-    from media.decode import decode_video
-    from media.encode import write_video
-    from workshop.clips import Recipe, make_clip
+    from tristream.media.decode import decode_video
+    from tristream.media.encode import write_video
+    from tristream.workshop.clips import Recipe, make_clip
 
-    write_video(tmp_path / "v.mp4", make_clip(Recipe(motions=("conveyor",)), "show").frames[:20], fps=25)
-    done = tristream(tmp_path / "v.mp4", "--set", "sampler.n_samples=6", "--set", "sampler.n_segments=3", "--json")
+    write_video(
+        tmp_path / "v.mp4", make_clip(Recipe(motions=("conveyor",)), "show").frames[:20], fps=25
+    )
+    done = tristream(
+        tmp_path / "v.mp4",
+        "--set",
+        "sampler.n_samples=6",
+        "--set",
+        "sampler.n_segments=3",
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert len(found["chosen"]) == 6
@@ -93,7 +123,12 @@ def test_flow_show_writes_a_sheet_and_a_video(tmp_path):
     assert cv2.imread(str(tmp_path / "v-flow.png")).shape[1] == 6 * 164
     done = tristream(tmp_path / "v.mp4", "--out", tmp_path / "side.mp4", "--estimator", "farneback")
     assert done.returncode == 0, done.stderr
-    assert decode_video(tmp_path / "side.mp4", max_side=500).frames.shape == (19, 64 + 96, 2 * 64 + 4, 3)
+    assert decode_video(tmp_path / "side.mp4", max_side=500).frames.shape == (
+        19,
+        64 + 96,
+        2 * 64 + 4,
+        3,
+    )
 
 
 def test_flow_show_says_what_it_cannot_do(tmp_path):

@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from flow import storage
+from tristream.flow import storage
 
 CHAIRS = Path(__file__).parents[2] / "shared" / "data" / "flow" / "flyingchairs"
 
 
-def smooth_flow(n_fields: int = 3, height: int = 37, width: int = 53, size: float = 4.0) -> np.ndarray:
+def smooth_flow(
+    n_fields: int = 3, height: int = 37, width: int = 53, size: float = 4.0
+) -> np.ndarray:
     noise = np.random.default_rng(0).normal(size=(n_fields, 2, height, width)).astype(np.float32)
     fields = np.stack([[cv2.GaussianBlur(plane, (0, 0), 6) for plane in field] for field in noise])
     return (fields / np.abs(fields).max() * size).astype(np.float32)
@@ -28,7 +30,9 @@ def smooth_flow(n_fields: int = 3, height: int = 37, width: int = 53, size: floa
 def test_flo_files_are_byte_for_byte_opencvs(tmp_path):
     flow = smooth_flow(1)[0]
     storage.write_flo(tmp_path / "ours.flo", flow)
-    cv2.writeOpticalFlow(str(tmp_path / "theirs.flo"), np.ascontiguousarray(flow.transpose(1, 2, 0)))
+    cv2.writeOpticalFlow(
+        str(tmp_path / "theirs.flo"), np.ascontiguousarray(flow.transpose(1, 2, 0))
+    )
     assert (tmp_path / "ours.flo").read_bytes() == (tmp_path / "theirs.flo").read_bytes()
     np.testing.assert_array_equal(storage.read_flo(tmp_path / "theirs.flo"), flow)
 
@@ -38,7 +42,9 @@ def test_real_flo_files_read_as_opencv_reads_them():
     if not files:
         pytest.skip(f"no FlyingChairs pairs in {CHAIRS}")
     for file in files:
-        np.testing.assert_array_equal(storage.read_flo(file), cv2.readOpticalFlow(str(file)).transpose(2, 0, 1))
+        np.testing.assert_array_equal(
+            storage.read_flo(file), cv2.readOpticalFlow(str(file)).transpose(2, 0, 1)
+        )
 
 
 def test_unknown_flow_is_nan_here_and_huge_in_a_flo_file(tmp_path):
@@ -56,7 +62,10 @@ def test_unknown_flow_is_nan_here_and_huge_in_a_flo_file(tmp_path):
         (lambda data: data[:7], "begins with b'PIEH'"),
         (lambda data: data[:-1], "has 15699 bytes; .* 53 x 37 px has 15700"),
         (lambda data: data + b"\0", "has 15701 bytes"),
-        (lambda data: data[:4] + struct.pack("<i", -53) + data[8:], "has 15700 bytes; .* -53 x 37 px"),
+        (
+            lambda data: data[:4] + struct.pack("<i", -53) + data[8:],
+            "has 15700 bytes; .* -53 x 37 px",
+        ),
         (
             lambda data: data[:4] + struct.pack("<ii", 2**30, 2**30) + data[12:],
             "has 15700 bytes; .* 1073741824 x 1073741824 px",
@@ -89,7 +98,9 @@ def test_kitti_files_hold_u_v_and_valid_as_16_bit_rgb(tmp_path):
     flow[0, 0, 0], flow[1, 0, 0] = 1.5, -2.25
     flow[1, 2, 3] = np.nan
     storage.write_kitti(tmp_path / "a.png", flow)
-    blue, green, red = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED).transpose(2, 0, 1).astype(int)
+    blue, green, red = (
+        cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED).transpose(2, 0, 1).astype(int)
+    )
     assert (red[0, 0], green[0, 0], blue[0, 0]) == (32768 + 96, 32768 - 144, 1)
     assert blue[2, 3] == 0
     assert blue.sum() == blue.size - 1
@@ -173,7 +184,9 @@ def test_a_fitted_bound_clips_nothing_and_gives_each_field_its_own_step():
 
 @pytest.mark.parametrize("bound", [20.0, 7.3, 0.015625])
 def test_no_motion_comes_back_as_the_same_half_step_everywhere(bound):
-    again = storage.decode_uint8(storage.encode_uint8(np.zeros((2, 2, 9, 11), np.float32), bound), bound)
+    again = storage.decode_uint8(
+        storage.encode_uint8(np.zeros((2, 2, 9, 11), np.float32), bound), bound
+    )
     assert np.unique(again).tolist() == [np.float32(bound / 255)]
 
 
@@ -181,7 +194,9 @@ def test_no_motion_comes_back_as_the_same_half_step_everywhere(bound):
 def test_bounds_that_are_not_positive_are_refused(bound):
     for call in (storage.encode_uint8, storage.decode_uint8):
         with pytest.raises(ValueError, match=f"bound of 8-bit flow is {bound} px"):
-            call(np.zeros((2, 3, 3), np.float32 if call is storage.encode_uint8 else np.uint8), bound)
+            call(
+                np.zeros((2, 3, 3), np.float32 if call is storage.encode_uint8 else np.uint8), bound
+            )
 
 
 def test_8_bits_refuse_flow_that_is_not_finite():
@@ -197,7 +212,9 @@ def test_8_bits_refuse_flow_that_is_not_finite():
 @given(
     hnp.arrays(
         np.float32,
-        hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=6).map(lambda s: (s[0] - 1, 2, *s[1:])),
+        hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=6).map(
+            lambda s: (s[0] - 1, 2, *s[1:])
+        ),
         elements=st.floats(width=32),
     )
 )
@@ -211,7 +228,9 @@ def test_compact_flow_is_within_a_128th_of_a_pixel_and_exact_beyond_its_range(fl
     np.testing.assert_array_equal(again[beyond], flow[beyond])
 
 
-@pytest.mark.parametrize("value", [511.98, 511.99, 511.9922, 511.99222, 511.9999, 512.0, 513.3, 1e30, np.inf, np.nan])
+@pytest.mark.parametrize(
+    "value", [511.98, 511.99, 511.9922, 511.99222, 511.9999, 512.0, 513.3, 1e30, np.inf, np.nan]
+)
 def test_compact_flow_holds_every_value_around_the_end_of_its_range(value):
     flow = np.zeros((2, 2, 3, 4), dtype=np.float32)
     flow[0, 1, 2, 3], flow[1, 0, 1, 1] = value, -value
@@ -247,7 +266,9 @@ def test_float16_flow_and_views_encode_like_their_float32_copies():
     view = flow[::2, :, 3:, ::-1]
     np.testing.assert_array_equal(storage.encode_compact(view), storage.encode_compact(view.copy()))
     half = flow.astype(np.float16)
-    np.testing.assert_array_equal(storage.encode_compact(half), storage.encode_compact(half.astype(np.float32)))
+    np.testing.assert_array_equal(
+        storage.encode_compact(half), storage.encode_compact(half.astype(np.float32))
+    )
 
 
 def test_flipped_bytes_never_come_back_as_other_flow_and_cuts_are_noticed():
@@ -267,14 +288,19 @@ def test_flipped_bytes_never_come_back_as_other_flow_and_cuts_are_noticed():
             np.testing.assert_array_equal(again, expected)
         with pytest.raises(ValueError, match="compact flow"):
             storage.decode_compact(data[:at])
-    assert n_refused >= len(data) - 2  # two bytes of zstd's frame header have bits that change nothing
+    assert (
+        n_refused >= len(data) - 2
+    )  # two bytes of zstd's frame header have bits that change nothing
     with pytest.raises(ValueError, match=f"compact flow of {len(data) + 3} bytes is damaged"):
         storage.decode_compact(data + b"abc")
 
 
 def test_a_header_that_promises_another_size_is_refused():
     data = storage.encode_compact(smooth_flow(2, 6, 8)).tobytes()
-    for sizes, message in (((2, 6, 9, 0), "2 fields of 9 x 6 px have 432"), ((1, 6, 8, 0), "compact flow")):
+    for sizes, message in (
+        ((2, 6, 9, 0), "2 fields of 9 x 6 px have 432"),
+        ((1, 6, 8, 0), "compact flow"),
+    ):
         header = struct.pack("<8s4I", b"TSFLOW1\0", *sizes)
         with pytest.raises(ValueError, match=message):
             storage.decode_compact(header + struct.pack("<I", zlib.crc32(header)) + data[28:])

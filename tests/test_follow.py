@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from media.follow import Follower, Notice, Piece
-from media.live import parse_source
 from tests.rtsp_camera import RtspCamera, access_units
+from tristream.media.live.follow import Follower, Notice, Piece
+from tristream.media.live.source import parse_source
 
 FPS = 25
 
@@ -32,7 +32,9 @@ def transport_stream(seconds: float, *, seed: int = 0, side: int = 64) -> bytes:
         stream.options = {"preset": "ultrafast", "tune": "zerolatency", "g": "10"}
         for n in range(round(seconds * FPS)):
             small = rng.integers(0, 255, (8, 8, 3), np.uint8)
-            frame = av.VideoFrame.from_ndarray(np.kron(small, np.ones((side // 8, side // 8, 1), np.uint8)))
+            frame = av.VideoFrame.from_ndarray(
+                np.kron(small, np.ones((side // 8, side // 8, 1), np.uint8))
+            )
             frame.pts = n
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -69,12 +71,22 @@ def test_what_is_followed_and_what_never_is(tmp_path: Path) -> None:
     camera = parse_source("rtsp://me:secret@10.0.0.7/a", ["rtsp"])
     assert (camera.kind, camera.shown) == ("network", "rtsp://***@10.0.0.7/a")
     assert set(camera.protocols) == {"rtsp", "rtp", "tcp", "udp"}
-    with pytest.raises(ValueError, match=r"rtsp://\*\*\*@h/a needs the network; allow it with --protocols rtsp"):
+    with pytest.raises(
+        ValueError, match=r"rtsp://\*\*\*@h/a needs the network; allow it with --protocols rtsp"
+    ):
         parse_source("rtsp://me:secret@h/a")
-    for text in ("concat:a.ts|b.ts", "file:///etc/passwd", "subfile,,start,0,end,1,,:a", "hls+http://h/a", "http:a"):
+    for text in (
+        "concat:a.ts|b.ts",
+        "file:///etc/passwd",
+        "subfile,,start,0,end,1,,:a",
+        "hls+http://h/a",
+        "http:a",
+    ):
         with pytest.raises(ValueError, match=r"is never opened|does not exist"):
             parse_source(text, ["http"])
-    with pytest.raises(ValueError, match=r"protocol 'file' is never opened; available: tcp, udp, rtp, rtsp"):
+    with pytest.raises(
+        ValueError, match=r"protocol 'file' is never opened; available: tcp, udp, rtp, rtsp"
+    ):
         parse_source("http://h/a", ["file"])
     with pytest.raises(ValueError, match=r"/no/such does not exist; follow a file"):
         parse_source("/no/such")
@@ -95,8 +107,15 @@ def test_a_growing_file_is_waited_for_and_its_silence_is_an_alarm(tmp_path: Path
         after = collect(follower, until="no_frames")
         assert kinds(after) == ["recovered", "no_frames"]
         assert frames(before) + frames(after) >= 7 * FPS
-        starts = [t for thing in before + after if isinstance(thing, Piece) for t in thing.video.start_seconds]
-        np.testing.assert_allclose(np.diff(starts), 1 / FPS, atol=1e-3)  # one clock, nothing twice, nothing lost
+        starts = [
+            t
+            for thing in before + after
+            if isinstance(thing, Piece)
+            for t in thing.video.start_seconds
+        ]
+        np.testing.assert_allclose(
+            np.diff(starts), 1 / FPS, atol=1e-3
+        )  # one clock, nothing twice, nothing lost
 
 
 @pytest.mark.slow
@@ -126,7 +145,7 @@ def test_a_pipe_whose_writer_ends_is_opened_again_on_the_same_clock(tmp_path: Pa
 
 def test_standard_input_ends_the_watch(tmp_path: Path) -> None:
     script = """
-from media.follow import *; from media.live import parse_source
+from tristream.media.live.follow import *; from tristream.media.live.source import parse_source
 with Follower(parse_source('-')) as f:
     things = list(f)
 n = sum(len(t.video.start_seconds) for t in things if isinstance(t, Piece))
@@ -214,10 +233,16 @@ def test_an_rtsp_camera_that_falls_silent_comes_back() -> None:
     with RtspCamera(access_units(30)) as camera:
         source = parse_source(camera.address, ["rtsp"])
         found: list[Piece | Notice] = []
-        with Follower(source, chunk_seconds=0.5, silence_seconds=1.5, back_off=(0.3, 1.0)) as follower:
+        with Follower(
+            source, chunk_seconds=0.5, silence_seconds=1.5, back_off=(0.3, 1.0)
+        ) as follower:
             for thing in follower:
                 found.append(thing)
-                if frames(found) >= FPS and not camera.silent.is_set() and "no_frames" not in kinds(found):
+                if (
+                    frames(found) >= FPS
+                    and not camera.silent.is_set()
+                    and "no_frames" not in kinds(found)
+                ):
                     camera.silent.set()
                 if "no_frames" in kinds(found):
                     camera.silent.clear()
@@ -235,7 +260,9 @@ def test_an_rtsp_camera_that_falls_silent_comes_back() -> None:
 def test_frames_that_wait_too_long_are_dropped_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "a.ts"
     path.write_bytes(transport_stream(12))
-    with Follower(parse_source(str(path)), chunk_seconds=0.5, silence_seconds=2.0, max_lag_seconds=2.0) as follower:
+    with Follower(
+        parse_source(str(path)), chunk_seconds=0.5, silence_seconds=2.0, max_lag_seconds=2.0
+    ) as follower:
         things = iter(follower)
         found = [next(things), next(things)]
         time.sleep(3.0)  # whoever looks is slow
@@ -245,13 +272,19 @@ def test_frames_that_wait_too_long_are_dropped_and_counted(tmp_path: Path) -> No
     assert dropped == sum(n.value for n in found if isinstance(n, Notice) and n.kind == "dropped")
     assert frames(found) + dropped >= 11 * FPS  # each is seen or counted
     after = found[[getattr(t, "kind", "") for t in found].index("dropped") + 1 :]
-    assert next(thing for thing in after if isinstance(thing, Piece)).is_new  # windows must not reach across
+    assert next(
+        thing for thing in after if isinstance(thing, Piece)
+    ).is_new  # windows must not reach across
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        (200, {"Content-Type": "application/vnd.apple.mpegurl"}, b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n"),
+        (
+            200,
+            {"Content-Type": "application/vnd.apple.mpegurl"},
+            b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n",
+        ),
         (302, {"Location": "file:///etc/passwd"}, b""),
         (200, {}, b"ffconcat version 1.0\nfile /etc/passwd\n"),
         (404, {}, b"none"),
@@ -261,7 +294,10 @@ def test_no_playlist_no_list_and_no_file_behind_an_address(server: str, answer: 
     Camera.answer = answer
     with (
         Follower(parse_source(server, ["http"]), silence_seconds=5) as follower,
-        pytest.raises(ValueError, match=r"http://\*\*\*@127\.0\.0\.1:\d+/live\.ts cannot be opened|holds nothing"),
+        pytest.raises(
+            ValueError,
+            match=r"http://\*\*\*@127\.0\.0\.1:\d+/live\.ts cannot be opened|holds nothing",
+        ),
     ):
         list(follower)
 
@@ -288,7 +324,7 @@ def test_a_source_that_sends_itself_round_in_circles_is_given_up(server: str) ->
 def test_its_process_may_connect_but_not_listen_write_or_start_programs(tmp_path: Path) -> None:
     script = f"""
 import os, socket
-from media.isolation import isolate
+from tristream.media.sandbox.isolation import isolate
 isolate(memory_bytes=4 << 30, parent=os.getppid(), network=True)
 s = socket.socket(); s.bind(("127.0.0.1", 0))
 def refused(what):
@@ -298,7 +334,12 @@ def refused(what):
 calls = s.listen, lambda: open({str(tmp_path / "x")!r}, "w"), lambda: os.execv("/bin/true", ["true"])
 print(*map(refused, calls))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
     assert done.stdout.split() == ["True", "True", "True"], done.stderr[-500:]
 
 

@@ -7,13 +7,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from commands.forecast import Forecast, duration, forecast
-from commands.pace import Pace
-from commands.workspace import Workspace
-from store.atomic import write_bytes
-from streams.stages import Stages
+from tristream.commands.forecast import Forecast, duration, forecast
+from tristream.commands.pace import Pace
+from tristream.commands.workspace import Workspace
+from tristream.store.atomic import write_bytes
+from tristream.streams.timings import Stages
 
-PER_SECOND, PREPARING, BYTES_PER_SECOND = 0.02, 0.3, 1000  # of the pretended extraction, per second of video
+PER_SECOND, PREPARING, BYTES_PER_SECOND = (
+    0.02,
+    0.3,
+    1000,
+)  # of the pretended extraction, per second of video
 
 
 class Pretended:
@@ -29,18 +33,26 @@ class Pretended:
         for row in rows:
             self.now += PER_SECOND * row.seconds
             self.embedded.append(row.video_id)
-            write_bytes(workspace.cache_dir / "segments" / "ab" / row.video_id, bytes(BYTES_PER_SECOND * row.seconds))
+            write_bytes(
+                workspace.cache_dir / "segments" / "ab" / row.video_id,
+                bytes(BYTES_PER_SECOND * row.seconds),
+            )
             yield SimpleNamespace(video=row)
 
 
 def rows_of(n: int) -> list[SimpleNamespace]:
-    return [SimpleNamespace(video_id=f"v{index}", path=Path(f"v{index}"), seconds=1 + index % 5) for index in range(n)]
+    return [
+        SimpleNamespace(video_id=f"v{index}", path=Path(f"v{index}"), seconds=1 + index % 5)
+        for index in range(n)
+    ]
 
 
 def expected(rows, *, is_done=lambda row: False, seconds_of=lambda row: row.seconds, tmp_path):
     work = Pretended()
     workspace = Workspace(tmp_path / "run", tmp_path / "cache")
-    found = forecast(rows, work, seconds_of, is_done, workspace, n_streams=0, clock=lambda: work.now)
+    found = forecast(
+        rows, work, seconds_of, is_done, workspace, n_streams=0, clock=lambda: work.now
+    )
     assert not (tmp_path / "run").exists(), "nothing of the run is written"
     assert not (tmp_path / "cache").exists()
     return found, work
@@ -67,9 +79,13 @@ def test_what_the_cache_has_costs_nothing(tmp_path):
 
 def test_files_that_cannot_be_read_are_not_measured_on(tmp_path):
     rows = rows_of(100)
-    found, work = expected(rows, seconds_of=lambda row: row.seconds if row.seconds > 2 else 0.0, tmp_path=tmp_path)
+    found, work = expected(
+        rows, seconds_of=lambda row: row.seconds if row.seconds > 2 else 0.0, tmp_path=tmp_path
+    )
     assert all(1 + int(name[1:]) % 5 > 2 for name in work.embedded)
-    truth = sum(row.seconds for row in rows if row.seconds > 2)  # 60 of 100; of the sample perhaps 26 of 48
+    truth = sum(
+        row.seconds for row in rows if row.seconds > 2
+    )  # 60 of 100; of the sample perhaps 26 of 48
     assert 1 / 1.2 < found.seconds / (PREPARING + PER_SECOND * truth) < 1.2
 
 
@@ -81,12 +97,15 @@ def test_a_single_video_is_measured_twice(tmp_path):
 
 def test_the_forecast_is_one_sentence():
     text = Forecast(120, 100, 9, 7500.0, 75.0, 2.5e9, 1.25e9).sentence()
-    assert text.startswith("100 of 120 videos are to be computed: about 2.1 h, 2500 MB of disk, 1250 MB of memory")
+    assert text.startswith(
+        "100 of 120 videos are to be computed: about 2.1 h, 2500 MB of disk, 1250 MB of memory"
+    )
     assert "measured on 9 of them" in text
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(4.4, "4 s"), (99, "99 s"), (600, "10 min"), (7200, "2.0 h"), (360000, "100.0 h")]
+    ("seconds", "text"),
+    [(4.4, "4 s"), (99, "99 s"), (600, "10 min"), (7200, "2.0 h"), (360000, "100.0 h")],
 )
 def test_durations_are_for_people(seconds, text):
     assert duration(seconds) == text

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-import streams
-from flow import estimators
-from store.cache import Cache
-from streams.backends import CPU, TorchBackend, as_function, to_device
-from streams.extraction import extract
-from streams.phases import Example, train
-from streams.segments import Footage
-from streams.temporal.stream import STREAM as TEMPORAL
-from streams.temporal.stream import TemporalConfig, _fields, _stacks, _stacks_on
+from tristream import streams
+from tristream.flow import estimators
+from tristream.store.cache import Cache
+from tristream.streams.backend import CPU, as_function
+from tristream.streams.extraction import extract
+from tristream.streams.segments import Footage
+from tristream.streams.temporal.stream import STREAM as TEMPORAL
+from tristream.streams.temporal.stream import TemporalConfig, _fields, _stacks, _stacks_on
+from tristream.streams.torch_backend import TorchBackend, to_device
+from tristream.streams.training import Example, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 GPU = torch.device("cuda")
@@ -41,10 +42,13 @@ def test_embeddings_are_those_of_the_cpu(name, untrained, make_videos, toy_video
 @pytest.mark.parametrize("mean_removed", [True, False])
 def test_stacks_for_training_are_those_of_the_cpu(mean_removed):
     config = TemporalConfig(input_size=(24, 32), stack_length=5, mean_removed=mean_removed)
-    arrays = [np.random.default_rng(n).normal(1, 3, (12, 2, 24, 32)).astype(np.float16) for n in range(6)]
+    arrays = [
+        np.random.default_rng(n).normal(1, 3, (12, 2, 24, 32)).astype(np.float16) for n in range(6)
+    ]
     footages = [Footage(array, np.zeros(12), np.zeros(12), np.arange(8)) for array in arrays]
     drawn = [
-        TEMPORAL.training_segments(footages, config, np.random.default_rng(3), device).cpu() for device in (CPU, GPU)
+        TEMPORAL.training_segments(footages, config, np.random.default_rng(3), device).cpu()
+        for device in (CPU, GPU)
     ]
     torch.testing.assert_close(drawn[1], drawn[0], rtol=1e-4, atol=1e-4)
 
@@ -53,7 +57,12 @@ def test_stacks_for_training_are_those_of_the_cpu(mean_removed):
 def test_flow_is_that_of_the_cpu_and_does_not_depend_on_its_batch(name):
     if name.startswith("flownet"):
         find_spec("ptlflow") or pytest.skip("ptlflow is not installed")
-    frames = np.random.default_rng(0).integers(0, 256, (6, 16, 24, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+    frames = (
+        np.random.default_rng(0)
+        .integers(0, 256, (6, 16, 24, 3), np.uint8)
+        .repeat(8, 1)
+        .repeat(8, 2)
+    )
     on_cpu = estimators.load(name, weights=0)(frames)
     backend = TorchBackend(GPU)
     on_gpu = estimators.load(name, weights=0, compile=as_function(backend), batch_size=4)
@@ -65,9 +74,15 @@ def test_flow_is_that_of_the_cpu_and_does_not_depend_on_its_batch(name):
 
 
 @pytest.mark.parametrize("name", streams.names())
-def test_training_learns_what_it_learns_on_the_cpu(name, workshop_settings, make_videos, toy_video, tmp_path):
+def test_training_learns_what_it_learns_on_the_cpu(
+    name, workshop_settings, make_videos, toy_video, tmp_path
+):
     """A few steps: the losses differ by rounding alone."""
-    stream, sampler, config = streams.load(name), workshop_settings.sampler, workshop_settings.streams[name]
+    stream, sampler, config = (
+        streams.load(name),
+        workshop_settings.sampler,
+        workshop_settings.streams[name],
+    )
     few = {"epochs": 2, "batch_size": 4}
     config = config.model_copy(update={
         "encoder_dropout": 0.0, "aggregator": config.aggregator.model_copy(update={"dropout": 0.0}),
@@ -75,7 +90,9 @@ def test_training_learns_what_it_learns_on_the_cpu(name, workshop_settings, make
         "aggregator_training": config.aggregator_training.model_copy(update=few),
     })  # fmt: skip
     videos, _ = make_videos({f"v{n}.mp4": toy_video(40, seed=n) for n in range(8)}, Cache(tmp_path))
-    examples = [Example(v.video_id, stream.footage(v, config, sampler), n % 2) for n, v in enumerate(videos)]
+    examples = [
+        Example(v.video_id, stream.footage(v, config, sampler), n % 2) for n, v in enumerate(videos)
+    ]
     heard: dict[torch.device, list[float]] = {}
     for device in (CPU, GPU):
         losses = heard.setdefault(device, [])

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import orchestrate
-import streams
-from media.encode import write_video
+from tristream import streams
+from tristream.media.encode import write_video
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,10 @@ def videos(tmp_path_factory):
     """One video under every name, with other bytes each: names alone must tell them apart. And a broken one."""
     folder = tmp_path_factory.mktemp("names")
     rng = np.random.default_rng(0)
-    frames, samples = rng.integers(0, 255, (30, 48, 64, 3), np.uint8), rng.uniform(-0.5, 0.5, 20000).astype(np.float32)
+    frames, samples = (
+        rng.integers(0, 255, (30, 48, 64, 3), np.uint8),
+        rng.uniform(-0.5, 0.5, 20000).astype(np.float32),
+    )
     write_video(folder / "video.mp4", frames, fps=25, samples=samples)
     data = (folder / "video.mp4").read_bytes()
     (folder / "video.mp4").unlink()
@@ -69,8 +72,10 @@ def run(tmp_path, monkeypatch, capfd):
     return command
 
 
-def test_every_name_goes_the_whole_way_and_is_safe_in_everything_that_is_written(videos, run, tmp_path, untrained):
-    from streams import model
+def test_every_name_goes_the_whole_way_and_is_safe_in_everything_that_is_written(
+    videos, run, tmp_path, untrained
+):
+    from tristream.streams import model
 
     model.save(tmp_path / "runs/default/streams" / STREAM, untrained(STREAM))
     out, _ = run("index", "--data", videos, "--json")
@@ -88,7 +93,9 @@ def test_every_name_goes_the_whole_way_and_is_safe_in_everything_that_is_written
     with (home / "status.csv").open(newline="", encoding="utf-8") as file:
         cells = [row["video_id"] for row in csv.DictReader(file)]
     with (home / "videos.csv").open(newline="", encoding="utf-8") as file:
-        assert {row["video_id"] for row in csv.DictReader(file)} == set(cells)  # so that they can be joined
+        assert {row["video_id"] for row in csv.DictReader(file)} == set(
+            cells
+        )  # so that they can be joined
     assert len(set(cells)) == len(NAMES) + 1
     for cell in [*cells, *(home / "failures.csv").read_text(encoding="utf-8").splitlines()]:
         assert cell.isprintable()
@@ -103,7 +110,7 @@ def test_every_name_goes_the_whole_way_and_is_safe_in_everything_that_is_written
 
 
 def test_the_same_names_given_as_paths_are_safe_too(videos, run, tmp_path, untrained):
-    from streams import model
+    from tristream.streams import model
 
     model.save(tmp_path / "runs/default/streams" / STREAM, untrained(STREAM))
     paths = sorted(videos.iterdir(), key=os.fsencode)

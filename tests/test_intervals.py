@@ -3,8 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusion.evaluate import auroc
-from fusion.intervals import mean_interval, paired_difference, statistic_interval, wilson_interval
+from tristream.fusion.evaluate import auroc
+from tristream.fusion.intervals import (
+    mean_interval,
+    paired_difference,
+    statistic_interval,
+    wilson_interval,
+)
 
 
 def slow_bootstrap(values: np.ndarray, groups: np.ndarray, n_resamples: int = 4000) -> np.ndarray:
@@ -66,18 +71,24 @@ def test_a_paired_difference_is_tighter_than_two_intervals() -> None:
 def test_all_right_has_the_width_of_wilson_s_interval_over_groups() -> None:
     found = mean_interval(np.ones(30), np.arange(30) // 3)
     assert (found.low, found.high) == wilson_interval(10, 10)
-    assert found.low == pytest.approx(10 / (10 + 1.959964**2), abs=1e-6)  # closed form at a share of 1
+    assert found.low == pytest.approx(
+        10 / (10 + 1.959964**2), abs=1e-6
+    )  # closed form at a share of 1
 
 
 def test_wilson_s_interval_holds_the_shares_whose_test_accepts_the_count() -> None:
     low, high = wilson_interval(16, 20)
     for share in (low, high):
-        assert abs(0.8 - share) / np.sqrt(share * (1 - share) / 20) == pytest.approx(1.959964, abs=1e-5)
+        assert abs(0.8 - share) / np.sqrt(share * (1 - share) / 20) == pytest.approx(
+            1.959964, abs=1e-5
+        )
 
 
 def test_any_statistic_gets_an_interval_and_impossible_resamples_are_left_out() -> None:
     labels, scores = np.array([0] * 12 + [1] * 2), np.r_[np.zeros(12), 1, 1]
-    found = statistic_interval(lambda rows: auroc(labels[rows], scores[rows]), np.arange(14), n_resamples=100)
+    found = statistic_interval(
+        lambda rows: auroc(labels[rows], scores[rows]), np.arange(14), n_resamples=100
+    )
     assert (found.value, found.low, found.high) == (1, 1, 1)
     hits, groups = correlated_hits()
     plain = statistic_interval(lambda rows: hits[rows].mean(), groups, n_resamples=2000)

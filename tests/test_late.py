@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 from sklearn.svm import SVC
 
-from fusion.calibration import fit_temperature
-from fusion.late import LEAST_WEIGHT, accuracy_weights, late_fusion, weight_grid
-from fusion.scores import softmax
+from tristream.fusion.action.calibration import fit_temperature
+from tristream.fusion.action.late_fusion import (
+    LEAST_WEIGHT,
+    accuracy_weights,
+    late_fusion,
+    weight_grid,
+)
+from tristream.fusion.action.score_fusion import softmax
 
 CLASSES = np.array(["a", "b", "c", "d"])
 
@@ -64,7 +69,9 @@ def test_nothing_is_learned_on_test() -> None:
         assert np.array_equal(first.named[name], second.named[name])
 
 
-def test_a_video_without_a_stream_is_judged_by_the_others_and_one_without_any_by_the_commonest_class() -> None:
+def test_a_video_without_a_stream_is_judged_by_the_others_and_one_without_any_by_the_commonest_class() -> (
+    None
+):
     data = videos()
     y = np.arange(240) % 4
     data["logits"]["parity"][5] = np.nan

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusion.leaks import check_splits, presence_gauge
+from tristream.fusion.action.leaks import check_splits, presence_gauge
 
 
 def splits_of(n: int) -> np.ndarray:
@@ -17,7 +17,9 @@ def test_sound_that_only_one_class_has_is_a_leak_and_is_said() -> None:
     assert gauge.accuracy.value == 1
     assert gauge.majority == 0.5
     assert gauge.gain.low > 0
-    assert gauge.words.startswith("which streams a video has already tells its class: 100.0 % against 50.0 %")
+    assert gauge.words.startswith(
+        "which streams a video has already tells its class: 100.0 % against 50.0 %"
+    )
 
 
 def test_sound_that_is_missing_at_random_is_none() -> None:
@@ -30,20 +32,28 @@ def test_sound_that_is_missing_at_random_is_none() -> None:
 
 def test_a_pattern_that_training_never_saw_falls_back_on_the_commonest_class() -> None:
     gauge = presence_gauge(
-        np.array([[True], [True], [False]]), labels=["b", "b", "b"], splits=["train", "train", "test"], groups=[1, 2, 3]
+        np.array([[True], [True], [False]]),
+        labels=["b", "b", "b"],
+        splits=["train", "train", "test"],
+        groups=[1, 2, 3],
     )
     assert gauge.accuracy.value == 1
 
 
 def test_the_gauge_never_looks_at_test_labels() -> None:
-    labels, splits = np.array(["a", "b", "b", "a", "a"]), np.array(["train", "train", "train", "test", "test"])
+    labels, splits = (
+        np.array(["a", "b", "b", "a", "a"]),
+        np.array(["train", "train", "train", "test", "test"]),
+    )
     masks = np.array([[False], [True], [True], [True], [True]])
     assert presence_gauge(masks, labels=labels, splits=splits, groups=range(5)).accuracy.value == 0
 
 
 def test_videos_are_needed_on_both_sides() -> None:
     with pytest.raises(ValueError, match="there are 0 labelled training and 1 test videos"):
-        presence_gauge(np.ones((2, 1), bool), labels=["", "a"], splits=["train", "test"], groups=[1, 2])
+        presence_gauge(
+            np.ones((2, 1), bool), labels=["", "a"], splits=["train", "test"], groups=[1, 2]
+        )
 
 
 def rows(n: int = 6, **changes) -> dict:
@@ -75,7 +85,9 @@ def test_shared_groups_and_identical_content_are_named_with_both_videos() -> Non
 
 def test_a_near_copy_in_another_split_is_found_and_one_in_the_same_split_is_not() -> None:
     rng = np.random.default_rng(0)
-    embeddings = rng.normal(loc=100, size=(30, 20))  # without standardisation every cosine would be .99
+    embeddings = rng.normal(
+        loc=100, size=(30, 20)
+    )  # without standardisation every cosine would be .99
     embeddings[4] = embeddings[0] + 0.01 * rng.normal(size=20)  # train, val
     embeddings[6] = embeddings[9]  # both train
     embeddings[2] = np.nan
@@ -107,7 +119,9 @@ def test_a_pair_with_one_stream_in_common_must_be_closer_still() -> None:
     embeddings[1, columns["two"]] = np.nan
     assert check_splits(**rows(30), embeddings=embeddings, columns=columns) == []
     embeddings[1, columns["one"]] = embeddings[0, columns["one"]] + 1e-3
-    assert [leak.n for leak in check_splits(**rows(30), embeddings=embeddings, columns=columns)] == [1]
+    assert [
+        leak.n for leak in check_splits(**rows(30), embeddings=embeddings, columns=columns)
+    ] == [1]
     embeddings[1] = np.nan
     assert check_splits(**rows(30), embeddings=embeddings, columns=columns) == []
 
@@ -131,6 +145,11 @@ def test_a_class_in_one_split_only_is_named() -> None:
 
 def test_unlabelled_videos_are_in_no_split() -> None:
     assert (
-        check_splits(**rows(splits=["train", "unlabelled", "test"] * 2, groups=["g0", "g", "g2", "g3", "g", "g5"]))
+        check_splits(
+            **rows(
+                splits=["train", "unlabelled", "test"] * 2,
+                groups=["g0", "g", "g2", "g3", "g", "g5"],
+            )
+        )
         == []
     )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.lineage import LIBRARIES, canonical_json, digest, space_id, versions
+from tristream.store.lineage import LIBRARIES, canonical_json, digest, space_id, versions
 
 DEFINITION = {
     "stream": "audio",
@@ -22,7 +22,11 @@ DEFINITION = {
 }
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=10,
 )
@@ -55,7 +59,13 @@ def changed(definition, path):
     for parent in parents:
         place = place[parent]
     value = place[key]
-    place[key] = value + 1 if isinstance(value, int) else [*value, 1] if isinstance(value, list) else value + "x"
+    place[key] = (
+        value + 1
+        if isinstance(value, int)
+        else [*value, 1]
+        if isinstance(value, list)
+        else value + "x"
+    )
     return copy
 
 
@@ -91,5 +101,5 @@ def test_versions_name_every_library_whose_arithmetic_can_reach_a_result():
 
 
 def test_a_library_that_is_missing_is_said_to_be_absent(monkeypatch):
-    monkeypatch.setattr("store.lineage.LIBRARIES", ("no-such-distribution",))
+    monkeypatch.setattr("tristream.store.lineage.LIBRARIES", ("no-such-distribution",))
     assert versions()["no-such-distribution"] == "absent"

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from media import machine
-from media.machine import memory_bytes, n_cores
+from tristream.media import machine
+from tristream.media.machine import memory_bytes, n_cores
 
 ALL = len(os.sched_getaffinity(0))
 

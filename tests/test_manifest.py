@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from media.manifest import (
+from tristream.dataset.manifest import (
     ListedVideo,
     Manifest,
     ManifestError,
@@ -26,8 +26,8 @@ from media.manifest import (
     read_manifest,
     write_manifest,
 )
-from media.probe import Probe
-from media.reasons import Rejected
+from tristream.media.probe import Probe
+from tristream.media.reasons import Rejected
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -57,7 +57,14 @@ def splits(manifest: Manifest) -> dict[str, str]:
 
 
 def test_a_folder_of_class_folders_gives_labels(tmp_path):
-    for name in ("walk/1.mp4", "walk/deep/2.AVI", "run/1.mp4", "run/notes.txt", "run/.hidden.mp4", ".git/x.mp4"):
+    for name in (
+        "walk/1.mp4",
+        "walk/deep/2.AVI",
+        "run/1.mp4",
+        "run/notes.txt",
+        "run/.hidden.mp4",
+        ".git/x.mp4",
+    ):
         touch(tmp_path / name)
     rows = index_folder(tmp_path)
     assert [(row.video_id, row.label, row.split) for row in rows] == [
@@ -124,7 +131,9 @@ def test_a_csv_says_everything_it_has_columns_for(tmp_path):
     touch(tmp_path / "a.mp4")
     touch(tmp_path / "sub/b.mp4")
     header = "path,label,split,group,anomaly,fold"
-    one, two = index_csv(lines(tmp_path / "x.csv", header, "a.mp4,walk,train,g1,0,3", "sub/b.mp4,run,test,g2,1,4"))
+    one, two = index_csv(
+        lines(tmp_path / "x.csv", header, "a.mp4,walk,train,g1,0,3", "sub/b.mp4,run,test,g2,1,4")
+    )
     assert (one.video_id, one.label, one.split, one.group) == ("a.mp4", "walk", "train", "g1")
     assert (one.anomaly, one.fold, two.anomaly) == (0, "3", 1)
     assert (two.video_id, two.path, two.where) == ("sub/b.mp4", tmp_path / "sub/b.mp4", "line 3")
@@ -139,7 +148,14 @@ def test_paths_are_relative_to_the_csv_and_ids_to_the_root(tmp_path):
 def test_quoted_names_and_windows_line_ends_are_read(tmp_path):
     touch(tmp_path / 'a,"b.mp4')
     touch(tmp_path / "cam1:12:00.mp4")
-    source = lines(tmp_path / "l.csv", "\ufeffpath,label", '"a,""b.mp4",walk', "", "cam1:12:00.mp4,walk", end="\r\n")
+    source = lines(
+        tmp_path / "l.csv",
+        "\ufeffpath,label",
+        '"a,""b.mp4",walk',
+        "",
+        "cam1:12:00.mp4,walk",
+        end="\r\n",
+    )
     assert [row.video_id for row in index_csv(source)] == ['a,"b.mp4', "cam1:12:00.mp4"]
 
 
@@ -199,7 +215,9 @@ def test_classes_of_one_video_are_said_beside_mistakes_and_stop_nothing_alone(tm
         touch(tmp_path / name)
     good = lines(tmp_path / "good.csv", "path,label", "a.mp4,walk", "b.mp4,walk", "c.mp4,rare")
     assert complete(index_csv(good)).warnings == ("class 'rare' has one video",)
-    bad = lines(tmp_path / "bad.csv", "path,label", "a.mp4,walk", "b.mp4,walk", "c.mp4,rare", "no.mp4,walk")
+    bad = lines(
+        tmp_path / "bad.csv", "path,label", "a.mp4,walk", "b.mp4,walk", "c.mp4,rare", "no.mp4,walk"
+    )
     with pytest.raises(ManifestError) as caught:
         index_csv(bad)
     assert caught.value.problems == [
@@ -210,7 +228,10 @@ def test_classes_of_one_video_are_said_beside_mistakes_and_stop_nothing_alone(tm
 
 @pytest.mark.parametrize(
     ("header", "text"),
-    [("path,lable", "unknown column 'lable'; columns are path, label"), ("label", "needs one column 'path'")],
+    [
+        ("path,lable", "unknown column 'lable'; columns are path, label"),
+        ("label", "needs one column 'path'"),
+    ],
 )
 def test_columns_that_are_not_known_are_refused(tmp_path, header, text):
     with pytest.raises(ManifestError, match=text):
@@ -229,7 +250,9 @@ def test_a_csv_without_lines_or_without_a_file_is_refused(tmp_path):
 def test_unlabelled_videos_need_no_label_and_cross_no_split(tmp_path):
     for name in ("a.mp4", "b.mp4"):
         touch(tmp_path / name)
-    source = lines(tmp_path / "x.csv", "path,label,split,group", "a.mp4,walk,train,g", "b.mp4,,unlabelled,g")
+    source = lines(
+        tmp_path / "x.csv", "path,label,split,group", "a.mp4,walk,train,g", "b.mp4,,unlabelled,g"
+    )
     assert splits(complete(index_csv(source))) == {"a.mp4": "train", "b.mp4": "unlabelled"}
 
 
@@ -254,9 +277,15 @@ def ucf101(folder: Path, *, with_labels: bool) -> tuple[Path, Path]:
                 name = f"{label}/v_{spelling}_g{group:02d}_c{clip:02d}.avi"
                 touch(root / name)
                 (test if group < 8 else train).append((name, number))
-    lines(splits_ / "classInd.txt", *(f"{i} {label}" for i, label in enumerate(names, 1)), end="\r\n")
+    lines(
+        splits_ / "classInd.txt", *(f"{i} {label}" for i, label in enumerate(names, 1)), end="\r\n"
+    )
     lines(splits_ / "trainlist01.txt", *(f"{name} {number}" for name, number in train), end="\r\n")
-    lines(splits_ / "testlist01.txt", *(f"{name} {i}" if with_labels else name for name, i in test), end="\r\n")
+    lines(
+        splits_ / "testlist01.txt",
+        *(f"{name} {i}" if with_labels else name for name, i in test),
+        end="\r\n",
+    )
     return root, splits_
 
 
@@ -282,7 +311,11 @@ def test_val_of_ucf101_is_whole_groups_of_its_training_list(tmp_path):
     groups = defaultdict(set)
     for row in manifest.rows:
         groups[row.split].add(row.group)
-    assert {split: len(found) for split, found in groups.items()} == {"train": 28, "val": 8, "test": 14}
+    assert {split: len(found) for split, found in groups.items()} == {
+        "train": 28,
+        "val": 8,
+        "test": 14,
+    }
     assert not groups["train"] & groups["val"]
     assert {group.split("/g")[1] for group in groups["test"]} == {f"{i:02d}" for i in range(1, 8)}
 
@@ -301,8 +334,12 @@ def test_mistakes_in_ucf101s_lists_are_reported_together(tmp_path):
     root, lists = ucf101(tmp_path, with_labels=False)
     (root / "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi").unlink()
     with (lists / "trainlist01.txt").open("a") as handle:
-        handle.write("Juggling/v_Juggling_g08_c01.avi 3\nApplyEyeMakeup/v_ApplyEyeMakeup_g09_c01.avi 2\n")
-        handle.write("ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c02.avi 1\nApplyEyeMakeup/../../etc/passwd 1\n")
+        handle.write(
+            "Juggling/v_Juggling_g08_c01.avi 3\nApplyEyeMakeup/v_ApplyEyeMakeup_g09_c01.avi 2\n"
+        )
+        handle.write(
+            "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c02.avi 1\nApplyEyeMakeup/../../etc/passwd 1\n"
+        )
         handle.write("ApplyEyeMakeup/v_ApplyEyeMakeup_g03_c09.avi 1\n")
     touch(root / "ApplyEyeMakeup/clip.avi")
     touch(root / "ApplyEyeMakeup/v_ApplyEyeMakeup_g03_c09.avi")
@@ -372,21 +409,29 @@ def by_hash(groups: list[str], seed: int) -> list[str]:
 @pytest.mark.parametrize("seed", [0, 7])
 def test_the_lowest_fifth_of_each_classs_groups_is_held_out(seed):
     rows = [
-        listed(f"{label}{g}{clip}", label, group=f"{label}{g}") for label in "ab" for g in range(25) for clip in "xy"
+        listed(f"{label}{g}{clip}", label, group=f"{label}{g}")
+        for label in "ab"
+        for g in range(25)
+        for clip in "xy"
     ]
     manifest = complete(rows, seed=seed)
     for label in "ab":
         order = by_hash([f"{label}{g}" for g in range(25)], seed)
         expected = {"test": set(order[:5]), "val": set(order[5:9]), "train": set(order[9:])}
         for split, groups in expected.items():
-            assert {row.group for row in manifest.rows if row.label == label and row.split == split} == groups
+            assert {
+                row.group for row in manifest.rows if row.label == label and row.split == split
+            } == groups
 
 
 def test_groups_that_span_classes_go_out_whole_until_a_fifth_of_the_videos_is_out():
     rows = [listed(f"{g}{label}", label, group=f"g{g}") for g in range(10) for label in "abcd"]
     manifest = complete(rows)
     order = by_hash([f"g{g}" for g in range(10)], 0)
-    found = {split: {row.group for row in manifest.rows if row.split == split} for split in ("test", "val", "train")}
+    found = {
+        split: {row.group for row in manifest.rows if row.split == split}
+        for split in ("test", "val", "train")
+    }
     assert found == {"test": set(order[:2]), "val": set(order[2:4]), "train": set(order[4:])}
 
 
@@ -407,7 +452,10 @@ def test_val_alone_is_held_out_where_the_list_has_a_test():
 
 
 def test_a_list_that_has_everything_stays_as_it_is():
-    rows = [listed(f"a{i}", group=f"a{i}", split=split) for i, split in enumerate(("train", "train", "val", "test"))]
+    rows = [
+        listed(f"a{i}", group=f"a{i}", split=split)
+        for i, split in enumerate(("train", "train", "val", "test"))
+    ]
     assert list(splits(complete(rows)).values()) == ["train", "train", "val", "test"]
 
 
@@ -426,7 +474,9 @@ def test_without_a_group_the_bytes_are_the_group(tmp_path):
 def test_the_same_bytes_in_two_splits_are_refused(tmp_path):
     touch(tmp_path / "train/walk/1.mp4", content="same")
     touch(tmp_path / "test/walk/2.mp4", content="same")
-    with pytest.raises(ManifestError, match=r"1\.mp4 \(train\) has the same bytes as test/walk/2\.mp4 \(test\)"):
+    with pytest.raises(
+        ManifestError, match=r"1\.mp4 \(train\) has the same bytes as test/walk/2\.mp4 \(test\)"
+    ):
         complete(index_folder(tmp_path))
 
 
@@ -451,16 +501,20 @@ def test_a_later_index_keeps_every_old_place_and_ranks_only_new_groups():
     first = complete(old, seed=0)
     new = [listed(f"b{i}", group=f"b{i}") for i in range(10)]
     second = complete([*new, *old], seed=0, previous=first)
-    assert {name: split for name, split in splits(second).items() if name.startswith("a")} == splits(first)
+    assert {
+        name: split for name, split in splits(second).items() if name.startswith("a")
+    } == splits(first)
     order = by_hash([row.group for row in new], 0)
-    assert {row.group for row in second.rows if row.split == "test"} - {row.group for row in first.rows} == set(
-        order[:2]
-    )
+    assert {row.group for row in second.rows if row.split == "test"} - {
+        row.group for row in first.rows
+    } == set(order[:2])
 
 
 def test_a_new_video_of_a_known_group_joins_it():
     first = complete([listed(f"a{i}", group=f"a{i}") for i in range(20)])
-    more = [listed(f"a{i}", group=f"a{i}") for i in range(20)] + [listed(f"b{i}", group=f"a{i}") for i in range(5, 20)]
+    more = [listed(f"a{i}", group=f"a{i}") for i in range(20)] + [
+        listed(f"b{i}", group=f"a{i}") for i in range(5, 20)
+    ]
     for row in complete(more, previous=first).rows:
         assert row.split == splits(first)[row.group]
 
@@ -488,7 +542,9 @@ def test_a_renamed_video_keeps_its_place(tmp_path):
     first = complete(index_folder(tmp_path), seed=0)
     (tmp_path / "walk").rename(tmp_path / "stroll")
     second = complete(index_folder(tmp_path), seed=99, previous=first)
-    assert {row.content_id: row.split for row in second.rows} == {row.content_id: row.split for row in first.rows}
+    assert {row.content_id: row.split for row in second.rows} == {
+        row.content_id: row.split for row in first.rows
+    }
     assert {row.label for row in second.rows} == {"stroll"}
 
 
@@ -523,14 +579,23 @@ def test_what_cannot_be_read_stays_in_the_table_without_one(tmp_path):
 def test_found_facts_come_from_the_probe(tmp_path):
     touch(tmp_path / "walk/good.mp4")
     touch(tmp_path / "walk/bad.mp4")
-    facts = {"n_frames": 50, "fps": 25.0, "duration_seconds": 2.0, "height": 96, "width": 128, "has_audio": True}
+    facts = {
+        "n_frames": 50,
+        "fps": 25.0,
+        "duration_seconds": 2.0,
+        "height": 96,
+        "width": 128,
+        "has_audio": True,
+    }
 
     def look(path: Path) -> Future[Probe]:
         future: Future[Probe] = Future()
         if path.stem == "bad":
             future.set_exception(Rejected("empty_file", path, "is empty"))
         else:
-            future.set_result(Probe(**facts, has_video=True, container="x", video_codec="y", audio_codec="z"))
+            future.set_result(
+                Probe(**facts, has_video=True, container="x", video_codec="y", audio_codec="z")
+            )
         return future
 
     bad, good = complete(index_folder(tmp_path), probe=look).rows
@@ -552,7 +617,10 @@ ODD = [
 
 
 def test_a_table_comes_back_as_it_was_whatever_the_names(tmp_path):
-    rows = [listed(name, label=label, group=name, fold="1") for name, label in zip(ODD, [*ODD[1:], "@x"])]
+    rows = [
+        listed(name, label=label, group=name, fold="1")
+        for name, label in zip(ODD, [*ODD[1:], "@x"])
+    ]
     manifest = complete(rows, root=Path("/data"))
     write_manifest(manifest, tmp_path / "run" / "videos.csv")
     again = read_manifest(tmp_path / "run" / "videos.csv")
@@ -571,8 +639,22 @@ def test_the_table_is_utf8_with_one_line_per_video_and_no_formula(tmp_path):
 
 
 def test_facts_come_back_with_their_types(tmp_path):
-    said = {"label": "a", "split": "train", "group": "g", "anomaly": 1, "fold": "", "content_id": "ff"}
-    facts = {"n_frames": 50, "fps": 29.97, "duration_seconds": 1.0, "height": 96, "width": 128, "has_audio": False}
+    said = {
+        "label": "a",
+        "split": "train",
+        "group": "g",
+        "anomaly": 1,
+        "fold": "",
+        "content_id": "ff",
+    }
+    facts = {
+        "n_frames": 50,
+        "fps": 29.97,
+        "duration_seconds": 1.0,
+        "height": 96,
+        "width": 128,
+        "has_audio": False,
+    }
     row = VideoRow(video_id="a.mp4", path=tmp_path / "a.mp4", **said, **facts)
     write_manifest(Manifest(tmp_path, (row,)), tmp_path / "videos.csv")
     assert read_manifest(tmp_path / "videos.csv").rows == (row,)
@@ -645,7 +727,9 @@ def test_another_csv_is_no_table(tmp_path):
 # ---- real sets
 
 
-@pytest.mark.skipif(not (DATA / "ut_interaction").is_dir(), reason="needs shared/data/ut_interaction")
+@pytest.mark.skipif(
+    not (DATA / "ut_interaction").is_dir(), reason="needs shared/data/ut_interaction"
+)
 def test_ut_interaction_is_indexed_by_its_sequences():
     manifest = complete(index_csv(DATA / "ut_interaction/videos.csv"))
     homes = defaultdict(set)
@@ -654,7 +738,9 @@ def test_ut_interaction_is_indexed_by_its_sequences():
     assert Counter(splits(manifest).values())["test"] == 37
     assert len(manifest.rows) == 120
     assert all(len(split) == 1 for split in homes.values())
-    assert {row.label for row in manifest.rows if row.split == "val"} == {row.label for row in manifest.rows}
+    assert {row.label for row in manifest.rows if row.split == "val"} == {
+        row.label for row in manifest.rows
+    }
 
 
 @pytest.mark.skipif(not (DATA / "esc10").is_dir(), reason="needs shared/data/esc10")

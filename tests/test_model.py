@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-import streams
-from store.cache import Cache
-from store.checkpoint import ArtifactError
-from streams import model
-from streams.config import AggregatorConfig, SamplerConfig
+from tristream import streams
+from tristream.store.cache import Cache
+from tristream.store.checkpoint import ArtifactError
+from tristream.streams import model
+from tristream.streams.config import AggregatorConfig, SamplerConfig
 
 EVERY_STREAM = pytest.mark.parametrize("name", streams.names())
 
@@ -37,18 +37,26 @@ def segments_of(make_videos, toy_video, tmp_path):
     """(trained) → segments of two videos, one after the other, and their lengths."""
 
     def make(trained):
-        videos, _ = make_videos({"a": toy_video(60, seed=1), "b": toy_video(40, seed=2)}, Cache(tmp_path / "cache"))
+        videos, _ = make_videos(
+            {"a": toy_video(60, seed=1), "b": toy_video(40, seed=2)}, Cache(tmp_path / "cache")
+        )
         cuts = []
         for video in videos:
             footage = trained.stream.footage(video, trained.config, trained.sampler)
-            cuts.append(torch.from_numpy(np.ascontiguousarray(trained.stream.cut(footage, trained.config).array)))
+            cuts.append(
+                torch.from_numpy(
+                    np.ascontiguousarray(trained.stream.cut(footage, trained.config).array)
+                )
+            )
         return torch.cat(cuts), torch.tensor([len(cut) for cut in cuts])
 
     return make
 
 
 @EVERY_STREAM
-def test_a_saved_stream_gives_the_same_bits_when_it_is_loaded(name, untrained, segments_of, tmp_path):
+def test_a_saved_stream_gives_the_same_bits_when_it_is_loaded(
+    name, untrained, segments_of, tmp_path
+):
     trained = untrained(name, seed=3)
     model.save(tmp_path / name, trained)
     loaded = model.load(tmp_path / name)
@@ -83,7 +91,10 @@ def test_a_trained_batch_norm_is_saved_with_its_statistics(name, untrained, segm
 def test_a_checkpoint_is_two_files_that_hold_no_code(untrained, tmp_path):
     name = streams.names()[0]
     model.save(tmp_path, untrained(name))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.safetensors", "config.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint.safetensors",
+        "config.json",
+    ]
     stored = json.loads((tmp_path / "config.json").read_text())
     assert stored["classes"] == ["a", "b", "c"]
     assert torch.__version__.startswith(stored["versions"]["torch"])
@@ -121,7 +132,12 @@ def test_a_space_knows_the_aggregator_and_the_segments_do_not(name, untrained):
 @EVERY_STREAM
 def test_another_sampler_is_another_space(name, untrained):
     trained = untrained(name)
-    for change in ({"n_samples": 11}, {"method": "uniform"}, {"max_seconds": 12.0}, {"n_segments": 3}):
+    for change in (
+        {"n_samples": 11},
+        {"method": "uniform"},
+        {"max_seconds": 12.0},
+        {"n_segments": 3},
+    ):
         sampler = SamplerConfig.model_validate({**trained.sampler.model_dump(), **change})
         assert dataclasses.replace(trained, sampler=sampler).space_id != trained.space_id, change
 
@@ -154,8 +170,10 @@ def test_two_streams_are_never_one_space(untrained):
 def test_what_cannot_reach_an_embedding_does_not_change_its_space(name, untrained, monkeypatch):
     trained = untrained(name)
     before = trained.space_id
-    monkeypatch.setattr("store.lineage.importlib.metadata.version", lambda library: "99.0")
-    monkeypatch.setattr("store.lineage.platform.python_version", lambda: "9.9")
+    monkeypatch.setattr(
+        "tristream.store.lineage.importlib.metadata.version", lambda library: "99.0"
+    )
+    monkeypatch.setattr("tristream.store.lineage.platform.python_version", lambda: "9.9")
     assert trained.space_id == before, "another version of a library"
     torch_threads = torch.get_num_threads()
     try:
@@ -170,9 +188,11 @@ def test_what_cannot_reach_an_embedding_does_not_change_its_space(name, untraine
 
 
 @EVERY_STREAM
-def test_versions_threads_and_batch_size_are_in_the_key_of_cached_segments(name, untrained, monkeypatch):
-    from streams.backends import TorchBackend
-    from streams.extraction import key_parts
+def test_versions_threads_and_batch_size_are_in_the_key_of_cached_segments(
+    name, untrained, monkeypatch
+):
+    from tristream.streams.extraction import key_parts
+    from tristream.streams.torch_backend import TorchBackend
 
     trained, cpu = untrained(name), TorchBackend(torch.device("cpu"))
     before = key_parts(trained, cpu)
@@ -181,7 +201,9 @@ def test_versions_threads_and_batch_size_are_in_the_key_of_cached_segments(name,
     config = trained.config.model_copy(update={"encode_batch_size": 64})
     assert before != key_parts(dataclasses.replace(trained, config=config), cpu)
     assert before == key_parts(dataclasses.replace(trained, lineage={"other": 1}), cpu)
-    monkeypatch.setattr("store.lineage.importlib.metadata.version", lambda library: "99.0")
+    monkeypatch.setattr(
+        "tristream.store.lineage.importlib.metadata.version", lambda library: "99.0"
+    )
     assert before != key_parts(trained, cpu)
 
 
@@ -189,12 +211,19 @@ def test_where_pretrained_weights_lay_is_not_part_of_a_space(untrained):
     """Two machines keep the same file in different folders."""
     from pathlib import Path
 
-    having = [name for name in streams.names() if "encoder_weights" in streams.load(name).Config.model_fields]
+    having = [
+        name
+        for name in streams.names()
+        if "encoder_weights" in streams.load(name).Config.model_fields
+    ]
     for name in having:
         trained = untrained(name)
         spaces = {
             dataclasses.replace(
-                trained, config=trained.config.model_copy(update={"encoder_weights": Path(folder) / "w.safetensors"})
+                trained,
+                config=trained.config.model_copy(
+                    update={"encoder_weights": Path(folder) / "w.safetensors"}
+                ),
             ).space_id
             for folder in ("/home/a", "/mnt/b")
         }
@@ -230,7 +259,9 @@ def test_a_checkpoint_of_a_stream_that_is_not_there_is_refused(untrained, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm", "mean", "mean_deviation", "max"])
-def test_every_aggregator_of_the_configuration_is_built(untrained, workshop_settings, kind, tmp_path):
+def test_every_aggregator_of_the_configuration_is_built(
+    untrained, workshop_settings, kind, tmp_path
+):
     name = streams.names()[0]
     parts = AggregatorConfig(kind=kind, hidden_dim=6, n_layers=1, bidirectional=False)
     config = workshop_settings.streams[name].model_copy(update={"aggregator": parts})

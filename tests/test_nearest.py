@@ -5,8 +5,8 @@ import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.preprocessing import StandardScaler
 
-from fusion.nearest import cosines, most_alike
-from fusion.standardise import fit_standardiser
+from tristream.fusion.nearest import cosines, most_alike
+from tristream.fusion.standardise import fit_standardiser
 
 COLUMNS = {"one": slice(0, 6), "two": slice(6, 10)}
 
@@ -20,7 +20,9 @@ def test_with_every_stream_there_it_is_the_cosine_of_standardised_rows() -> None
     X, query = rows(), rows(4, seed=1)
     scaler = StandardScaler().fit(X)
     found = cosines(fit_standardiser(X, columns=COLUMNS), query, X)
-    np.testing.assert_allclose(found, cosine_similarity(scaler.transform(query), scaler.transform(X)), atol=1e-12)
+    np.testing.assert_allclose(
+        found, cosine_similarity(scaler.transform(query), scaler.transform(X)), atol=1e-12
+    )
 
 
 def test_a_stream_that_one_of_two_lacks_counts_for_neither() -> None:

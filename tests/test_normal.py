@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusion.normal import split_normal
+from tristream.fusion.anomaly.normal_split import split_normal
 
 
 def rows(n: int) -> np.ndarray:
@@ -25,7 +25,9 @@ def test_validation_videos_given_are_used_as_they_are() -> None:
 def test_few_videos_serve_twice_and_it_is_said() -> None:
     train, held_out, remarks = split_normal(rows(9), None, np.random.RandomState(0))
     assert np.array_equal(train, held_out)
-    assert remarks == ["only 9 normal videos: the threshold comes from the videos trained on, and is too low"]
+    assert remarks == [
+        "only 9 normal videos: the threshold comes from the videos trained on, and is too low"
+    ]
 
 
 def test_videos_without_any_stream_do_not_count() -> None:

@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("pyod", reason="PyOD is the extra 'detectors'")
 
-from fusion import kinds
-from fusion.evaluate import auroc
-from fusion.outside_detectors import OutsideDetector
+from tristream.fusion.anomaly import detectors
+from tristream.fusion.anomaly.pyod_adapter import OutsideDetector
+from tristream.fusion.evaluate import auroc
 
 COLUMNS = {"one": slice(0, 6), "two": slice(6, 14)}
 
@@ -45,20 +45,24 @@ def test_a_score_depends_on_no_other_row_and_survives_storage_bit_for_bit(name: 
     alone = np.concatenate([detector.anomaly_score(X[i : i + 1]) for i in range(6)])
     assert np.array_equal(detector.anomaly_score(X), alone)
     arrays, config = detector.to_arrays()
-    again = kinds.load(f"pyod.{name}", arrays, json.loads(json.dumps(config)))
+    again = detectors.load(f"pyod.{name}", arrays, json.loads(json.dumps(config)))
     assert np.array_equal(again.anomaly_score(X), alone)
     assert detector.attribution(X)[0].tolist() == [0.0, 1.0]
 
 
 def test_kinds_are_built_by_name_and_others_are_named() -> None:
     for kind in ("autoencoder", "pca", "knn", "pyod.HBOS"):
-        fitted = kinds.build(kind, columns=COLUMNS, seed=0).fit(normal(40), X_val=normal(20, seed=1))
+        fitted = detectors.build(kind, columns=COLUMNS, seed=0).fit(
+            normal(40), X_val=normal(20, seed=1)
+        )
         assert len(fitted.anomaly_score(odd(3))) == 3
-    with pytest.raises(ValueError, match=r"unknown detector 'gan'; available: autoencoder, pca, knn, pyod.NAME"):
-        kinds.check_kind("gan")
+    with pytest.raises(
+        ValueError, match=r"unknown detector 'gan'; available: autoencoder, pca, knn, pyod.NAME"
+    ):
+        detectors.check_kind("gan")
     with pytest.raises(ValueError, match="PyOD has no detector 'Magic'; some that it has: ECOD"):
-        kinds.check_kind("pyod.Magic")
+        detectors.check_kind("pyod.Magic")
     with pytest.raises(ValueError, match=r"'pyod.DeepSVDD' trains a network of its own"):
-        kinds.check_kind("pyod.DeepSVDD")
+        detectors.check_kind("pyod.DeepSVDD")
     with pytest.raises(ValueError, match="the 12 normal videos all have the same embedding"):
         OutsideDetector("ECOD").fit(np.ones((15, 4)))

@@ -6,8 +6,8 @@ import tempfile
 import numpy as np
 import pytest
 
-from bench.timing import tree_bytes
-from media import paged
+from tristream.bench.timing import tree_bytes
+from tristream.media import paged
 
 
 def test_large_arrays_leave_memory_and_keep_their_values():
@@ -49,9 +49,9 @@ def test_paged_arrays_leave_no_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("n_frames", [2, 33, 70])
 def test_flow_in_blocks_is_the_flow_of_the_whole_video(make_videos, toy_video, n_frames):
-    from flow import estimators
-    from flow.storage import decode_compact, encode_compact
-    from streams.video import reduce_flow
+    from tristream.flow import estimators
+    from tristream.flow.storage import decode_compact, encode_compact
+    from tristream.streams.video import reduce_flow
 
     decoded = toy_video(n_frames)
     [video], _ = make_videos({"a.mp4": decoded}, None)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-import streams
-from workshop import ucf101
+from tristream import streams
+from tristream.workshop import ucf101
 
 HOME = Path(__file__).parents[1]
 # The networks are the paper's; what is cut short is how often and at what size they look.
@@ -32,7 +32,10 @@ def tristream(*arguments):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-@pytest.mark.skipif(set(streams.names()) != {"audio", "spatial", "temporal"}, reason="needs the paper's three streams")
+@pytest.mark.skipif(
+    set(streams.names()) != {"audio", "spatial", "temporal"},
+    reason="needs the paper's three streams",
+)
 def test_the_paper_is_rehearsed_from_official_lists_to_the_svm(tmp_path, monkeypatch):
     if importlib.util.find_spec("ptlflow") is None:
         pytest.skip("needs the extra 'flow'")
@@ -46,12 +49,18 @@ def test_the_paper_is_rehearsed_from_official_lists_to_the_svm(tmp_path, monkeyp
     common = ["--run", run, "--cache", cache, "--workers", 1]
     short = [part for key, value in SHORT.items() for part in ("--set", f"{key}={value}")]
     for name in ("temporal", "spatial", "audio"):
-        done = tristream("train-stream", name, *common, "--preset", "paper", "--random-weights", 0, *short)
-        assert "random weights (seed 0) in place of pretrained ones" in " ".join(done.stderr.split())
+        done = tristream(
+            "train-stream", name, *common, "--preset", "paper", "--random-weights", 0, *short
+        )
+        assert "random weights (seed 0) in place of pretrained ones" in " ".join(
+            done.stderr.split()
+        )
         stored = json.loads((run / "streams" / name / "config.json").read_text(encoding="utf-8"))
         assert stored["lineage"]["random_weights"] == 0
     n_cached = len(list((cache / "segments").glob("*/*")))
-    assert n_cached == 2 * 4, "what the two frozen encoders made of the 4 training and validation videos"
+    assert n_cached == 2 * 4, (
+        "what the two frozen encoders made of the 4 training and validation videos"
+    )
     report = json.loads(tristream("embed", *common, "--json").stdout)
     assert report["present"] == {"audio": 6, "spatial": 6, "temporal": 6}
     assert len(list((cache / "segments").glob("*/*"))) == 3 * 6, "those were not made again"
@@ -59,7 +68,9 @@ def test_the_paper_is_rehearsed_from_official_lists_to_the_svm(tmp_path, monkeyp
     assert json.loads(done.stdout)["random_weights"] == {"audio": 0, "spatial": 0, "temporal": 0}
     assert " ".join(done.stderr.split()).count("whose figures mean nothing") == 3
     widths = {
-        name: json.loads((run / "streams" / name / "config.json").read_text())["config"]["aggregator"]["hidden_dim"]
+        name: json.loads((run / "streams" / name / "config.json").read_text())["config"][
+            "aggregator"
+        ]["hidden_dim"]
         for name in streams.names()
     }
     assert widths == {"audio": 512, "spatial": 512, "temporal": 512}

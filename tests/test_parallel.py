@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from streams.parallel import Ranks, join
+from tristream.streams.parallel import Ranks, join
 
 HOME = Path(__file__).parents[1]
 
@@ -42,10 +42,10 @@ TRAIN = """
 import json, sys
 import numpy as np, torch
 from torch import nn
-from streams.batches import Batch, batches_of
-from streams.config import TrainingConfig
-from streams.parallel import join
-from streams.training import Phase, run_phase
+from tristream.streams.batches import Batch, batches_of
+from tristream.streams.config import TrainingConfig
+from tristream.streams.parallel import join
+from tristream.streams.training_loop import Phase, run_phase
 
 ranks, device = join(torch.device("cpu"))
 torch.manual_seed(0)
@@ -75,11 +75,15 @@ def test_two_processes_end_in_the_weights_of_one(tmp_path):
     alone = [sys.executable, str(script), str(tmp_path)]
     together = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", *alone[1:]]
     for command in (alone, together):
-        subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+        subprocess.run(
+            command, env=environment, cwd=tmp_path, check=True, capture_output=True, timeout=300
+        )
     (one, one_history), (first, history), (second, _) = (
         json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1")
     )
     assert first == second
     assert torch.allclose(torch.tensor(first), torch.tensor(one), atol=1e-5)
-    assert [epoch["loss"] for epoch in history] == pytest.approx([epoch["loss"] for epoch in one_history], rel=1e-4)
+    assert [epoch["loss"] for epoch in history] == pytest.approx(
+        [epoch["loss"] for epoch in one_history], rel=1e-4
+    )
     assert [epoch["accuracy"] for epoch in history] == [epoch["accuracy"] for epoch in one_history]

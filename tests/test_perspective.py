@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusion.perspective import RowScale, fit_row_scale, row_extremes
+from tristream.fusion.anomaly.region_scale import RowScale, fit_row_scale, row_extremes
 
 
 def regions(n: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +45,9 @@ def test_a_unit_that_is_silent_in_a_band_does_not_make_anything_there_enormous()
     X[row == 0, 1] *= 1e-4
     columns, new = {"a": slice(0, 2), "b": slice(2, 3)}, np.array([[1.0, 1.0, 1.0]])
     loud = fit_row_scale(X, row, 6, spread=0).transform(new, np.array([0]))
-    kept = fit_row_scale(X, row, 6, spread=0, columns=columns, least_share=0.1).transform(new, np.array([0]))
+    kept = fit_row_scale(X, row, 6, spread=0, columns=columns, least_share=0.1).transform(
+        new, np.array([0])
+    )
     assert abs(loud[0, 1]) > 10_000
     assert abs(kept[0, 1]) < 10
     np.testing.assert_allclose(kept[0, [0, 2]], loud[0, [0, 2]])

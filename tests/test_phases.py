@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-import streams
-from store.cache import Cache
-from streams import model, phases
-from streams.backends import TorchBackend
-from streams.encoding import encode
-from streams.training import run_phase
+from tristream import streams
+from tristream.store.cache import Cache
+from tristream.streams import model, training
+from tristream.streams.encoding import encode
+from tristream.streams.torch_backend import TorchBackend
+from tristream.streams.training_loop import run_phase
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TORCH = TorchBackend(DEVICE)
@@ -36,11 +36,17 @@ def examples_of(make_videos, toy_video, workshop_settings, tmp_path):
     """(name) → training and validation examples of two classes."""
 
     def make(name):
-        stream, config, sampler = streams.load(name), workshop_settings.streams[name], workshop_settings.sampler
+        stream, config, sampler = (
+            streams.load(name),
+            workshop_settings.streams[name],
+            workshop_settings.sampler,
+        )
         files = {f"v{index}.mp4": toy_video(32 + 4 * index, seed=index) for index in range(6)}
         videos, _ = make_videos(files, Cache(tmp_path / "cache"))
         made = [
-            phases.Example(video.video_id, stream.footage(video, config, sampler), index % N_CLASSES)
+            training.Example(
+                video.video_id, stream.footage(video, config, sampler), index % N_CLASSES
+            )
             for index, video in enumerate(videos)
         ]
         return made[:4], made[4:]
@@ -50,8 +56,12 @@ def examples_of(make_videos, toy_video, workshop_settings, tmp_path):
 
 def short(config, mode, epochs=3):
     """The stream's own configuration, but with few epochs and everything random switched on."""
-    encoder = config.encoder_training.model_copy(update={"epochs": epochs, "mode": mode, "batch_size": 8})
-    aggregator = config.aggregator_training.model_copy(update={"epochs": epochs, "n_views": 2, "batch_size": 4})
+    encoder = config.encoder_training.model_copy(
+        update={"epochs": epochs, "mode": mode, "batch_size": 8}
+    )
+    aggregator = config.aggregator_training.model_copy(
+        update={"epochs": epochs, "n_views": 2, "batch_size": 4}
+    )
     parts = config.aggregator.model_copy(update={"hidden_dim": 5})
     return config.model_copy(
         update={"encoder_training": encoder, "aggregator_training": aggregator, "aggregator": parts}
@@ -59,7 +69,9 @@ def short(config, mode, epochs=3):
 
 
 def train(name, config, examples, *, n_classes=N_CLASSES, seed=0, **options):
-    return phases.train(streams.load(name), config, *examples, n_classes, seed=seed, device=DEVICE, **options)
+    return training.train(
+        streams.load(name), config, *examples, n_classes, seed=seed, device=DEVICE, **options
+    )
 
 
 @EVERY_STREAM
@@ -69,11 +81,16 @@ def test_a_stream_killed_in_any_phase_ends_in_the_same_weights(
 ):
     examples, config = examples_of(name), short(workshop_settings.streams[name], mode)
     heard: list[tuple[str, int]] = []
-    undisturbed = train(name, config, examples, on_epoch=lambda phase, metrics: heard.append((phase, metrics["epoch"])))
+    undisturbed = train(
+        name,
+        config,
+        examples,
+        on_epoch=lambda phase, metrics: heard.append((phase, metrics["epoch"])),
+    )
     n_phases = {"segments": 2, "end_to_end": 1, "frozen": 1}[mode]
     assert len({phase for phase, _ in heard}) == n_phases
     assert len(heard) == 3 * n_phases
-    monkeypatch.setattr(phases, "run_phase", functools.partial(run_phase, save_seconds=0))
+    monkeypatch.setattr(training, "run_phase", functools.partial(run_phase, save_seconds=0))
     for moment in [heard[1], heard[-1]]:
 
         def stop(phase, metrics, moment=moment):
@@ -95,26 +112,35 @@ def test_a_stream_killed_in_any_phase_ends_in_the_same_weights(
 
 
 @EVERY_STREAM
-def test_another_seed_gives_other_weights_and_the_same_seed_the_same(name, examples_of, workshop_settings):
-    examples, config = examples_of(name), short(workshop_settings.streams[name], "segments", epochs=1)
-    first, again, other = (model.weights_sha256(train(name, config, examples, seed=seed)) for seed in (0, 0, 1))
+def test_another_seed_gives_other_weights_and_the_same_seed_the_same(
+    name, examples_of, workshop_settings
+):
+    examples, config = (
+        examples_of(name),
+        short(workshop_settings.streams[name], "segments", epochs=1),
+    )
+    first, again, other = (
+        model.weights_sha256(train(name, config, examples, seed=seed)) for seed in (0, 0, 1)
+    )
     assert first == again != other
 
 
 @EVERY_STREAM
-def test_segment_embeddings_in_place_of_footage_give_the_same_weights(name, examples_of, workshop_settings):
+def test_segment_embeddings_in_place_of_footage_give_the_same_weights(
+    name, examples_of, workshop_settings
+):
     """What a finished encoder has made of a video before is as good as the video."""
     examples, config = examples_of(name), short(workshop_settings.streams[name], "frozen")
     config = config.model_copy(
         update={"aggregator_training": config.aggregator_training.model_copy(update={"n_views": 1})}
     )
     stream = streams.load(name)
-    encoder = phases.new_model(stream, config, N_CLASSES, seed=0).encoder
+    encoder = training.new_model(stream, config, N_CLASSES, seed=0).encoder
 
     def encoded(example):
         segments = stream.cut(example.footage, config)
         embedding = encode(encoder, segments, batch_size=config.encode_batch_size, backend=TORCH)
-        return phases.Example(example.video_id, None, example.label, embedding)
+        return training.Example(example.video_id, None, example.label, embedding)
 
     embedded = [[encoded(example) for example in part] for part in examples]
     with_footage, without = train(name, config, examples), train(name, config, embedded)
@@ -127,8 +153,11 @@ def test_the_aggregator_phase_leaves_the_encoder_alone(name, examples_of, worksh
     examples, config = examples_of(name), short(workshop_settings.streams[name], "frozen")
     torch.manual_seed(3)
     network = model.build_model(streams.load(name), config, N_CLASSES)
-    before, aggregator = model.weights_sha256(network.encoder), model.weights_sha256(network.aggregator)
-    run_phase(phases.aggregator_phase(streams.load(name), config, network, *examples, seed=0, backend=TORCH),
+    before, aggregator = (
+        model.weights_sha256(network.encoder),
+        model.weights_sha256(network.aggregator),
+    )
+    run_phase(training.aggregator_phase(streams.load(name), config, network, *examples, seed=0, backend=TORCH),
               seed=0, device=DEVICE)  # fmt: skip
     assert model.weights_sha256(network.encoder) == before
     assert model.weights_sha256(network.aggregator) != aggregator
@@ -136,30 +165,47 @@ def test_the_aggregator_phase_leaves_the_encoder_alone(name, examples_of, worksh
 
 @EVERY_STREAM
 def test_the_encoder_phase_leaves_the_aggregator_alone(name, examples_of, workshop_settings):
-    examples, config = examples_of(name), short(workshop_settings.streams[name], "segments", epochs=1)
+    examples, config = (
+        examples_of(name),
+        short(workshop_settings.streams[name], "segments", epochs=1),
+    )
     network = model.build_model(streams.load(name), config, N_CLASSES)
-    before, encoder = model.weights_sha256(network.aggregator), model.weights_sha256(network.encoder)
-    run_phase(phases.encoder_phase(streams.load(name), config, network, *examples), seed=0, device=DEVICE)
+    before, encoder = (
+        model.weights_sha256(network.aggregator),
+        model.weights_sha256(network.encoder),
+    )
+    run_phase(
+        training.encoder_phase(streams.load(name), config, network, *examples),
+        seed=0,
+        device=DEVICE,
+    )
     assert model.weights_sha256(network.aggregator) == before
     assert model.weights_sha256(network.encoder) != encoder
 
 
 @EVERY_STREAM
 def test_the_end_to_end_phase_trains_both(name, examples_of, workshop_settings):
-    examples, config = examples_of(name), short(workshop_settings.streams[name], "end_to_end", epochs=1)
+    examples, config = (
+        examples_of(name),
+        short(workshop_settings.streams[name], "end_to_end", epochs=1),
+    )
     network = model.build_model(streams.load(name), config, N_CLASSES)
-    phase = phases.end_to_end_phase(streams.load(name), config, network, *examples)
+    phase = training.end_to_end_phase(streams.load(name), config, network, *examples)
     batch = next(iter(phase.train_batches(np.random.default_rng(0))))
     torch.nn.functional.cross_entropy(phase.logits(*batch.inputs), batch.labels).backward()
     for part in (network.encoder, network.aggregator, network.classifier):
-        assert any(weight.grad is not None and weight.grad.abs().max() > 0 for weight in part.parameters())
+        assert any(
+            weight.grad is not None and weight.grad.abs().max() > 0 for weight in part.parameters()
+        )
 
 
 @EVERY_STREAM
-def test_validation_batches_are_the_same_every_time_and_hold_every_video(name, examples_of, workshop_settings):
+def test_validation_batches_are_the_same_every_time_and_hold_every_video(
+    name, examples_of, workshop_settings
+):
     examples, config = examples_of(name), short(workshop_settings.streams[name], "segments")
     network = model.build_model(streams.load(name), config, N_CLASSES)
-    for make in (phases.encoder_phase, phases.end_to_end_phase):
+    for make in (training.encoder_phase, training.end_to_end_phase):
         phase = make(streams.load(name), config, network, *examples)
         first, again = list(phase.val_batches()), list(phase.val_batches())
         assert {video_id for batch in first for video_id in batch.video_ids} == {"v4.mp4", "v5.mp4"}
@@ -169,14 +215,18 @@ def test_validation_batches_are_the_same_every_time_and_hold_every_video(name, e
 
 
 @EVERY_STREAM
-def test_an_epoch_of_the_encoder_sees_each_video_as_often_as_it_is_told(name, examples_of, workshop_settings):
+def test_an_epoch_of_the_encoder_sees_each_video_as_often_as_it_is_told(
+    name, examples_of, workshop_settings
+):
     examples, config = examples_of(name), short(workshop_settings.streams[name], "segments")
     network = model.build_model(streams.load(name), config, N_CLASSES)
-    phase = phases.encoder_phase(streams.load(name), config, network, *examples)
+    phase = training.encoder_phase(streams.load(name), config, network, *examples)
     batches = list(phase.train_batches(np.random.default_rng(0)))
     seen = [video_id for batch in batches for video_id in batch.video_ids]
     assert len(batches) == phase.n_batches
-    assert {seen.count(example.video_id) for example in examples[0]} == {config.encoder_training.segments_per_video}
+    assert {seen.count(example.video_id) for example in examples[0]} == {
+        config.encoder_training.segments_per_video
+    }
     for batch in batches:
         assert batch.labels.tolist() == [int(video_id[1]) % 2 for video_id in batch.video_ids]
 
@@ -187,25 +237,27 @@ def test_one_class_cannot_be_learned(examples_of, workshop_settings):
         train(name, workshop_settings.streams[name], examples_of(name), n_classes=1)
 
 
-def test_the_signature_of_a_training_changes_with_its_videos_labels_and_settings(examples_of, workshop_settings):
+def test_the_signature_of_a_training_changes_with_its_videos_labels_and_settings(
+    examples_of, workshop_settings
+):
     name = streams.names()[0]
     config, (first, held_out) = workshop_settings.streams[name], examples_of(name)
-    other_label = phases.Example(first[0].video_id, first[0].footage, 1 - first[0].label)
+    other_label = training.Example(first[0].video_id, first[0].footage, 1 - first[0].label)
     signatures = [
-        phases.training_signature(config, first, held_out),
-        phases.training_signature(config, first[1:], held_out),
-        phases.training_signature(config, first, held_out[1:]),
-        phases.training_signature(config, [other_label, *first[1:]], held_out),
-        phases.training_signature(short(config, "segments"), first, held_out),
+        training.training_signature(config, first, held_out),
+        training.training_signature(config, first[1:], held_out),
+        training.training_signature(config, first, held_out[1:]),
+        training.training_signature(config, [other_label, *first[1:]], held_out),
+        training.training_signature(short(config, "segments"), first, held_out),
     ]
     assert len(set(signatures)) == len(signatures)
-    assert signatures[0] == phases.training_signature(config, list(first), list(held_out))
+    assert signatures[0] == training.training_signature(config, list(first), list(held_out))
 
 
 # The front door, with states saved after every epoch instead of every 10 s.
 SAVING = """
 import sys
-from streams import training
+from tristream.streams import training
 training.run_phase.__kwdefaults__["save_seconds"] = 0.0
 import orchestrate
 orchestrate.main()
@@ -215,11 +267,14 @@ orchestrate.main()
 @pytest.fixture(scope="module")
 def tiny_set(tmp_path_factory):
     """Two classes of real files, 3 + 1 + 1 each."""
-    from media.encode import write_video
-    from workshop.clips import FPS, Recipe, make_clip
+    from tristream.media.encode import write_video
+    from tristream.workshop.clips import FPS, Recipe, make_clip
 
     folder, rows = tmp_path_factory.mktemp("tiny"), ["path,label,split"]
-    for label, recipe in (("drift", Recipe(motions=("drift",))), ("spin", Recipe(motions=("spin",)))):
+    for label, recipe in (
+        ("drift", Recipe(motions=("drift",))),
+        ("spin", Recipe(motions=("spin",))),
+    ):
         (folder / label).mkdir()
         for index, split in enumerate(["train", "train", "train", "val", "test"]):
             clip = make_clip(recipe, f"{label}{index}")
@@ -229,7 +284,9 @@ def tiny_set(tmp_path_factory):
     return folder
 
 
-def tristream(*arguments: str | Path, start: str = "import orchestrate; orchestrate.main()") -> subprocess.Popen[str]:
+def tristream(
+    *arguments: str | Path, start: str = "import orchestrate; orchestrate.main()"
+) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", start, *map(str, arguments)], cwd=HOME, env=environment, text=True,
@@ -255,9 +312,13 @@ def kill_at(process: subprocess.Popen[str], state: Path, epoch: int) -> None:
 
 
 @pytest.mark.slow
-def test_train_stream_killed_in_each_phase_ends_in_the_weights_of_an_undisturbed_run(tiny_set, tmp_path):
+def test_train_stream_killed_in_each_phase_ends_in_the_weights_of_an_undisturbed_run(
+    tiny_set, tmp_path
+):
     name = streams.names()[-1]  # the others are killed in this process, above
-    finish(tristream("index", "--data", tiny_set, "--run", tmp_path / "undisturbed", "--workers", "1"))
+    finish(
+        tristream("index", "--data", tiny_set, "--run", tmp_path / "undisturbed", "--workers", "1")
+    )
     shutil.copytree(tmp_path / "undisturbed", tmp_path / "disturbed")
 
     def command(run: str) -> list[str | Path]:
@@ -274,9 +335,13 @@ def test_train_stream_killed_in_each_phase_ends_in_the_weights_of_an_undisturbed
 
     finish(tristream(*command("undisturbed")))
     folder = tmp_path / "disturbed" / "streams" / name
-    kill_at(tristream(*command("disturbed"), start=SAVING), folder / f"state-{name}-encoder.json", 2)
+    kill_at(
+        tristream(*command("disturbed"), start=SAVING), folder / f"state-{name}-encoder.json", 2
+    )
     assert not (folder / "config.json").exists()
-    kill_at(tristream(*command("disturbed"), start=SAVING), folder / f"state-{name}-aggregator.json", 2)
+    kill_at(
+        tristream(*command("disturbed"), start=SAVING), folder / f"state-{name}-aggregator.json", 2
+    )
     assert not (folder / "config.json").exists()
     finish(tristream(*command("disturbed")))
     stored = [json.loads((tmp_path / run / "streams" / name / "config.json").read_text())
@@ -284,9 +349,19 @@ def test_train_stream_killed_in_each_phase_ends_in_the_weights_of_an_undisturbed
     assert stored[0]["model_sha256"] == stored[1]["model_sha256"]
     assert stored[0]["space_id"] == stored[1]["space_id"]
     first, second = (
-        [json.loads(line) for line in (tmp_path / run / "streams" / name / "metrics.jsonl").read_text().splitlines()]
+        [
+            json.loads(line)
+            for line in (tmp_path / run / "streams" / name / "metrics.jsonl")
+            .read_text()
+            .splitlines()
+        ]
         for run in ("disturbed", "undisturbed")
     )
     assert first == second
-    kept = ["checkpoint.safetensors", "config.json", "events.out.tfevents.tristream", "metrics.jsonl"]
+    kept = [
+        "checkpoint.safetensors",
+        "config.json",
+        "events.out.tfevents.tristream",
+        "metrics.jsonl",
+    ]
     assert sorted(file.name for file in folder.iterdir()) == kept

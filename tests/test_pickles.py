@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 
-from store.importing import ImportRefused, format_of
-from store.pickles import calls_in, forbidden
+from tristream.store.weights.convert import ImportRefused, format_of
+from tristream.store.weights.pickle_scan import calls_in, forbidden
 
 # Written by hand: each would call something if it were loaded.
 SYSTEM = b"cposix\nsystem\n(S'true'\ntR."
@@ -37,7 +37,12 @@ def test_every_way_to_name_a_function_is_seen(data, calls):
 
 
 def test_what_plain_weights_refer_to_is_allowed_and_nothing_like_it():
-    plain = {"torch._utils._rebuild_tensor_v2", "torch.FloatStorage", "collections.OrderedDict", "builtins.set"}
+    plain = {
+        "torch._utils._rebuild_tensor_v2",
+        "torch.FloatStorage",
+        "collections.OrderedDict",
+        "builtins.set",
+    }
     assert forbidden(plain) == []
     assert forbidden({"torchish.x", "builtins.eval", "os.system", "builtins.getattr", "torch.?"}) == [
         "builtins.eval", "builtins.getattr", "os.system", "torch.?", "torchish.x",
@@ -54,13 +59,18 @@ def archive(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (SYSTEM, r"would call 'posix\.system' when it is loaded, as no plain weights do; it is not opened"),
+        (
+            SYSTEM,
+            r"would call 'posix\.system' when it is loaded, as no plain weights do; it is not opened",
+        ),
         (OPEN_4, r"would call 'builtins\.open'"),
         (b"no pickle", "holds no pickle that can be read"),
         (b"", "holds no pickle that can be read"),
     ],
 )
-def test_a_file_of_pytorch_that_would_call_something_is_refused_before_pytorch_sees_it(tmp_path, data, said):
+def test_a_file_of_pytorch_that_would_call_something_is_refused_before_pytorch_sees_it(
+    tmp_path, data, said
+):
     (tmp_path / "a.pt").write_bytes(archive(data))
     with pytest.raises(ImportRefused, match=said):
         format_of(tmp_path / "a.pt")

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from media.picture_state import PictureState
+from tristream.media.live.picture_state import PictureState
 
 
-def said(state: PictureState, frames: np.ndarray, first: float = 0.0, fps: float = 5.0) -> list[tuple[str, float]]:
+def said(
+    state: PictureState, frames: np.ndarray, first: float = 0.0, fps: float = 5.0
+) -> list[tuple[str, float]]:
     return list(state.add(frames, first + np.arange(len(frames)) / fps))
 
 

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-import streams
-from commands.precision import in_precision
-from commands.screen import Mistake
-from commands.workspace import Workspace
-from store.cache import Cache
-from streams import model
-from streams.backends import choose
-from streams.extraction import extract
+from tristream import streams
+from tristream.commands.precision import in_precision
+from tristream.commands.workspace import Workspace
+from tristream.errors import UsageError
+from tristream.store.cache import Cache
+from tristream.streams import model
+from tristream.streams.compute import choose
+from tristream.streams.extraction import extract
 
 
 @pytest.fixture
@@ -27,7 +27,13 @@ def run(tmp_path, make_videos, toy_video, untrained):
     def embed(rows, trained):
         seen.append([trained[0].precision, list(rows)])
         videos, _ = make_videos({name: files[name] for name in rows}, cache)
-        return extract(videos, trained, cache=cache, backend=choose("torch", device=torch.device("cpu")), n_threads=1)
+        return extract(
+            videos,
+            trained,
+            cache=cache,
+            backend=choose("torch", device=torch.device("cpu")),
+            n_threads=1,
+        )
 
     def call(wanted):
         trained = workspace.load_streams(None)
@@ -40,7 +46,10 @@ def test_bf16_is_measured_on_the_first_videos_and_printed(run, capsys):
     _, call, seen = run
     [stream] = call("bf16")
     assert stream.precision == "bf16"
-    assert seen == [["float32", ["40.mp4", "50.mp4", "60.mp4"]], ["bf16", ["40.mp4", "50.mp4", "60.mp4"]]]
+    assert seen == [
+        ["float32", ["40.mp4", "50.mp4", "60.mp4"]],
+        ["bf16", ["40.mp4", "50.mp4", "60.mp4"]],
+    ]
     said = capsys.readouterr().err
     assert "bf16 against float32 on your videos" in said
     assert f"{stream.name}: bf16 in this run from now on; it is another embedding space" in said
@@ -72,7 +81,7 @@ def test_float32_costs_nothing_and_says_nothing(run, capsys):
 
 def test_an_unknown_precision_is_named(run):
     _, call, _ = run
-    with pytest.raises(Mistake, match="--precision fp16 is unknown; available: float32, bf16"):
+    with pytest.raises(UsageError, match="--precision fp16 is unknown; available: float32, bf16"):
         call("fp16")
 
 

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from flow import precomputed
-from flow.storage import write_flo, write_kitti
-from store.cache import Cache
+from tristream.flow import precomputed
+from tristream.flow.storage import write_flo, write_kitti
+from tristream.store.cache import Cache
 
-FIELDS = np.random.default_rng(0).integers(-640, 640, (12, 2, 6, 9)).astype(np.float32) / 64  # exact in every format
+FIELDS = (
+    np.random.default_rng(0).integers(-640, 640, (12, 2, 6, 9)).astype(np.float32) / 64
+)  # exact in every format
 
 
 @pytest.fixture
@@ -61,7 +63,9 @@ def test_a_video_without_flow_is_named_with_both_places(tmp_path):
 @pytest.mark.parametrize("video_id", ["/etc/passwd", "../x.mp4", "a/../../x.mp4"])
 def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, video_id):
     for ask in (precomputed.sha256, lambda folder, name: precomputed.read(folder, name, n_steps=1)):
-        with pytest.raises(ValueError, match=f"no precomputed flow for '{video_id}': it lies outside the data root"):
+        with pytest.raises(
+            ValueError, match=f"no precomputed flow for '{video_id}': it lies outside the data root"
+        ):
             ask(tmp_path, video_id)
 
 
@@ -78,13 +82,17 @@ def test_flow_that_is_not_finite_is_refused(tmp_path):
     save_file({"flow": bad}, tmp_path / "b.safetensors")
     with pytest.raises(ValueError, match=r"b\.safetensors holds flow that is not finite"):
         precomputed.read(tmp_path, "b.mp4", n_steps=12)
-    assert len(precomputed.read(tmp_path, "b.mp4", n_steps=3)) == 3, "what is not looked at does not matter"
+    assert len(precomputed.read(tmp_path, "b.mp4", n_steps=3)) == 3, (
+        "what is not looked at does not matter"
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"no safetensors at all"])
 def test_a_file_that_is_no_safetensors_is_refused(tmp_path, content):
     (tmp_path / "b.safetensors").write_bytes(content)
-    with pytest.raises(ValueError, match=r"b\.safetensors is not a safetensors file with a tensor 'flow'"):
+    with pytest.raises(
+        ValueError, match=r"b\.safetensors is not a safetensors file with a tensor 'flow'"
+    ):
         precomputed.read(tmp_path, "b.mp4", n_steps=1)
 
 
@@ -115,15 +123,21 @@ def test_the_identity_of_stored_flow_is_its_bytes(stored, kind):
     assert precomputed.sha256(folder, "a/b.mp4") != before
 
 
-def test_a_video_takes_stored_flow_for_its_flow_and_measures_its_motion_itself(tmp_path, toy_video, make_videos):
+def test_a_video_takes_stored_flow_for_its_flow_and_measures_its_motion_itself(
+    tmp_path, toy_video, make_videos
+):
     flow = np.zeros((39, 2, 32, 32), np.float32)
     flow[:, 0] = np.arange(39)[:, None, None] / 8
     save_file({"flow": flow}, tmp_path / "v.safetensors")
-    [video], _ = make_videos({"v.mp4": toy_video(40)}, Cache(tmp_path / "cache"), flow_from=tmp_path)
+    [video], _ = make_videos(
+        {"v.mp4": toy_video(40)}, Cache(tmp_path / "cache"), flow_from=tmp_path
+    )
     [plain], _ = make_videos({"v.mp4": toy_video(40)}, Cache(tmp_path / "other"))
     found = video.flow("dis", (64, 64), (16, 16))
     np.testing.assert_allclose(found.field, flow[:, :, ::2, ::2], atol=1 / 128)
-    assert np.array_equal(video.motion, plain.motion)  # the plan of every stream is the same with and without
+    assert np.array_equal(
+        video.motion, plain.motion
+    )  # the plan of every stream is the same with and without
     assert video.flow_source() == precomputed.sha256(tmp_path, "v.mp4")
 
 

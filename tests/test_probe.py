@@ -10,10 +10,10 @@ import av
 import numpy as np
 import pytest
 
-from media.decode import Limits, Rejected, decode_video
-from media.encode import write_video
-from media.probe import Probe, Verdict, judge, probe
-from media.sandbox import DecodePool
+from tristream.media.decode import Limits, Rejected, decode_video
+from tristream.media.encode import write_video
+from tristream.media.probe import Probe, Verdict, judge, probe
+from tristream.media.sandbox.pool import DecodePool
 
 
 def picture_file(path: Path, n_frames: int = 30, *, sound: bool = True) -> Path:
@@ -44,7 +44,13 @@ def test_a_file_of_sound_alone_has_no_size(tmp_path):
     write_video(tmp_path / "x.mp4", None, fps=25, samples=np.zeros(16000, np.float32))
     found = probe(tmp_path / "x.mp4")
     assert (found.has_video, found.has_audio) == (False, True)
-    assert (found.n_frames, found.fps, found.height, found.width, found.video_codec) == (None, None, None, None, "")
+    assert (found.n_frames, found.fps, found.height, found.width, found.video_codec) == (
+        None,
+        None,
+        None,
+        None,
+        "",
+    )
 
 
 def test_the_size_is_the_upright_one(tmp_path):
@@ -63,7 +69,7 @@ def test_the_size_is_the_upright_one(tmp_path):
 
 def test_a_probe_decodes_one_picture_only(tmp_path, monkeypatch):
     counts = []
-    from media import decode
+    from tristream.media import decode
 
     class Counted(decode.Pictures):
         def receive(self, frame, origin_seconds):
@@ -92,7 +98,11 @@ def test_a_good_file_is_ok(tmp_path):
 
 @pytest.mark.parametrize(
     ("n_frames", "reasons"),
-    [(1, ("no_audio", "too_short_for_flow")), (10, ("no_audio", "padded_short_clip")), (11, ("no_audio",))],
+    [
+        (1, ("no_audio", "too_short_for_flow")),
+        (10, ("no_audio", "padded_short_clip")),
+        (11, ("no_audio",)),
+    ],
 )
 def test_short_files_are_degraded_by_what_they_are_too_short_for(tmp_path, n_frames, reasons):
     verdict = judge(picture_file(tmp_path / "x.mp4", n_frames, sound=False))
@@ -113,7 +123,9 @@ def test_a_verdict_is_the_same_through_a_pool(tmp_path):
     bad.write_bytes(path.read_bytes()[:2000])
     with DecodePool(1) as pool:
         for file in (path, bad):
-            there = judge(file, decode=lambda path, **options: pool.submit(path, **options).result())
+            there = judge(
+                file, decode=lambda path, **options: pool.submit(path, **options).result()
+            )
             assert there == judge(file, decode=decode_video)
 
 

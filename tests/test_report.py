@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusion.intervals import Estimate
-from media.encode import write_video
-from media.manifest import Manifest, VideoRow, write_manifest
-from report import collect, figures, page, palette, plots, projection, thumbnails, words
-from report.charts import Curves, Line
-from store import embeddings
-from store.embeddings import EmbeddingTable
+from tristream.dataset.manifest import Manifest, VideoRow, write_manifest
+from tristream.fusion.intervals import Estimate
+from tristream.media.encode import write_video
+from tristream.report import collect, figures, page, palette, plots, projection, thumbnails, verdict
+from tristream.report.charts import Curves, Line
+from tristream.store import embeddings
+from tristream.store.embeddings import EmbeddingTable
 
 HOSTILE = "wood/<script>alert(1)</script >\nnext\x1b[31mred.mp4"
 CLASSES = ("bounce", "spin", "wood & <i>metal</i>")
@@ -56,7 +56,9 @@ def _metrics(name):
     for phase, n in (("encoder", 3), ("aggregator", 5)):
         for epoch in range(1, n + 1):
             curves = {"loss": 2 / epoch, "accuracy": epoch / 10, "val_loss": abs(epoch - 2.0) + 1}
-            lines.append({"phase": f"{name}-{phase}", "epoch": epoch, **curves, "val_accuracy": epoch / 20})
+            lines.append(
+                {"phase": f"{name}-{phase}", "epoch": epoch, **curves, "val_accuracy": epoch / 20}
+            )
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
@@ -146,7 +148,10 @@ def made_run(tmp_path_factory):
         import csv
 
         csv.writer(file).writerows(
-            [["video_id", "reason", "sentence"], [HOSTILE, "truncated_no_index", f"{HOSTILE} stops"]]
+            [
+                ["video_id", "reason", "sentence"],
+                [HOSTILE, "truncated_no_index", f"{HOSTILE} stops"],
+            ]
         )
     generator = np.random.default_rng(0)
     for k, name in enumerate(STREAMS):
@@ -219,28 +224,40 @@ def made_page(made_run):
 
 
 def test_every_figure_of_the_decisions_stands_on_the_page(made_page):
-    rows = {row[0]: row[1:] for row in reversed(Text(made_page).rows) if row}  # the first table counts
+    rows = {
+        row[0]: row[1:] for row in reversed(Text(made_page).rows) if row
+    }  # the first table counts
     for name, found in DECISIONS["classification"]["subsets"].items():
         cells = rows[" + ".join(name.split("+"))]
         assert f"{100 * found['test_top1']['value']:.1f}" in cells
-        assert f"{100 * found['test_top1']['low']:.1f}–{100 * found['test_top1']['high']:.1f}" in cells
+        assert (
+            f"{100 * found['test_top1']['low']:.1f}–{100 * found['test_top1']['high']:.1f}" in cells
+        )
         assert f"{100 * found['train_top1']:.1f}" in cells
     assert "95.0" in rows["audio + spatial"]
     text = Text(made_page).text
     sure = ("11.1 to 4.2 %", "0.61", "71.2 %", "2.3 %", "nothing is that sure")
-    events = ("9 of 12", "Of 12 labelled events it finds 9 , with 3 false alarms in 10:00 of video", "0.717", "0.881")
+    events = (
+        "9 of 12",
+        "Of 12 labelled events it finds 9 , with 3 false alarms in 10:00 of video",
+        "0.717",
+        "0.881",
+    )
     for figure in ("0.934", "75 %", "4 %", "12.5", "−1.23", "5" * 16, *sure, *events):
         assert figure in text, figure
 
 
 def test_the_verdict_says_what_helps_and_what_hurts(made_run):
     run = collect.collect(made_run)
-    said = " ".join(map(str, words.verdict(run, {"audio+spatial": 95.0})))
+    said = " ".join(map(str, verdict.verdict(run, {"audio+spatial": 95.0})))
     assert "<strong>87.7 %</strong>" in said
     assert "82.7–92.7 %" in said
     assert "95 % is the best possible" in said
     assert "without audio 36.5 points are lost" in said
-    assert "Spatial makes it worse</strong>: an SVM without it names 20.0 points more [15.0, 25.0]" in said
+    assert (
+        "Spatial makes it worse</strong>: an SVM without it names 20.0 points more [15.0, 25.0]"
+        in said
+    )
     assert "1 of 3 videos could not be used at all and 1 of 3 have no audio" in said
 
 
@@ -248,7 +265,7 @@ def test_a_gain_whose_interval_crosses_zero_is_not_called_help():
     run = collect.Run(Path("r"), decisions={"classification": {
         "subsets": {name: {"test_top1": _estimate(0.5)} for name in ("a", "b", "a+b")},
         "gains": {name: {"retrained": _estimate(0.01)} for name in ("a", "b")}}})  # fmt: skip
-    said = " ".join(map(str, words.verdict(run)))
+    said = " ".join(map(str, verdict.verdict(run)))
     assert "No effect can be told from chance for a (+1.0 points, −4.0 to +6.0) and b" in said
     assert "help" not in said
 
@@ -257,15 +274,22 @@ def test_what_is_no_better_than_guessing_is_called_so():
     rows = [_row(Path("/v"), f"{label}.mp4", label, "train") for label in CLASSES]
     for value, said in ((0.36, "would do as well (33.3 %)"), (0.5, "guessing would give 33.3 %")):
         found = {"subsets": {"audio": {"test_top1": _estimate(value)}}}
-        run = collect.Run(Path("r"), manifest=Manifest(Path("/v"), tuple(rows)), decisions={"classification": found})
-        assert said in " ".join(map(str, words.verdict(run)))
+        run = collect.Run(
+            Path("r"),
+            manifest=Manifest(Path("/v"), tuple(rows)),
+            decisions={"classification": found},
+        )
+        assert said in " ".join(map(str, verdict.verdict(run)))
 
 
 def test_hostile_names_are_shown_and_do_nothing(made_page):
     page_ = Text(made_page)
     scripts = [about for tag, about in page_.tags if tag == "script"]
     assert [about.get("type") for about in scripts] == ["application/json", None]
-    assert not any(tag == "i" and not about.get("class") and not about.get("style") for tag, about in page_.tags)
+    assert not any(
+        tag == "i" and not about.get("class") and not about.get("style")
+        for tag, about in page_.tags
+    )
     assert "\x1b" not in made_page
     assert r"<script>alert(1)</script >\nnext\x1b[31mred.mp4" in page_.text
     assert "wood & <i>metal</i>" in page_.text
@@ -275,7 +299,11 @@ def test_the_policy_of_the_page_allows_its_own_script_and_nothing_else(made_page
     import base64
     import hashlib
 
-    policy = next(a["content"] for t, a in Text(made_page).tags if a.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        a["content"]
+        for t, a in Text(made_page).tags
+        if a.get("http-equiv") == "Content-Security-Policy"
+    )
     script = re.findall(r"<script>(.*?)</script>", made_page, re.DOTALL)[-1]
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{allowed}'" in policy
@@ -299,7 +327,10 @@ def test_nothing_on_the_page_points_outside_it(made_page):
         (["videos.csv"], "tristream index --data DIR --run "),
         (["fusion/timelines.json"], "tristream fuse --window 2 --hop 1 --run "),
         (["status.csv", "failures.csv"], "tristream embed --run "),
-        (["fusion", "embeddings", "streams", "videos.csv", "status.csv", "failures.csv"], "tristream index"),
+        (
+            ["fusion", "embeddings", "streams", "videos.csv", "status.csv", "failures.csv"],
+            "tristream index",
+        ),
     ],
 )
 def test_what_is_missing_is_named_with_the_command_that_makes_it(made_run, tmp_path, lost, says):
@@ -364,7 +395,7 @@ def test_a_picture_is_the_frame_that_is_shown_at_its_moment(made_run):
 
     import cv2
 
-    from media.sandbox import DecodePool
+    from tristream.media.sandbox.pool import DecodePool
 
     root = collect.collect(made_run).manifest.root
     moments = {
@@ -379,7 +410,9 @@ def test_a_picture_is_the_frame_that_is_shown_at_its_moment(made_run):
         data = base64.b64decode(found[name].removeprefix("data:image/jpeg;base64,"))
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         assert picture.shape == (32, 48, 3)
-        assert abs(picture.mean() - (60 + 2 * frame)) < 2.0  # 2 levels a frame; H.264 and JPEG lose a little
+        assert (
+            abs(picture.mean() - (60 + 2 * frame)) < 2.0
+        )  # 2 levels a frame; H.264 and JPEG lose a little
     assert missing == {"lost": "not_found", "far": "more than 15 min into the file"}
 
 
@@ -401,7 +434,8 @@ def test_class_colours_differ_and_can_be_read_on_both_papers():
         parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         return float(
             np.dot(
-                [0.2126, 0.7152, 0.0722], [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+                [0.2126, 0.7152, 0.0722],
+                [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts],
             )
         )
 
@@ -409,7 +443,10 @@ def test_class_colours_differ_and_can_be_read_on_both_papers():
         colours = palette.class_colours(n)
         assert len(set(colours)) == n
         for colour in colours:
-            contrast = [1.05 / (luminance(colour) + 0.05), (luminance(colour) + 0.05) / (luminance("#16181b") + 0.05)]
+            contrast = [
+                1.05 / (luminance(colour) + 0.05),
+                (luminance(colour) + 0.05) / (luminance("#16181b") + 0.05),
+            ]
             assert min(contrast) > 2.0, colour
 
 
@@ -438,25 +475,34 @@ def test_figures_for_papers_are_vector_files_with_text_in_them(made_run, tmp_pat
         assert b"/Type3" not in data
     assert "audio + spatial" in (tmp_path / "figures" / "accuracy.svg").read_text()
     again = figures.write(charts[:1], tmp_path / "again", streams=run.streams)
-    assert [p.read_bytes() for p in again] == [(tmp_path / "figures" / p.name).read_bytes() for p in again]
+    assert [p.read_bytes() for p in again] == [
+        (tmp_path / "figures" / p.name).read_bytes() for p in again
+    ]
 
 
 def test_an_interval_of_one_group_is_no_interval():
-    assert np.isnan(collect.estimate({"value": 0.5, "low": None, "high": None, "n": 3, "n_groups": 1}).low)
-    assert words.interval(Estimate(0.5, float("nan"), float("nan"), 3, 1)) == ""
+    assert np.isnan(
+        collect.estimate({"value": 0.5, "low": None, "high": None, "n": 3, "n_groups": 1}).low
+    )
+    assert verdict.interval(Estimate(0.5, float("nan"), float("nan"), 3, 1)) == ""
 
 
 # The command.
 
 
 @pytest.mark.slow
-def test_the_report_of_a_trained_run_holds_its_figures_and_its_pictures(command_line, trained_run, tmp_path):
+def test_the_report_of_a_trained_run_holds_its_figures_and_its_pictures(
+    command_line, trained_run, tmp_path
+):
     shutil.copytree(trained_run / "runs", tmp_path / "runs")
     line = command_line(tmp_path)
     told = line.json("report", "--out", "all.html", "--thumbnails", 5, "--workers", 1)
     written = (tmp_path / "all.html").read_text(encoding="utf-8")
     assert told["bytes"] == len(written.encode())
-    found, shown = json.loads((tmp_path / "runs/default/fusion/report.json").read_text()), Text(written)
+    found, shown = (
+        json.loads((tmp_path / "runs/default/fusion/report.json").read_text()),
+        Text(written),
+    )
     rows = {row[0]: row for row in reversed(shown.rows) if row}
     for name, subset in found["classification"]["subsets"].items():
         assert f"{100 * subset['test_top1']['value']:.1f}" in rows[" + ".join(name.split("+"))]
@@ -466,12 +512,16 @@ def test_the_report_of_a_trained_run_holds_its_figures_and_its_pictures(command_
     assert "not_a_video" in shown.text
     data = json.loads(re.search(r'id="map-data">(.*?)</script>', written)[1])
     assert len(data["thumbnails"]) == 5
-    strips = [about for tag, about in shown.tags if tag == "img" and about["alt"].startswith("frame at")]
+    strips = [
+        about for tag, about in shown.tags if tag == "img" and about["alt"].startswith("frame at")
+    ]
     assert len(strips) == 2 * 8  # two classes, eight frames each
 
 
 @pytest.mark.slow
-def test_a_report_without_its_videos_or_with_a_damaged_checkpoint_says_so(command_line, trained_run, tmp_path):
+def test_a_report_without_its_videos_or_with_a_damaged_checkpoint_says_so(
+    command_line, trained_run, tmp_path
+):
     shutil.copytree(trained_run / "runs", tmp_path / "runs")
     line = command_line(tmp_path)
     line("report", "--data", tmp_path / "gone")
@@ -480,7 +530,10 @@ def test_a_report_without_its_videos_or_with_a_damaged_checkpoint_says_so(comman
     (first / "checkpoint.safetensors").write_bytes(b"half")
     line("report", "--thumbnails", 1, "--workers", 1)
     assert "Where the streams look cannot be shown" in line.said
-    assert "Where the streams look cannot be shown" in (tmp_path / "runs/default/report.html").read_text()
+    assert (
+        "Where the streams look cannot be shown"
+        in (tmp_path / "runs/default/report.html").read_text()
+    )
 
 
 @pytest.mark.parametrize(
@@ -491,7 +544,10 @@ def test_a_report_without_its_videos_or_with_a_damaged_checkpoint_says_so(comman
         (["--claims", "none.toml"], "none.toml does not exist"),
         (["--claims", "half.toml"], "half.toml is not TOML"),
         (["--claims", "more.toml"], "more.toml has accuracy, colour, words; it must have words"),
-        (["--claims", "high.toml"], "accuracy of 'audio' is 931; it must be a percentage, 0 to 100"),
+        (
+            ["--claims", "high.toml"],
+            "accuracy of 'audio' is 931; it must be a percentage, 0 to 100",
+        ),
     ],
 )
 def test_a_mistake_is_said_before_any_work(command_line, made_run, tmp_path, arguments, sentence):
@@ -499,27 +555,44 @@ def test_a_mistake_is_said_before_any_work(command_line, made_run, tmp_path, arg
     (tmp_path / "more.toml").write_text("words = 'x'\ncolour = 1\n[accuracy]\n")
     (tmp_path / "high.toml").write_text("words = 'x'\n[accuracy]\naudio = 931\n")
     line = command_line(tmp_path)
-    line("report", *(["--run", made_run] if "--run" not in arguments else []), "--out", "x.html", *arguments, code=2)
+    line(
+        "report",
+        *(["--run", made_run] if "--run" not in arguments else []),
+        "--out",
+        "x.html",
+        *arguments,
+        code=2,
+    )
     assert sentence in line.said
     assert not (tmp_path / "x.html").exists()
 
 
 def test_claims_stand_beside_what_was_reached(command_line, made_run, tmp_path):
-    (tmp_path / "claims.toml").write_text("words = 'what the paper says'\n[accuracy]\n'spatial+audio' = 93.1\n")
-    command_line(tmp_path)("report", "--run", made_run, "--out", "x.html", "--claims", "claims.toml", "--thumbnails", 0)
+    (tmp_path / "claims.toml").write_text(
+        "words = 'what the paper says'\n[accuracy]\n'spatial+audio' = 93.1\n"
+    )
+    command_line(tmp_path)(
+        "report", "--run", made_run, "--out", "x.html", "--claims", "claims.toml", "--thumbnails", 0
+    )
     shown = Text((tmp_path / "x.html").read_text())
     assert "The red tick is what the paper says." in shown.text
     assert "93.1" in next(row for row in shown.rows if row and row[0] == "audio + spatial")
 
 
-@pytest.mark.parametrize(("option", "module"), [(["--map", "umap"], "umap"), (["--figures", "f"], "matplotlib")])
+@pytest.mark.parametrize(
+    ("option", "module"), [(["--map", "umap"], "umap"), (["--figures", "f"], "matplotlib")]
+)
 def test_a_library_that_is_not_there_is_named_with_what_installs_it(
     command_line, made_run, tmp_path, monkeypatch, option, module
 ):
     import importlib.util
 
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == module else find(name, *more))
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *more: None if name == module else find(name, *more),
+    )
     line = command_line(tmp_path)
     line("report", "--run", made_run, "--out", "x.html", *option, code=2)
     extra = "umap" if module == "umap" else "figures"
@@ -528,9 +601,17 @@ def test_a_library_that_is_not_there_is_named_with_what_installs_it(
 
 # A real browser.
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 QUIET = ("quic", "background-networking", "component-update", "sync", "gpu")
-FLAGS = ["--headless", "--no-sandbox", "--no-first-run", "--hide-scrollbars", "--remote-debugging-pipe"]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--remote-debugging-pipe",
+]
 FLAGS += [f"--disable-{name}" for name in QUIET]
 PATIENCE_SECONDS = 60
 DRAWN = """(() => {
@@ -571,7 +652,9 @@ class Browser:
         self.events: list[dict] = []
         self._buffer, self._number, self._session = b"", 0, None
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.ask(f"{domain}.enable")
 
@@ -598,13 +681,19 @@ class Browser:
 
     def value(self, expression: str) -> object:
         """What a line of JavaScript gives on the page."""
-        found = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        found = self.ask(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
     def requests(self) -> list[str]:
         """Everything that was asked for, the page itself and what lies inside it left out."""
-        urls = [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
+        urls = [
+            e["params"]["request"]["url"]
+            for e in self.events
+            if e.get("method") == "Network.requestWillBeSent"
+        ]
         return [url for url in urls if not url.startswith(("file:", "data:"))]
 
     def complaints(self) -> list[dict]:
@@ -641,7 +730,9 @@ class Browser:
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     if CHROMIUM is None:
-        pytest.skip("no Chromium is installed here (apt-get install chromium); the page is not looked at")
+        pytest.skip(
+            "no Chromium is installed here (apt-get install chromium); the page is not looked at"
+        )
     browser = Browser(tmp_path_factory.mktemp("profile"))
     yield browser
     browser.close()
@@ -650,11 +741,13 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope="module")
 def drawn_page(made_run, tmp_path_factory):
     """The page with pictures, on disk."""
-    from media.sandbox import DecodePool
+    from tristream.media.sandbox.pool import DecodePool
 
     run = collect.collect(made_run)
     root = run.manifest.root
-    moments = {name: thumbnails.Moment(root / name, 1.0) for name in ("0/test_0.mp4", "1/test_0.mp4")}
+    moments = {
+        name: thumbnails.Moment(root / name, 1.0) for name in ("0/test_0.mp4", "1/test_0.mp4")
+    }
     with DecodePool(1) as pool:
         videos, _ = thumbnails.pictures(moments, pool, root=root, height_px=32)
     pictures = page.Pictures(videos=videos, peaks={("0/test_0.mp4", 0): videos["0/test_0.mp4"]})
@@ -663,14 +756,18 @@ def drawn_page(made_run, tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize(("dark", "width"), [(False, 1200), (True, 1200), (False, 390), (True, 390)])
+@pytest.mark.parametrize(
+    ("dark", "width"), [(False, 1200), (True, 1200), (False, 390), (True, 390)]
+)
 def test_a_browser_draws_every_plot_and_asks_for_nothing(browser, drawn_page, dark, width):
     browser.open(drawn_page, dark=dark, width=width)
     found = browser.value(DRAWN)
     assert browser.requests() == []
     assert browser.complaints() == []
     assert found["points"] == 54
-    assert found["plots"] == 2 * 2 * len(STREAMS) + 1 + 3  # curves, reliability, two timelines and the shares of one
+    assert (
+        found["plots"] == 2 * 2 * len(STREAMS) + 1 + 3
+    )  # curves, reliability, two timelines and the shares of one
     assert found["lines"] >= 2 * 2 * 2 * len(STREAMS)
     assert found["whiskers"] == 3 + 2 + 3
     assert found["pictures"] == found["images"] == 1
@@ -682,7 +779,9 @@ def test_a_browser_draws_every_plot_and_asks_for_nothing(browser, drawn_page, da
 def test_a_stream_can_be_chosen_and_a_class_picked_out_on_the_map(browser, drawn_page):
     browser.open(drawn_page)
     browser.value("document.querySelector('#map-views [data-view=audio]').click()")
-    hidden = browser.value("[...document.querySelectorAll('.pt')].filter(p => p.classList.contains('gone')).length")
+    hidden = browser.value(
+        "[...document.querySelectorAll('.pt')].filter(p => p.classList.contains('gone')).length"
+    )
     assert hidden == sum(i % 7 == 3 for i in range(54))
     browser.value("document.querySelector('#map-legend [data-k=\"1\"]').click()")
     assert browser.value("document.querySelectorAll('.pt.off').length") == 36
@@ -703,7 +802,10 @@ def test_the_printed_page_is_all_there(browser, drawn_page):
     assert printed.startswith(b"%PDF")
     dark = {"name": "prefers-color-scheme", "value": "dark"}
     browser.ask("Emulation.setEmulatedMedia", media="print", features=[dark])
-    assert browser.value("getComputedStyle(document.querySelector('.c0')).color") == "rgb(18, 128, 106)"  # on paper
+    assert (
+        browser.value("getComputedStyle(document.querySelector('.c0')).color")
+        == "rgb(18, 128, 106)"
+    )  # on paper
     assert browser.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert browser.value("getComputedStyle(document.getElementById('map-views')).display") == "none"
     browser.ask("Emulation.setEmulatedMedia", media="")

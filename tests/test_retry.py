@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import orchestrate
-import streams
-from media.encode import write_video
-from store import embeddings
+from tristream import streams
+from tristream.media.encode import write_video
+from tristream.store import embeddings
 
 STREAM = streams.names()[0]
 
@@ -39,7 +39,7 @@ def run(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def folder(tmp_path, untrained):
     """Two good videos, one that is broken, one link that leads out; a run with one stream that has learned nothing."""
-    from streams import model
+    from tristream.streams import model
 
     videos = tmp_path / "videos"
     videos.mkdir()
@@ -57,7 +57,10 @@ def folder(tmp_path, untrained):
 
 def states(folder: Path) -> dict[str, str]:
     with (folder / "runs/default/status.csv").open(newline="") as file:
-        return {row["video_id"]: f"{row['status']} {row['reasons']}".strip() for row in csv.DictReader(file)}
+        return {
+            row["video_id"]: f"{row['status']} {row['reasons']}".strip()
+            for row in csv.DictReader(file)
+        }
 
 
 def table(folder: Path) -> embeddings.EmbeddingTable:
@@ -117,7 +120,9 @@ def test_limits_are_recorded_and_do_not_change_the_space(folder, run):
     run("embed", "--workers", "1", code=3)
     space = table(folder).space_id
     run("embed", "--workers", "1", "--set", "limits.max_bytes=100", "--force", code=3)
-    assert json.loads((folder / "runs/default/lineage.json").read_text())["limits"]["max_bytes"] == 100
+    assert (
+        json.loads((folder / "runs/default/lineage.json").read_text())["limits"]["max_bytes"] == 100
+    )
     assert states(folder)["a.mp4"] == "rejected file_too_large"
     assert table(folder).space_id == space
 
@@ -130,19 +135,24 @@ def test_commands_on_new_videos_keep_to_limits_and_links_too(folder, run, comman
     shutil.copy(folder / "outside.mp4", new)
     assert "new.mp4 has" in run(*command, new, "--set", "limits.max_bytes=100", code=3)[1]
     run(*command, new)
-    assert "or allow links with --follow-links" in run(*command, folder / "videos" / "link.mp4", code=3)[1]
+    assert (
+        "or allow links with --follow-links"
+        in run(*command, folder / "videos" / "link.mp4", code=3)[1]
+    )
     run(*command, folder / "videos" / "link.mp4", "--follow-links")
 
 
 @pytest.mark.slow
 def test_no_flow_stays_in_the_cache_when_that_is_asked_for(folder, run, untrained):
-    from streams import model
+    from tristream.streams import model
 
     for name in streams.names():
         model.save(folder / "runs/default/streams" / name, untrained(name))
     run("index", "--data", "videos")
     run("embed", "--workers", "1", "--cache", "small", "--no-flow-cache", code=3)
     run("embed", "--workers", "1", "--cache", "large", code=3)
-    kinds = {cache: {path.name for path in (folder / cache).iterdir()} for cache in ("small", "large")}
+    kinds = {
+        cache: {path.name for path in (folder / cache).iterdir()} for cache in ("small", "large")
+    }
     assert kinds["small"] == kinds["large"] - {"flow"}
     assert "segments" in kinds["small"]

@@ -37,14 +37,19 @@ FORBIDDEN = {
 
 # The one guarded place of each: a child process that can open nothing any more, and downloads over https.
 GUARDED = {
-    "torch": ["store/importing_child.py"],
-    "network": ["store/downloading.py"],
+    "torch": ["store/weights/convert_child.py"],
+    "network": ["store/weights/download.py"],
 }
 
 
 def test_there_is_code_to_look_at():
     names = {path.relative_to(HOME).as_posix() for path in OURS}
-    assert {"orchestrate.py", "streams/training.py", "store/checkpoint.py", "tests/conftest.py"} <= names
+    assert {
+        "orchestrate.py",
+        "streams/training_loop.py",
+        "store/checkpoint.py",
+        "tests/conftest.py",
+    } <= names
     assert not any(name.startswith(".venv") for name in names)
 
 
@@ -65,7 +70,9 @@ def test_our_code_holds_no(what):
 def test_pytorch_files_are_read_in_one_place_and_as_plain_tensors():
     calls = [
         ast.unparse(node)
-        for node in ast.walk(ast.parse((HOME / "store/importing_child.py").read_text(encoding="utf-8")))
+        for node in ast.walk(
+            ast.parse((HOME / "store/weights/convert_child.py").read_text(encoding="utf-8"))
+        )
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
     ]
     assert len(calls) == 1
@@ -92,7 +99,9 @@ def test_the_search_would_find_it(what, line):
     assert re.search(FORBIDDEN[what], line, re.MULTILINE)
 
 
-@pytest.mark.parametrize("line", ["model.eval()", "network.to(device).eval()", "safetensors.torch.load_file(path)"])
+@pytest.mark.parametrize(
+    "line", ["model.eval()", "network.to(device).eval()", "safetensors.torch.load_file(path)"]
+)
 def test_the_search_finds_nothing_harmless(line):
     assert not any(re.search(pattern, line, re.MULTILINE) for pattern in FORBIDDEN.values())
 
@@ -103,13 +112,23 @@ def test_no_error_is_swallowed():
     for path in OURS:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
             if isinstance(node, ast.ExceptHandler):
-                names = {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)} if node.type else set()
-                idle = all(isinstance(line, ast.Pass | ast.Continue | ast.Break) for line in node.body)
+                names = (
+                    {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)}
+                    if node.type
+                    else set()
+                )
+                idle = all(
+                    isinstance(line, ast.Pass | ast.Continue | ast.Break) for line in node.body
+                )
                 if node.type is None or (idle and names & {"Exception", "BaseException"}):
                     found.append(f"{path.relative_to(HOME)}:{node.lineno}")
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
-                wide = {"Exception", "BaseException"} & {ast.unparse(argument) for argument in node.args}
-                found += [f"{path.relative_to(HOME)}:{node.lineno} suppress {name}" for name in wide]
+                wide = {"Exception", "BaseException"} & {
+                    ast.unparse(argument) for argument in node.args
+                }
+                found += [
+                    f"{path.relative_to(HOME)}:{node.lineno} suppress {name}" for name in wide
+                ]
     assert found == []
 
 
@@ -127,7 +146,9 @@ def test_networks_of_torchvision_are_made_without_their_weights():
     found = 0
     for path in CODE:
         tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-        imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        imported = [
+            node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+        ]
         if not any(module.startswith("torchvision") for module in imported):
             continue
         for node in ast.walk(tree):
@@ -144,4 +165,6 @@ def test_numpy_files_are_read_without_pickle_and_say_so():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("np.load", "numpy.load"):
                 said = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-                assert said.get("allow_pickle") == "False", f"{path}:{node.lineno} np.load without allow_pickle=False"
+                assert said.get("allow_pickle") == "False", (
+                    f"{path}:{node.lineno} np.load without allow_pickle=False"
+                )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from flow.sampling import motion_lengths, sample_indices, stack_motion, uniform_indices
+from tristream.flow.sampling import motion_lengths, sample_indices, stack_motion, uniform_indices
 
 
 @st.composite
@@ -37,7 +37,9 @@ def segment_bounds(n_frames: int, n_segments: int) -> list[int]:
 
 
 def counts_per_segment(indices: np.ndarray, n_frames: int, n_segments: int) -> np.ndarray:
-    return np.histogram(indices, bins=segment_bounds(n_frames, n_segments))[0]  # last bin closed: no frame n_frames
+    return np.histogram(indices, bins=segment_bounds(n_frames, n_segments))[
+        0
+    ]  # last bin closed: no frame n_frames
 
 
 def plain_reference(motion: np.ndarray, n_samples: int, n_segments: int) -> list[int]:
@@ -89,7 +91,9 @@ def test_exactly_the_budget_is_spent_on_distinct_frames_in_order(motion, n_sampl
 
 
 @given(motions(), budgets, segment_counts)
-def test_every_segment_gets_at_least_one_sample_and_at_most_its_frames(motion, n_samples, n_segments):
+def test_every_segment_gets_at_least_one_sample_and_at_most_its_frames(
+    motion, n_samples, n_segments
+):
     n_frames = len(motion) + 1
     n_segments = min(n_segments, n_samples, n_frames)
     indices = sample_indices(motion, n_samples=n_samples, n_segments=n_segments)
@@ -101,7 +105,9 @@ def test_every_segment_gets_at_least_one_sample_and_at_most_its_frames(motion, n
 @given(motions(), budgets, segment_counts, st.floats(1e-3, 1e3))
 def test_sampling_does_not_depend_on_the_unit_of_motion(motion, n_samples, n_segments, factor):
     expected = sample_indices(motion, n_samples=n_samples, n_segments=n_segments)
-    np.testing.assert_array_equal(sample_indices(motion * factor, n_samples=n_samples, n_segments=n_segments), expected)
+    np.testing.assert_array_equal(
+        sample_indices(motion * factor, n_samples=n_samples, n_segments=n_segments), expected
+    )
 
 
 @given(motions(), segment_counts)
@@ -138,7 +144,9 @@ def test_no_motion_or_none_that_is_finite_gives_evenly_spread_samples(value):
 def test_one_value_that_is_not_finite_gives_evenly_spread_samples():
     motion = np.random.default_rng(0).random(899)
     motion[17] = np.nan
-    np.testing.assert_array_equal(sample_indices(motion, n_samples=180, n_segments=15), uniform_indices(900, 180))
+    np.testing.assert_array_equal(
+        sample_indices(motion, n_samples=180, n_segments=15), uniform_indices(900, 180)
+    )
 
 
 def test_samples_gather_where_the_motion_is():
@@ -165,7 +173,9 @@ def test_huge_and_tiny_motions_neither_overflow_nor_vanish():
     motion = np.repeat([1.0, 3.0], 100)[:-1]
     expected = sample_indices(motion, n_samples=40, n_segments=2)
     for scale in (1e308 / 3, 1e-300):
-        np.testing.assert_array_equal(sample_indices(motion * scale, n_samples=40, n_segments=2), expected)
+        np.testing.assert_array_equal(
+            sample_indices(motion * scale, n_samples=40, n_segments=2), expected
+        )
 
 
 def test_a_single_frame_is_sampled_once():
@@ -180,7 +190,9 @@ def test_uniform_samples_are_as_even_as_frames_allow(n_frames, n_samples):
     if len(steps):
         assert steps.max() - steps.min() <= 1
         assert steps.min() >= 1
-    assert abs(int(indices[0]) - (n_frames - 1 - int(indices[-1]))) <= 1  # as much before the first as after the last
+    assert (
+        abs(int(indices[0]) - (n_frames - 1 - int(indices[-1]))) <= 1
+    )  # as much before the first as after the last
 
 
 def test_motion_length_of_a_uniform_displacement_is_its_length():
@@ -198,12 +210,18 @@ def test_a_panning_camera_is_no_motion_once_the_mean_is_subtracted():
     assert motion_lengths(body + pan)[0] > 10 * motion_lengths(body)[0]
 
 
-@given(st.lists(st.floats(0, 50), min_size=1, max_size=60).map(np.array), st.integers(1, 12), st.integers(1, 4))
+@given(
+    st.lists(st.floats(0, 50), min_size=1, max_size=60).map(np.array),
+    st.integers(1, 12),
+    st.integers(1, 4),
+)
 def test_stack_motion_is_the_mean_over_the_fields_of_each_stack(motion, stack_length, step):
     n_starts = len(motion) - (stack_length - 1) * step
     means = stack_motion(motion, stack_length, step=step)
     if n_starts >= 1:
-        expected = [np.mean([motion[t + k * step] for k in range(stack_length)]) for t in range(n_starts)]
+        expected = [
+            np.mean([motion[t + k * step] for k in range(stack_length)]) for t in range(n_starts)
+        ]
     else:
         expected = [np.mean(motion[::step])]
     np.testing.assert_allclose(means, expected, rtol=1e-12)

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from media import sandbox, wire
-from media.decode import Limits, Rejected, decode_video
-from media.encode import write_video
-from media.probe import probe
-from media.sandbox import DecodePool, StartError
+from tristream.media.decode import Limits, Rejected, decode_video
+from tristream.media.encode import write_video
+from tristream.media.probe import probe
+from tristream.media.sandbox import pool as pools
+from tristream.media.sandbox import protocol
+from tristream.media.sandbox.pool import DecodePool, StartError
 
 ROOT = Path(__file__).parents[1]
 LONG_SECONDS = 20
@@ -98,7 +99,10 @@ def test_a_rejected_file_is_rejected_with_the_same_words(tmp_path):
     bad.write_bytes(b"nothing")
     with pytest.raises(Rejected) as here:
         decode_video(bad)
-    with DecodePool(1) as pool, pytest.raises(Rejected, match=r"bad\\n\\xff\.mp4 is no video") as there:
+    with (
+        DecodePool(1) as pool,
+        pytest.raises(Rejected, match=r"bad\\n\\xff\.mp4 is no video") as there,
+    ):
         pool.submit(bad).result()
     assert (str(there.value), there.value.reason) == (str(here.value), "not_a_video")
 
@@ -113,7 +117,9 @@ def test_a_child_that_crashes_is_one_failed_video(clip, long_clip):
     with DecodePool(1) as pool:
         future = pool.submit(long_clip)
         os.kill(wait_for(lambda: is_at_work(pool, long_clip)), signal.SIGSEGV)
-        with pytest.raises(Rejected, match=r"long\.mp4 ended its decode process, which was ended by SIGSEGV") as caught:
+        with pytest.raises(
+            Rejected, match=r"long\.mp4 ended its decode process, which was ended by SIGSEGV"
+        ) as caught:
             future.result()
         assert caught.value.reason == "decoder_crashed"
         assert len(pool.submit(clip).result().frames) == 25
@@ -131,7 +137,7 @@ def test_a_child_that_is_killed_from_outside_loses_nothing(clip, long_clip):
 def test_a_file_whose_children_are_always_killed_is_given_up(long_clip):
     with DecodePool(1) as pool:
         future = pool.submit(long_clip)
-        for _ in range(sandbox.ATTEMPTS):
+        for _ in range(pools.ATTEMPTS):
             os.kill(wait_for(lambda: is_at_work(pool, long_clip)), signal.SIGKILL)
             wait_for(lambda: future.done() or not is_at_work(pool, long_clip))
         with pytest.raises(Rejected, match="SIGKILL") as caught:
@@ -142,14 +148,16 @@ def test_a_file_whose_children_are_always_killed_is_given_up(long_clip):
 def test_a_child_that_uses_too_much_processor_time_is_named_so(long_clip):
     with DecodePool(1) as pool:
         future = pool.submit(long_clip)
-        os.kill(wait_for(lambda: is_at_work(pool, long_clip)), signal.SIGXCPU)  # what the system sends
+        os.kill(
+            wait_for(lambda: is_at_work(pool, long_clip)), signal.SIGXCPU
+        )  # what the system sends
         with pytest.raises(Rejected, match=r"long\.mp4 used more processor time") as caught:
             future.result()
         assert caught.value.reason == "decoder_timeout"
 
 
 def test_processor_time_is_bounded_by_the_system_too(tmp_path):
-    code = "from media.isolation import limit_cpu_seconds\nlimit_cpu_seconds(1)\nwhile True: pass"
+    code = "from tristream.media.sandbox.isolation import limit_cpu_seconds\nlimit_cpu_seconds(1)\nwhile True: pass"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60)
     assert done.returncode == -signal.SIGXCPU
 
@@ -157,7 +165,7 @@ def test_processor_time_is_bounded_by_the_system_too(tmp_path):
 @pytest.mark.parametrize("header", [{}, {"rejected": "because"}, {"found": {"frames": 1}}])
 def test_an_answer_that_makes_no_sense_is_the_files_fault(header):
     with pytest.raises(Rejected, match=r"x\.mp4 got no sensible answer") as caught:
-        sandbox._result(Path("x.mp4"), header, {}, sandbox._to_video)
+        pools._result(Path("x.mp4"), header, {}, pools._to_video)
     assert caught.value.reason == "decoder_crashed"
 
 
@@ -190,7 +198,9 @@ def test_many_threads_may_submit(clip):
     with DecodePool(2) as pool:
 
         def work() -> None:
-            found.extend(len(future.result().frames) for future in [pool.submit(clip) for _ in range(5)])
+            found.extend(
+                len(future.result().frames) for future in [pool.submit(clip) for _ in range(5)]
+            )
 
         threads = [threading.Thread(target=work) for _ in range(4)]
         for thread in threads:
@@ -218,7 +228,7 @@ PARENT = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs tests in the background ignores it
 from pathlib import Path
-from media.sandbox import DecodePool
+from tristream.media.sandbox.pool import DecodePool
 with DecodePool(2) as pool:
     futures = [pool.submit(Path(sys.argv[1])) for _ in range(50)]
     futures[0].result()
@@ -271,7 +281,7 @@ def test_children_ignore_ctrl_c(clip, long_clip):
 ISOLATED = """
 import os, socket, sys
 from pathlib import Path
-from media.isolation import isolate
+from tristream.media.sandbox.isolation import isolate
 inside = Path(sys.argv[1])
 achieved = isolate(memory_bytes=1 << 30, parent=os.getppid())
 def attempt(what):
@@ -310,21 +320,24 @@ def test_a_child_can_read_and_nothing_else(tmp_path):
 
 
 def test_what_was_achieved_is_said():
-    achieved = sandbox.isolation()
+    achieved = pools.isolation()
     assert achieved["limits"].startswith("1536 MiB of memory")
     assert set(achieved) == {"limits", "end with the parent", "writing", "network, programs"}
 
 
 def test_the_parent_loads_no_decoder_and_no_torch():
-    code = "import sys, media.sandbox, media.manifest; print({'av', 'torch', 'cv2'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    code = "import sys, tristream.media.sandbox.pool, tristream.dataset.manifest; "
+    code += "print({'av', 'torch', 'cv2'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "set()"
 
 
 ONE_FILE = """
 import sys
 from pathlib import Path
-from media.sandbox import DecodePool
+from tristream.media.sandbox.pool import DecodePool
 with DecodePool(1) as pool:
     print(len(pool.submit(Path(sys.argv[1])).result().frames))
 """
@@ -346,13 +359,16 @@ def test_a_child_finds_our_code_from_any_folder(clip, tmp_path):
 
 def test_a_child_that_cannot_start_is_not_the_files_fault(clip):
     too_little = Limits(memory_bytes=50 << 20)  # Python starts in it, the libraries do not
-    with DecodePool(1, limits=too_little) as pool, pytest.raises(StartError, match=r"does not start: .*rror") as caught:
+    with (
+        DecodePool(1, limits=too_little) as pool,
+        pytest.raises(StartError, match=r"does not start: .*rror") as caught,
+    ):
         pool.submit(clip).result()
     assert not isinstance(caught.value, Rejected)
 
 
 def test_children_together_stay_within_their_share_of_memory(monkeypatch):
-    monkeypatch.setattr(sandbox, "memory_bytes", lambda: 8 << 30)
+    monkeypatch.setattr(pools, "memory_bytes", lambda: 8 << 30)
     with DecodePool(16, limits=Limits(memory_bytes=1 << 30)) as pool:
         assert pool.n_workers == 4  # 60 % of 8 GiB
     with DecodePool(16, limits=Limits(memory_bytes=100 << 30)) as pool:
@@ -367,7 +383,9 @@ def test_no_worker_is_no_pool():
 @pytest.mark.slow
 def test_workers_that_are_killed_all_the_time_lose_no_video(clip, long_clip):
     files = [clip, long_clip] * 10
-    expected = {file: decode_video(file, max_side=40).frames.tobytes() for file in (clip, long_clip)}
+    expected = {
+        file: decode_video(file, max_side=40).frames.tobytes() for file in (clip, long_clip)
+    }
     with DecodePool(2) as pool:
         futures = [pool.submit(file, max_side=40) for file in files]
         rng = np.random.default_rng(0)
@@ -378,7 +396,9 @@ def test_workers_that_are_killed_all_the_time_lose_no_video(clip, long_clip):
                 os.kill(int(rng.choice(pids)), signal.SIGKILL)
                 n_kills += 1
         assert n_kills >= 1
-        assert [future.result().frames.tobytes() for future in futures] == [expected[file] for file in files]
+        assert [future.result().frames.tobytes() for future in futures] == [
+            expected[file] for file in files
+        ]
 
 
 # ---- messages
@@ -387,7 +407,7 @@ def test_workers_that_are_killed_all_the_time_lose_no_video(clip, long_clip):
 def message(header: dict, raw: bytes = b"") -> socket.socket:
     ours, theirs = socket.socketpair()
     with theirs:
-        wire.send(theirs, header)
+        protocol.send(theirs, header)
         theirs.sendall(raw)
     return ours
 
@@ -401,16 +421,16 @@ def message(header: dict, raw: bytes = b"") -> socket.socket:
     ],
 )
 def test_arrays_that_no_child_of_ours_sends_are_not_read(listed, text):
-    with socket.socketpair()[0] as nobody, pytest.raises(wire.Closed, match=text):
-        wire.receive_arrays(nobody, {"arrays": [listed]}, max_bytes=1 << 20)
+    with socket.socketpair()[0] as nobody, pytest.raises(protocol.Closed, match=text):
+        protocol.receive_arrays(nobody, {"arrays": [listed]}, max_bytes=1 << 20)
 
 
 def test_a_header_without_end_is_not_read():
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(b"\xff\xff\xff\xff")
-        with pytest.raises(wire.Closed, match="header of 4294967295 bytes"):
-            wire.receive_header(ours)
+        with pytest.raises(protocol.Closed, match="header of 4294967295 bytes"):
+            protocol.receive_header(ours)
 
 
 @pytest.mark.parametrize(("raw", "text"), [(b"[1]", "no JSON object"), (b"{{{", "no JSON")])
@@ -418,12 +438,14 @@ def test_a_header_must_be_a_json_object(raw, text):
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(len(raw).to_bytes(4, "big") + raw)
-        with pytest.raises(wire.Closed, match=text):
-            wire.receive_header(ours)
+        with pytest.raises(protocol.Closed, match=text):
+            protocol.receive_header(ours)
 
 
 def test_an_answer_that_breaks_off_is_noticed():
     with message({}, b"123") as source:
-        wire.receive_header(source)
-        with pytest.raises(wire.Closed, match="the other side is gone"):
-            wire.receive_arrays(source, {"arrays": [["samples", "float32", [4]]]}, max_bytes=100)
+        protocol.receive_header(source)
+        with pytest.raises(protocol.Closed, match="the other side is gone"):
+            protocol.receive_arrays(
+                source, {"arrays": [["samples", "float32", [4]]]}, max_bytes=100
+            )

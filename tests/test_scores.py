@@ -3,7 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusion.scores import mean_scores, simonyan_features, softmax, weighted_scores
+from tristream.fusion.action.score_fusion import (
+    mean_scores,
+    simonyan_features,
+    softmax,
+    weighted_scores,
+)
 
 
 def probabilities(seed: int, n: int = 6, classes: int = 4) -> np.ndarray:

@@ -13,7 +13,8 @@ import pytest
 import typer
 from rich.console import Console
 
-from commands import screen
+from tristream.commands import screen
+from tristream.errors import TristreamError, UsageError
 
 HOME = Path(__file__).parents[1]
 
@@ -28,7 +29,13 @@ def said(monkeypatch):
 
 def ours(body: str, module: str = "streams.pretend"):
     """A function as if it stood in a module of ours."""
-    space = {"__name__": module, "errno": errno, "os": os, "Mistake": screen.Mistake}
+    space = {
+        "__name__": module,
+        "errno": errno,
+        "os": os,
+        "UsageError": UsageError,
+        "TristreamError": TristreamError,
+    }
     exec(f"def work():\n    {body}\n", space)
     return space["work"]
 
@@ -45,7 +52,7 @@ def test_the_number_a_command_returns_is_its_exit_code(returned, code, said):
     assert said.getvalue() == ""
 
 
-@pytest.mark.parametrize("kind", ["ValueError", "Mistake"])
+@pytest.mark.parametrize("kind", ["TristreamError", "UsageError"])
 def test_an_error_we_raise_on_purpose_is_the_users_mistake_in_one_sentence(kind, said):
     assert code_of(ours(f"raise {kind}('v_014.mp4 lasts 0.40 s; it must last 1 s')")) == 2
     assert said.getvalue() == "v_014.mp4 lasts 0.40 s; it must last 1 s\n"
@@ -56,14 +63,14 @@ def test_a_mistake_raised_in_a_thread_is_the_users_all_the_same(said):
 
     def work():
         with ThreadPoolExecutor(1) as pool:
-            pool.submit(ours("raise ValueError('from a thread')")).result()
+            pool.submit(ours("raise TristreamError('from a thread')")).result()
 
     assert code_of(work) == 2
     assert said.getvalue() == "from a thread\n"
 
 
 def test_a_mistake_found_by_a_real_part_of_ours_is_the_users(said):
-    import streams
+    from tristream import streams
 
     assert code_of(lambda: streams.load("smell")) == 2
     assert said.getvalue().startswith("unknown stream 'smell'; available: ")
@@ -72,7 +79,10 @@ def test_a_mistake_found_by_a_real_part_of_ours_is_the_users(said):
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
-        ("int('abc')", ValueError),  # accidents of built-in functions: their last Python frame is ours
+        (
+            "int('abc')",
+            ValueError,
+        ),  # accidents of built-in functions: their last Python frame is ours
         ("return {}['key']", KeyError),
         ("return [][3]", IndexError),
         ("'ü'.encode('ascii')", UnicodeEncodeError),
@@ -107,7 +117,7 @@ def test_a_full_disk_and_its_like_are_the_environments_fault(name, said):
 
 
 def test_a_full_disk_is_found_out_when_a_file_is_written(said, tmp_path, monkeypatch):
-    from store.atomic import write_bytes
+    from tristream.store.atomic import write_bytes
 
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -125,7 +135,10 @@ def test_too_little_memory_is_the_environments_fault(said):
 
 @pytest.mark.parametrize(
     "sentence",
-    ["CUDA out of memory. Tried to allocate 20.00 GiB", "DefaultCPUAllocator: can't allocate memory: you tried to …"],
+    [
+        "CUDA out of memory. Tried to allocate 20.00 GiB",
+        "DefaultCPUAllocator: can't allocate memory: you tried to …",
+    ],
 )
 def test_too_little_memory_for_torch_is_the_environments_fault(sentence, said):
     assert code_of(ours(f"raise RuntimeError({sentence!r})", module="torch.nn")) == 4
@@ -149,11 +162,13 @@ def test_an_import_that_fails_for_another_reason_is_a_bug(said):
 
 
 def test_a_decode_process_that_does_not_start_is_the_environments_fault(said):
-    def work():
-        import media.sandbox
+    from tristream.media.sandbox.pool import StartError
 
-        raise_it = ours("raise Start('a decode process does not start: no libav')", module="media.sandbox")
-        raise_it.__globals__["Start"] = media.sandbox.StartError
+    def work():
+        raise_it = ours(
+            "raise Start('a decode process does not start: no libav')", module="media.sandbox.pool"
+        )
+        raise_it.__globals__["Start"] = StartError
         raise_it()
 
     assert code_of(work) == 4
@@ -241,8 +256,9 @@ def test_progress_that_nobody_watches_is_a_line_now_and_then(said):
 
 
 FRONT_DOOR = """
-import os, sys, commands.workshop as workshop
-from commands import screen
+import os, sys, tristream.commands.workshop as workshop
+from tristream.commands import screen
+from tristream.errors import UsageError
 import orchestrate
 def run() -> int:
     "Stands for a command."
@@ -258,15 +274,20 @@ orchestrate.main()
     [
         ("return 0", 0, ""),
         ("return 3", 3, ""),
-        ("raise screen.Mistake('no videos in x; name another folder')", 2, "no videos in x; name another folder\n"),
+        (
+            "raise UsageError('no videos in x; name another folder')",
+            2,
+            "no videos in x; name another folder\n",
+        ),
         ("raise KeyboardInterrupt", 130, "interrupted"),
         ("raise KeyError('gone')", 1, "Traceback"),
     ],
 )
 def test_the_front_door_ends_with_the_code_of_the_design(body, code, heard):
-    # A function of `__main__` counts as none of ours: a mistake has to come from one of our modules.
-    text = FRONT_DOOR.format(body=body).replace("def run()", "__name__ = 'commands.workshop'\ndef run()")
-    done = subprocess.run([sys.executable, "-c", text], cwd=HOME, capture_output=True, text=True, check=False)
+    text = FRONT_DOOR.format(body=body)
+    done = subprocess.run(
+        [sys.executable, "-c", text], cwd=HOME, capture_output=True, text=True, check=False
+    )
     assert done.returncode == code, done.stderr
     assert heard in done.stderr
     assert done.stdout == ""
@@ -286,7 +307,7 @@ def test_the_front_door_ends_with_the_code_of_the_design(body, code, heard):
 def test_a_split_without_positives_or_without_negatives_is_said(abnormal, both, heard, said):
     import numpy as np
 
-    from commands.fit_detector import has_both
+    from tristream.commands.fit_detector import has_both
 
     assert has_both(np.array(abnormal, bool)) == both
     assert said.getvalue().startswith(heard)

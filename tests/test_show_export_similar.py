@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import streams
-from commands.tables import read_tables, trained_spaces
-from commands.workspace import Workspace
-from fusion.concatenate import fuse_tables
+from tristream import streams
+from tristream.commands.tables import read_tables, trained_spaces
+from tristream.commands.workspace import Workspace
+from tristream.fusion.concatenate import fuse_tables
 
 RUN = "runs/default"
 
@@ -57,7 +57,10 @@ def test_show_of_a_finished_run_has_nothing_left_to_do(own) -> None:
 
 
 def test_show_leads_from_nothing_to_the_first_decision(own, tmp_path: Path) -> None:
-    assert own.json("show", tmp_path / "no")["next"] == f"tristream index --data DIR --run {tmp_path / 'no'}"
+    assert (
+        own.json("show", tmp_path / "no")["next"]
+        == f"tristream index --data DIR --run {tmp_path / 'no'}"
+    )
     kept = [own.folder / RUN / name for name in ("fusion", "embeddings", "streams")]
     for missing, command in zip(kept, ("fuse", "embed", "train-stream spatial"), strict=True):
         shutil.rmtree(missing)
@@ -68,7 +71,9 @@ def test_show_names_what_is_stale_after_each_kind_of_change(own, quick) -> None:
     run, name = own.folder / RUN, streams.names()[0]
     table = run / "videos.csv"
     before = table.read_text()
-    table.write_text(before.replace("bounce/3.mp4,bounce/3.mp4,bounce,", "bounce/3.mp4,bounce/3.mp4,spin,"))
+    table.write_text(
+        before.replace("bounce/3.mp4,bounce/3.mp4,bounce,", "bounce/3.mp4,bounce/3.mp4,spin,")
+    )
     assert table.read_text() != before
     found = own.json("show")
     assert found["parts"][f"stream {name}"]["state"] == "stale"
@@ -113,10 +118,14 @@ def test_an_export_gives_back_every_bit_of_the_embeddings_and_their_masks(line, 
     for what, about in written.items():
         streams_of = names if what == "fused" else [what]
         found = read_export(line.folder / about["path"], streams_of)
-        wanted = np.concatenate([X[:, columns[name]] for name in streams_of], axis=1).astype(np.float32)
+        wanted = np.concatenate([X[:, columns[name]] for name in streams_of], axis=1).astype(
+            np.float32
+        )
         assert found["video_id"] == first.video_id
         np.testing.assert_array_equal(found["X"], wanted)
-        np.testing.assert_array_equal(found["masks"], masks[:, [names.index(name) for name in streams_of]])
+        np.testing.assert_array_equal(
+            found["masks"], masks[:, [names.index(name) for name in streams_of]]
+        )
         assert {label for label in found["label"] if label} == {"bounce", "spin"}
         assert set(found["split"]) == {"train", "val", "test"}
 
@@ -141,18 +150,30 @@ def read_export(path: Path, names: list[str]) -> dict:
         for row, values in enumerate(table["embedding"].to_pylist()):
             X[row] = [np.nan if value is None else value for value in values]
         masks = np.column_stack([table[f"present_{name}"].to_numpy() for name in names])
-        return {"X": X, "masks": masks, **{name: table[name].to_pylist() for name in ("video_id", "label", "split")}}
+        return {
+            "X": X,
+            "masks": masks,
+            **{name: table[name].to_pylist() for name in ("video_id", "label", "split")},
+        }
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    numbers = [name for name in rows[0] if name.rpartition("_")[0] in names and name.rpartition("_")[2].isdigit()]
+    numbers = [
+        name
+        for name in rows[0]
+        if name.rpartition("_")[0] in names and name.rpartition("_")[2].isdigit()
+    ]
     return {
-        "X": np.array([[float(row[name] or "nan") for name in numbers] for row in rows], np.float32),
+        "X": np.array(
+            [[float(row[name] or "nan") for name in numbers] for row in rows], np.float32
+        ),
         "masks": np.array([[row[f"present_{name}"] == "true" for name in names] for row in rows]),
         **{name: [row[name] for row in rows] for name in ("video_id", "label", "split")},
     }
 
 
-def test_a_standardised_export_is_zero_where_a_stream_is_missing_and_has_unit_columns_on_train(line) -> None:
+def test_a_standardised_export_is_zero_where_a_stream_is_missing_and_has_unit_columns_on_train(
+    line,
+) -> None:
     line("export", "--to", "npz", "--standardise", "--out", "z")
     _, _, masks, columns = fused_of(line.folder)
     name = "fused" if len(columns) > 1 else next(iter(columns))
@@ -178,17 +199,21 @@ def test_the_faiss_index_finds_what_similar_finds(line) -> None:
     assert (videos[int(ids[0, 0])], cosine[0, 0]) == ("spin/4.mp4", pytest.approx(1, abs=1e-5))
 
 
-def test_without_faiss_the_one_command_that_helps_is_named(line, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_faiss_the_one_command_that_helps_is_named(
+    line, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import importlib.util
 
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "faiss" else find(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "faiss" else find(name)
+    )
     line("export", "--to", "faiss", code=2)
     assert "pip install 'tristream[export]'" in line.said
 
 
 def test_an_export_of_windows_is_the_table_that_fuse_has_written(own) -> None:
-    from store import embeddings
+    from tristream.store import embeddings
 
     own("export", "--windows", code=2)
     assert "has no windows of" in own.said
@@ -206,16 +231,23 @@ def test_an_export_of_windows_is_the_table_that_fuse_has_written(own) -> None:
         assert found["start_seconds"].to_pylist() == [0.0, 0.5] * 20
 
 
-def test_similar_by_id_by_path_and_by_a_copy_of_the_file(line, two_classes: Path, tmp_path: Path) -> None:
+def test_similar_by_id_by_path_and_by_a_copy_of_the_file(
+    line, two_classes: Path, tmp_path: Path
+) -> None:
     by_id = line.json("similar", "spin/3.mp4")["similar"]
     by_path = line.json("similar", two_classes / "spin/3.mp4")["similar"]
     assert by_id == by_path
     assert "spin/3.mp4" not in [row["video_id"] for row in by_id]
-    assert [row["cosine"] for row in by_id] == sorted((row["cosine"] for row in by_id), reverse=True)
+    assert [row["cosine"] for row in by_id] == sorted(
+        (row["cosine"] for row in by_id), reverse=True
+    )
     copy = tmp_path / "copy.mp4"
     shutil.copyfile(two_classes / "spin/3.mp4", copy)
     by_copy = line.json("similar", copy, "-n", "3")["similar"]
-    assert (by_copy[0]["video_id"], by_copy[0]["cosine"]) == ("spin/3.mp4", pytest.approx(1, abs=1e-5))
+    assert (by_copy[0]["video_id"], by_copy[0]["cosine"]) == (
+        "spin/3.mp4",
+        pytest.approx(1, abs=1e-5),
+    )
     assert [row["video_id"] for row in by_copy[1:]] == [row["video_id"] for row in by_id[:2]]
 
 
@@ -227,7 +259,9 @@ def test_similar_to_a_silent_video_says_by_which_streams(line) -> None:
     assert {tuple(row["streams"]) for row in found} == {tuple(seeing)}
     assert {row["split"] for row in found} == {"train"}
     line("similar", "spin/0.mp4", "--out", "near.csv")
-    assert (line.folder / "near.csv").read_text().startswith("video_id,cosine,label,split,streams\n")
+    assert (
+        (line.folder / "near.csv").read_text().startswith("video_id,cosine,label,split,streams\n")
+    )
 
 
 @pytest.mark.parametrize(
@@ -235,12 +269,17 @@ def test_similar_to_a_silent_video_says_by_which_streams(line) -> None:
     [
         (["export", "--to", "xls"], "--to xls is no format; available: parquet, npz, csv, faiss"),
         (["similar", "nowhere.mp4"], "nowhere.mp4 is no video_id of runs/default and no file"),
-        (["similar", "spin/1.mp4", "--split", "dev"], "--split dev: no video of this run is in it; there are test, "),
+        (
+            ["similar", "spin/1.mp4", "--split", "dev"],
+            "--split dev: no video of this run is in it; there are test, ",
+        ),
         (["similar", "spin/1.mp4", "--out", "a.xls"], "--out a.xls ends in '.xls'"),
         (["predict", "x.mp4", "--max-error", "0"], "no confidence brings the error to 0"),
     ],
 )
-def test_a_mistake_is_said_before_any_work(line, arguments: list[str], sentence: str, monkeypatch) -> None:
+def test_a_mistake_is_said_before_any_work(
+    line, arguments: list[str], sentence: str, monkeypatch
+) -> None:
     if "--max-error" in arguments:
         spoil_the_confidence(line.folder / RUN)
     line(*arguments, code=2)
@@ -249,16 +288,22 @@ def test_a_mistake_is_said_before_any_work(line, arguments: list[str], sentence:
 
 def spoil_the_confidence(run: Path) -> None:
     """Makes the surest validation video a wrong one."""
-    from store.checkpoint import load_artifact, save_artifact
+    from tristream.store.checkpoint import load_artifact, save_artifact
 
     arrays, config = load_artifact(run / "fusion" / "svm")
     arrays = {name: np.array(array) for name, array in arrays.items()}
     arrays["val.hits"][:] = 0
-    save_artifact(run / "fusion" / "svm", arrays, {k: v for k, v in config.items() if k != "sha256"})
+    save_artifact(
+        run / "fusion" / "svm", arrays, {k: v for k, v in config.items() if k != "sha256"}
+    )
 
 
-def test_predict_gives_probabilities_and_says_not_sure_below_the_limit(own, two_classes: Path) -> None:
-    files = [two_classes / f"{label}/{index}.mp4" for label in ("bounce", "spin") for index in range(4)]
+def test_predict_gives_probabilities_and_says_not_sure_below_the_limit(
+    own, two_classes: Path
+) -> None:
+    files = [
+        two_classes / f"{label}/{index}.mp4" for label in ("bounce", "spin") for index in range(4)
+    ]
     set_validation(own.folder / RUN, confidence=[0.9, 0.8, 0.7, 0.6], hits=[1, 1, 1, 1])
     found = own.json("predict", *files)["predictions"]
     assert "calibrated on 4 validation videos" in own.said
@@ -267,7 +312,9 @@ def test_predict_gives_probabilities_and_says_not_sure_below_the_limit(own, two_
         assert row["label"] == row["top"][0]["label"]
     surest = sorted((row["top"][0]["probability"] for row in found), reverse=True)
     limit = (surest[3] + surest[4]) / 2
-    set_validation(own.folder / RUN, confidence=[limit, limit + 0.001, 0.01, 0.01], hits=[1, 1, 0, 0])
+    set_validation(
+        own.folder / RUN, confidence=[limit, limit + 0.001, 0.01, 0.01], hits=[1, 1, 0, 0]
+    )
     again = own.json("predict", *files, "--max-error", "0.1", "--out", "named.csv")["predictions"]
     assert sum(row["not_sure"] for row in again) == len(files) - 4
     assert all((row["label"] is None) == row["not_sure"] for row in again)
@@ -278,12 +325,20 @@ def test_predict_gives_probabilities_and_says_not_sure_below_the_limit(own, two_
 
 
 def set_validation(run: Path, *, confidence: list[float], hits: list[int]) -> None:
-    from store.checkpoint import load_artifact, save_artifact
+    from tristream.store.checkpoint import load_artifact, save_artifact
 
     arrays, config = load_artifact(run / "fusion" / "svm")
-    arrays = {**arrays, "val.confidence": np.array(confidence), "val.hits": np.array(hits, np.uint8)}
-    config["calibration"]["temperature"] = 1.0  # what is found on a network of one epoch makes all equal
-    save_artifact(run / "fusion" / "svm", arrays, {k: v for k, v in config.items() if k != "sha256"})
+    arrays = {
+        **arrays,
+        "val.confidence": np.array(confidence),
+        "val.hits": np.array(hits, np.uint8),
+    }
+    config["calibration"]["temperature"] = (
+        1.0  # what is found on a network of one epoch makes all equal
+    )
+    save_artifact(
+        run / "fusion" / "svm", arrays, {k: v for k, v in config.items() if k != "sha256"}
+    )
 
 
 def test_an_ensemble_is_the_mean_of_the_runs_probabilities(own, two_classes: Path) -> None:
@@ -295,7 +350,9 @@ def test_an_ensemble_is_the_mean_of_the_runs_probabilities(own, two_classes: Pat
     alone = [own.json("predict", *files, "--run", r)["predictions"] for r in (RUN, "runs/other")]
     both = own.json("predict", *files, "--with", "runs/other")["predictions"]
     for first, second, mean in zip(*alone, both, strict=True):
-        p, q, m = ({e["label"]: e["probability"] for e in row["top"]} for row in (first, second, mean))
+        p, q, m = (
+            {e["label"]: e["probability"] for e in row["top"]} for row in (first, second, mean)
+        )
         assert m == {label: pytest.approx((p[label] + q[label]) / 2, abs=1e-5) for label in p}
         assert mean["n_runs"] == 2
         assert (mean["streams"], mean["masked"]) == (sorted(first["streams"]), first["masked"])
@@ -306,11 +363,13 @@ def test_an_ensemble_is_the_mean_of_the_runs_probabilities(own, two_classes: Pat
 
 
 def cool(run: Path, temperature: float) -> None:
-    from store.checkpoint import load_artifact, save_artifact
+    from tristream.store.checkpoint import load_artifact, save_artifact
 
     arrays, config = load_artifact(run / "fusion" / "svm")
     config["calibration"]["temperature"] = temperature
-    save_artifact(run / "fusion" / "svm", dict(arrays), {k: v for k, v in config.items() if k != "sha256"})
+    save_artifact(
+        run / "fusion" / "svm", dict(arrays), {k: v for k, v in config.items() if k != "sha256"}
+    )
 
 
 def test_show_loads_no_network(folder: Path) -> None:
@@ -322,5 +381,7 @@ def test_show_loads_no_network(folder: Path) -> None:
         "try: orchestrate.main()\nexcept SystemExit: pass\n"
         "assert not {'torch', 'cv2', 'sklearn'} & sys.modules.keys(), 'heavy'"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1]
+    )
     assert done.returncode == 0, done.stderr

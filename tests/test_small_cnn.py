@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from streams.small_cnn import SegmentClassifier, SmallCNN
+from tristream.streams.small_cnn import SegmentClassifier, SmallCNN
 
 
 def small(**options):

@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from fusion.softmax_head import fit_softmax
+from tristream.fusion.action.softmax_head import fit_softmax
 
 COLUMNS = {"one": slice(0, 4), "two": slice(4, 9)}
 
@@ -14,7 +14,9 @@ COLUMNS = {"one": slice(0, 4), "two": slice(4, 9)}
 def blobs(n: int = 60, *, n_classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     y = np.arange(n) % n_classes
-    return (rng.normal(size=(n_classes, 9))[y] + rng.normal(size=(n, 9))) * rng.uniform(0.1, 50, 9), y
+    return (rng.normal(size=(n_classes, 9))[y] + rng.normal(size=(n, 9))) * rng.uniform(
+        0.1, 50, 9
+    ), y
 
 
 def test_it_reaches_the_optimum_of_mean_cross_entropy_plus_half_l2() -> None:
@@ -37,7 +39,9 @@ def test_it_reaches_the_optimum_of_mean_cross_entropy_plus_half_l2() -> None:
 def test_probabilities_equal_scikit_learn_s(n_classes: int) -> None:
     X, y = blobs(n_classes=n_classes)
     scaler = StandardScaler().fit(X)
-    reference = LogisticRegression(C=1 / (60 * 1e-2), tol=1e-8, max_iter=5000).fit(scaler.transform(X), y)
+    reference = LogisticRegression(C=1 / (60 * 1e-2), tol=1e-8, max_iter=5000).fit(
+        scaler.transform(X), y
+    )
     found = fit_softmax(X, y).probabilities(X)
     np.testing.assert_allclose(found, reference.predict_proba(scaler.transform(X)), atol=1e-4)
     assert (fit_softmax(X, y).predict(X) == reference.predict(scaler.transform(X))).all()
@@ -51,7 +55,9 @@ def test_a_masked_stream_changes_nothing_whatever_it_holds(content: float) -> No
     other = X.copy()
     for s, block in enumerate(COLUMNS.values()):
         other[~masks[:, s], block] = content
-    assert np.array_equal(head.decision_function(X, masks=masks), head.decision_function(other, masks=masks))
+    assert np.array_equal(
+        head.decision_function(X, masks=masks), head.decision_function(other, masks=masks)
+    )
 
 
 def test_bad_input_is_named() -> None:

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from media.decode import SAMPLE_RATE, decode_video
+from tristream.media.decode import SAMPLE_RATE, decode_video
 
 CLICKS = (0.30, 0.75, 1.50)  # seconds after the track begins
 CHANNELS = {"mono": 1, "stereo": 2, "5.1": 6}
@@ -25,12 +25,16 @@ FILES = {  # what comes before the first sample of these is not counted by all o
 def clicks(rate: int, seconds: float = 2.0) -> np.ndarray:
     """Bursts of 2 kHz, 4 ms wide, in silence."""
     t = np.arange(round(seconds * rate)) / rate
-    bursts = [np.exp(-(((t - at) / 0.002) ** 2)) * np.cos(2 * np.pi * 2000 * (t - at)) for at in CLICKS]
+    bursts = [
+        np.exp(-(((t - at) / 0.002) ** 2)) * np.cos(2 * np.pi * 2000 * (t - at)) for at in CLICKS
+    ]
     return (0.5 * sum(bursts)).astype(np.float32)
 
 
 def tone(hertz: float, rate: int, seconds: float = 2.0) -> np.ndarray:
-    return (0.4 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+    return (0.4 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(
+        np.float32
+    )
 
 
 def write(
@@ -62,13 +66,18 @@ def write(
         )
         frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
         resampler = av.AudioResampler(
-            format=track.codec_context.format, layout=layout, rate=rate, frame_size=track.frame_size or 1024
+            format=track.codec_context.format,
+            layout=layout,
+            rate=rate,
+            frame_size=track.frame_size or 1024,
         )
         for piece in [*resampler.resample(frame), *resampler.resample(None)]:
             piece.pts = (piece.pts or 0) + round(late * rate)
             packets += track.encode(piece)
         packets += track.encode()
-        for packet in sorted(packets, key=lambda packet: (packet.dts * packet.time_base, packet.stream.index)):
+        for packet in sorted(
+            packets, key=lambda packet: (packet.dts * packet.time_base, packet.stream.index)
+        ):
             container.mux(packet)
     return path
 
@@ -89,19 +98,33 @@ def heard(samples: np.ndarray, start_seconds: float) -> list[float]:
 @pytest.mark.parametrize("late", [0.0, 0.7])
 @pytest.mark.parametrize("layout", list(CHANNELS))
 @pytest.mark.parametrize("rate", [44_100, 48_000, 16_000])
-def test_clicks_of_any_rate_and_layout_are_heard_at_their_times_on_the_videos_clock(tmp_path, rate, layout, late):
+def test_clicks_of_any_rate_and_layout_are_heard_at_their_times_on_the_videos_clock(
+    tmp_path, rate, layout, late
+):
     channels = [clicks(rate)] * CHANNELS[layout]
-    path = write(tmp_path / "v.mkv", channels, rate, codec="pcm_s16le", layout=layout, late=late, n_pictures=75)
+    path = write(
+        tmp_path / "v.mkv",
+        channels,
+        rate,
+        codec="pcm_s16le",
+        layout=layout,
+        late=late,
+        n_pictures=75,
+    )
     video = decode_video(path)
     assert video.samples_start_seconds == pytest.approx(late, abs=1e-3)
     assert len(video.samples) == pytest.approx(2 * SAMPLE_RATE, abs=40)
-    assert heard(video.samples, video.samples_start_seconds) == pytest.approx([late + at for at in CLICKS], abs=1e-3)
+    assert heard(video.samples, video.samples_start_seconds) == pytest.approx(
+        [late + at for at in CLICKS], abs=1e-3
+    )
 
 
 @pytest.mark.parametrize("suffix", list(FILES))
 def test_clicks_in_files_of_sound_alone_are_heard_at_their_times(tmp_path, suffix):
     codec, tolerance = FILES[suffix]
-    path = write(tmp_path / f"a.{suffix}", [clicks(48_000)] * 2, 48_000, codec=codec, layout="stereo")
+    path = write(
+        tmp_path / f"a.{suffix}", [clicks(48_000)] * 2, 48_000, codec=codec, layout="stereo"
+    )
     video = decode_video(path, pictures=False)
     assert heard(video.samples, video.samples_start_seconds) == pytest.approx(CLICKS, abs=tolerance)
 
@@ -109,16 +132,26 @@ def test_clicks_in_files_of_sound_alone_are_heard_at_their_times(tmp_path, suffi
 @pytest.mark.parametrize("late", [0.0, 0.48])
 def test_clicks_in_aac_beside_pictures_are_heard_at_their_times(tmp_path, late):
     path = write(
-        tmp_path / "v.mp4", [clicks(44_100)] * 2, 44_100, codec="aac", layout="stereo", late=late, n_pictures=75
+        tmp_path / "v.mp4",
+        [clicks(44_100)] * 2,
+        44_100,
+        codec="aac",
+        layout="stereo",
+        late=late,
+        n_pictures=75,
     )
     video = decode_video(path)
-    assert heard(video.samples, video.samples_start_seconds) == pytest.approx([late + at for at in CLICKS], abs=2e-3)
+    assert heard(video.samples, video.samples_start_seconds) == pytest.approx(
+        [late + at for at in CLICKS], abs=2e-3
+    )
 
 
 @pytest.mark.parametrize("rate", [44_100, 48_000])
 @pytest.mark.parametrize("hertz", [200.0, 1000.0, 6000.0])
 def test_a_tone_keeps_its_pitch_and_its_level(tmp_path, rate, hertz):
-    path = write(tmp_path / "a.wav", [tone(hertz, rate)] * 2, rate, codec="pcm_s16le", layout="stereo")
+    path = write(
+        tmp_path / "a.wav", [tone(hertz, rate)] * 2, rate, codec="pcm_s16le", layout="stereo"
+    )
     samples = decode_video(path, pictures=False).samples[4_000:20_000]
     spectrum = np.abs(np.fft.rfft(samples))  # 1 Hz a bin
     assert spectrum.argmax() == hertz
@@ -127,12 +160,15 @@ def test_a_tone_keeps_its_pitch_and_its_level(tmp_path, rate, hertz):
 
 @pytest.mark.parametrize("hertz", [9_000.0, 15_000.0])
 def test_what_16_khz_cannot_hold_is_gone_and_does_not_come_back_as_another_tone(tmp_path, hertz):
-    path = write(tmp_path / "a.wav", [tone(hertz, 48_000)], 48_000, codec="pcm_s16le", layout="mono")
+    path = write(
+        tmp_path / "a.wav", [tone(hertz, 48_000)], 48_000, codec="pcm_s16le", layout="mono"
+    )
     assert np.abs(decode_video(path, pictures=False).samples[2_000:-2_000]).max() < 0.4 / 100
 
 
 @pytest.mark.parametrize(
-    ("layout", "n_channels"), [("mono", 1), ("stereo", 2), ("5.1", 6), ("7.1", 8), ("hexadecagonal", 16)]
+    ("layout", "n_channels"),
+    [("mono", 1), ("stereo", 2), ("5.1", 6), ("7.1", 8), ("hexadecagonal", 16)],
 )
 def test_mono_is_the_mean_of_all_channels(tmp_path, layout, n_channels):
     """As VGGish's own `wavfile_to_examples` and YAMNet's `inference.py` do; each channel here has its own pitch."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from media.sources import redact
+from tristream.media.live.redact import redact
 
 
 @pytest.mark.parametrize(
@@ -16,10 +16,16 @@ from media.sources import redact
         ("rtsp://admin:hunter#2@host/x", "rtsp://***@host/x"),
         ("rtsp://admin:hunter2@host/x?mail=a@b", "rtsp://***@host/x?mail=a@b"),
         ("rtsp://host/stream@main", "rtsp://host/stream@main"),
-        ("http://host/v.mp4?user=a&password=hunter2&t=3", "http://host/v.mp4?user=a&password=***&t=3"),
+        (
+            "http://host/v.mp4?user=a&password=hunter2&t=3",
+            "http://host/v.mp4?user=a&password=***&t=3",
+        ),
         ("http://host/v.mp4?X-Amz-Signature=hunter2#x", "http://host/v.mp4?X-Amz-Signature=***#x"),
         ("http://host/v.mp4?access_token=hunter2", "http://host/v.mp4?access_token=***"),
-        ("cannot open rtsp://a:hunter2@h/1 nor rtsp://b:hunter2@h/2", "cannot open rtsp://***@h/1 nor rtsp://***@h/2"),
+        (
+            "cannot open rtsp://a:hunter2@h/1 nor rtsp://b:hunter2@h/2",
+            "cannot open rtsp://***@h/1 nor rtsp://***@h/2",
+        ),
         ("/videos/a@b:c.mp4", "/videos/a@b:c.mp4"),
         ("clip?password=1.mp4", "clip?password=1.mp4"),
         ("", ""),

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from timm.data import create_transform, resolve_data_config
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
-from store import weights
-from streams.spatial.encoder import Normalised, build_encoder
-from streams.spatial.preprocessing import own_preprocessing
-from streams.spatial.stream import STREAM, SpatialConfig
+from tristream.store import weights
+from tristream.streams.spatial.encoder import Normalised, build_encoder
+from tristream.streams.spatial.preprocessing import own_preprocessing
+from tristream.streams.spatial.stream import STREAM, SpatialConfig
 
 TIMM = "test_resnet"
 
@@ -37,9 +37,13 @@ def features_of_timm_and_ours(name, size, tmp_path, *, state_name=None):
     """The same pictures through timm's own model, and through a file of its weights, `weights.add` and our encoder."""
     theirs = lively(timm.create_model(name, pretrained=False, num_classes=1000))
     save_file(theirs.state_dict(), tmp_path / "model.safetensors")
-    path = weights.add(tmp_path / "model.safetensors", name, where=weights.Places(None, tmp_path / "cache"))
+    path = weights.add(
+        tmp_path / "model.safetensors", name, where=weights.Places(None, tmp_path / "cache")
+    )
     ours = build_encoder(name, 7, weights=path).eval()
-    pictures = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    pictures = torch.randint(
+        0, 256, (2, *size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
     usual = theirs.pretrained_cfg
     mean, std = (torch.tensor(usual[key]).view(3, 1, 1) for key in ("mean", "std"))
     with torch.inference_mode():
@@ -70,7 +74,11 @@ def test_features_of_inception_resnet_v2_equal_timms_own_forward_to_1e_5(tmp_pat
     assert_equal_to_1e_5(found, wanted)
     encoder = build_encoder("inception_resnet_v2", 101)
     assert sum(p.numel() for p in encoder.encoder.network.parameters()) == 54_306_464
-    assert encoder.encoder.mean.flatten().tolist() == encoder.encoder.std.flatten().tolist() == [0.5, 0.5, 0.5]
+    assert (
+        encoder.encoder.mean.flatten().tolist()
+        == encoder.encoder.std.flatten().tolist()
+        == [0.5, 0.5, 0.5]
+    )
 
 
 def test_mobilenet_v2_equals_torchvisions_own_forward(tmp_path):
@@ -79,9 +87,9 @@ def test_mobilenet_v2_equals_torchvisions_own_forward(tmp_path):
     ours = build_encoder("mobilenet_v2", 7, weights=tmp_path / "mobilenet_v2.safetensors").eval()
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     with torch.inference_mode():
-        scaled = (torch.from_numpy(picture / 255).float() - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor(
-            [0.229, 0.224, 0.225]
-        )
+        scaled = (
+            torch.from_numpy(picture / 255).float() - torch.tensor([0.485, 0.456, 0.406])
+        ) / torch.tensor([0.229, 0.224, 0.225])
         wanted = theirs.features(scaled.permute(2, 0, 1)[None]).mean((2, 3))
         found = ours.embed(torch.from_numpy(picture)[None])
     assert found.shape == (1, 1280)
@@ -120,7 +128,10 @@ def test_own_preprocessing_equals_timms_transform_to_float_rounding(name, size, 
 def test_own_preprocessing_of_mobilenet_v2_equals_torchvisions_to_float_rounding():
     theirs = MobileNet_V2_Weights.IMAGENET1K_V1.transforms()
     found = own_preprocessing("mobilenet_v2", pictures(), (224, 224))
-    mean, std = (torch.tensor(value).view(3, 1, 1) for value in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    mean, std = (
+        torch.tensor(value).view(3, 1, 1)
+        for value in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
     for ours, frame in zip(found, pictures(), strict=True):
         scaled = (torch.from_numpy(ours).permute(2, 0, 1).float() / 255 - mean) / std
         torch.testing.assert_close(scaled, theirs(Image.fromarray(frame)), rtol=0, atol=2e-6)
@@ -129,7 +140,7 @@ def test_own_preprocessing_of_mobilenet_v2_equals_torchvisions_to_float_rounding
 def test_the_stream_prepares_pictures_as_its_configuration_says():
     frames = pictures()
     own = SpatialConfig(encoder="resnet18", preprocess="own", input_size=(64, 64))
-    from streams.spatial.stream import _prepared
+    from tristream.streams.spatial.stream import _prepared
 
     assert np.array_equal(_prepared(frames, own), own_preprocessing("resnet18", frames, (64, 64)))
     squashed = _prepared(frames, own.model_copy(update={"preprocess": "squash"}))
@@ -140,7 +151,8 @@ def test_the_stream_prepares_pictures_as_its_configuration_says():
 
 def test_a_network_of_ours_has_no_preprocessing_of_its_own():
     with pytest.raises(
-        ValueError, match=r"encoder 'small' has no preprocessing of its own; set preprocess = \"squash\""
+        ValueError,
+        match=r"encoder 'small' has no preprocessing of its own; set preprocess = \"squash\"",
     ):
         own_preprocessing("small", pictures(), (64, 64))
 
@@ -149,10 +161,14 @@ def train_one_step(encoder):
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
     encoder.train()
     optimizer = torch.optim.SGD(encoder.parameters(), lr=0.1, weight_decay=0.1)
-    batch = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    batch = torch.randint(
+        0, 256, (4, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     torch.nn.functional.cross_entropy(encoder(batch), torch.tensor([0, 1, 0, 1])).backward()
     optimizer.step()
-    return {key for key, value in encoder.state_dict().items() if not torch.equal(value, before[key])}
+    return {
+        key for key, value in encoder.state_dict().items() if not torch.equal(value, before[key])
+    }
 
 
 def test_only_the_last_blocks_learn_and_the_rest_keeps_its_batch_norm_too():
@@ -160,7 +176,9 @@ def test_only_the_last_blocks_learn_and_the_rest_keeps_its_batch_norm_too():
     parts = {key.removeprefix("encoder.network.").partition(".")[0] for key in changed}
     assert parts == {"layer3", "layer4", "classifier"}
     assert any("running_mean" in key for key in changed), "what learns has batch norm that learns"
-    assert {"stem", "layer1"} & {k.partition(".")[0] for k in timm.create_model(TIMM, pretrained=False).state_dict()}
+    assert {"stem", "layer1"} & {
+        k.partition(".")[0] for k in timm.create_model(TIMM, pretrained=False).state_dict()
+    }
     everything = train_one_step(build_encoder(TIMM, 2))
     assert {key.removeprefix("encoder.network.").partition(".")[0] for key in everything} > parts
 
@@ -180,7 +198,9 @@ def test_the_part_that_is_frozen_gives_the_same_in_training_as_in_evaluation():
 def test_the_blocks_of_the_paper_are_the_top_of_inception_resnet_v2():
     network = build_encoder("inception_resnet_v2", 2, trainable_blocks=3).encoder.network
     learning = {
-        key.partition(".")[0] + "." + key.split(".")[1] for key, p in network.named_parameters() if p.requires_grad
+        key.partition(".")[0] + "." + key.split(".")[1]
+        for key, p in network.named_parameters()
+        if p.requires_grad
     }
     assert {key for key in learning if key.startswith("repeat")} == {"repeat_2.7", "repeat_2.8"}
     assert {key.partition(".")[0] for key in learning} == {"repeat_2", "block8", "conv2d_7b"}

@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from flow.sampling import sample_indices, uniform_indices
-from store.cache import Cache
-from streams.augment import AugmentConfig
-from streams.config import SamplerConfig
-from streams.segments import Absent
-from streams.spatial.encoder import build_encoder
-from streams.spatial.stream import STREAM, SpatialConfig
+from tristream.flow.sampling import sample_indices, uniform_indices
+from tristream.store.cache import Cache
+from tristream.streams.augment import AugmentConfig
+from tristream.streams.config import SamplerConfig
+from tristream.streams.segments import Absent
+from tristream.streams.spatial.encoder import build_encoder
+from tristream.streams.spatial.stream import STREAM, SpatialConfig
 
 TIMM = "test_resnet"  # the smallest of timm's, made for tests
 CONFIG = SpatialConfig(input_size=(24, 32))
@@ -64,7 +64,9 @@ def test_a_video_shorter_than_the_budget_is_taken_whole(toy_video, video_of, met
     assert np.array_equal(footage.start_seconds, np.arange(n_frames) / 25)
 
 
-def test_pictures_are_squashed_to_the_size_of_the_network_whatever_their_aspect(toy_video, video_of):
+def test_pictures_are_squashed_to_the_size_of_the_network_whatever_their_aspect(
+    toy_video, video_of
+):
     """Left half black, right half white: still so, and every pixel a mean of an area."""
     frames = np.zeros((4, 96, 64, 3), np.uint8)
     frames[:, :, 32:] = 255
@@ -72,7 +74,9 @@ def test_pictures_are_squashed_to_the_size_of_the_network_whatever_their_aspect(
     decoded = dataclasses.replace(toy_video(4), frames=frames)
     config = SpatialConfig(input_size=(48, 16))
     sampler = SamplerConfig(method="uniform")
-    [first, *_] = STREAM.cut(STREAM.footage(video_of(decoded, sampler), config, sampler), config).array
+    [first, *_] = STREAM.cut(
+        STREAM.footage(video_of(decoded, sampler), config, sampler), config
+    ).array
     assert first.shape == (48, 16, 3)
     assert (first[:, :8] == 0).all()
     assert (first[:, 8:] == 155).all()
@@ -81,7 +85,9 @@ def test_pictures_are_squashed_to_the_size_of_the_network_whatever_their_aspect(
 def test_pictures_of_the_right_size_are_not_touched(toy_video, video_of):
     decoded, sampler = toy_video(5), SamplerConfig(method="uniform")
     config = SpatialConfig(input_size=(64, 64))
-    assert np.array_equal(STREAM.footage(video_of(decoded, sampler), config, sampler).array, decoded.frames)
+    assert np.array_equal(
+        STREAM.footage(video_of(decoded, sampler), config, sampler).array, decoded.frames
+    )
 
 
 def test_a_file_without_pictures_is_absent(toy_video, video_of):
@@ -98,7 +104,9 @@ def footage_of_one_picture(toy_video, video_of, n=6):
     )  # fmt: skip
 
 
-def test_all_pictures_of_a_video_are_seen_alike_and_those_of_a_training_batch_are_not(toy_video, video_of):
+def test_all_pictures_of_a_video_are_seen_alike_and_those_of_a_training_batch_are_not(
+    toy_video, video_of
+):
     config = CONFIG.model_copy(update={"brightness": 0.3})
     footage = footage_of_one_picture(toy_video, video_of)
     for seed in range(5):
@@ -111,7 +119,9 @@ def test_all_pictures_of_a_video_are_seen_alike_and_those_of_a_training_batch_ar
 def test_without_augmentation_a_view_is_the_picture_itself(toy_video, video_of):
     config = CONFIG.model_copy(update={"augment": NO_VIEW, "brightness": 0.0})
     footage = footage_of_one_picture(toy_video, video_of)
-    assert np.array_equal(STREAM.cut(footage, config, np.random.default_rng(0)).array, footage.array)
+    assert np.array_equal(
+        STREAM.cut(footage, config, np.random.default_rng(0)).array, footage.array
+    )
 
 
 def test_brightness_is_a_factor_that_never_overflows(toy_video, video_of):
@@ -130,15 +140,22 @@ def test_the_network_sees_pictures_as_it_was_trained_to():
     encoder = build_encoder(TIMM, 3).eval()
     mean, std = (np.array(encoder.encoder.network.pretrained_cfg[key]) for key in ("mean", "std"))
     pictures = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
-    by_hand = torch.from_numpy(((pictures.numpy() / 255 - mean) / std).astype(np.float32)).permute(0, 3, 1, 2)
+    by_hand = torch.from_numpy(((pictures.numpy() / 255 - mean) / std).astype(np.float32)).permute(
+        0, 3, 1, 2
+    )
     with torch.inference_mode():
-        torch.testing.assert_close(encoder.embed(pictures), encoder.encoder.network(by_hand), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            encoder.embed(pictures), encoder.encoder.network(by_hand), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_any_network_of_timm_takes_weights_from_a_local_file(tmp_path):
     torch.manual_seed(0)
     first = build_encoder(TIMM, 3).eval()
-    state = {**first.encoder.network.state_dict(), "fc.weight": torch.zeros(5, 7)}  # a classifier of other classes
+    state = {
+        **first.encoder.network.state_dict(),
+        "fc.weight": torch.zeros(5, 7),
+    }  # a classifier of other classes
     save_file(state, tmp_path / "net.safetensors")
     torch.manual_seed(1)
     second = build_encoder(TIMM, 4, weights=tmp_path / "net.safetensors").eval()
@@ -157,7 +174,9 @@ def test_weights_of_another_network_are_refused_and_the_first_tensor_named(tmp_p
     with pytest.raises(ValueError, match=sentence):
         build_encoder(TIMM, 3, weights=tmp_path / "net.safetensors")
     save_file({**state, name: torch.zeros(3)}, tmp_path / "net.safetensors")
-    with pytest.raises(ValueError, match=rf"0 tensors are missing and 1 have another shape \(first: {name}\)"):
+    with pytest.raises(
+        ValueError, match=rf"0 tensors are missing and 1 have another shape \(first: {name}\)"
+    ):
         build_encoder(TIMM, 3, weights=tmp_path / "net.safetensors")
 
 
@@ -166,7 +185,9 @@ def test_weights_that_cannot_be_read_are_refused_by_name(tmp_path, content):
     file = tmp_path / "net.safetensors"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"net\.safetensors cannot be read as safetensors weights of '{TIMM}'"):
+    with pytest.raises(
+        ValueError, match=rf"net\.safetensors cannot be read as safetensors weights of '{TIMM}'"
+    ):
         build_encoder(TIMM, 3, weights=file)
 
 

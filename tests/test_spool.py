@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streams.spool import Spool
+from tristream.streams.spool import Spool
 
 
 def test_arrays_of_any_kind_come_back_and_need_one_open_file():

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from store import entry
-from store.atomic import replace_file, write_bytes
-from store.cache import KINDS, Cache
+from tristream.store import entry
+from tristream.store.atomic import replace_file, write_bytes
+from tristream.store.cache import KINDS, Cache
 
 HOME = Path(__file__).parents[1]
 ENTRY = {
@@ -103,14 +103,22 @@ def test_what_is_not_there_is_none(cache, said):
 def test_entries_stand_where_the_design_says_and_are_all_there_is(cache):
     for kind in KINDS:
         cache.put(kind, "ab12", ENTRY)
-    found = sorted(path.relative_to(cache.root).as_posix() for path in cache.root.rglob("*") if path.is_file())
-    assert found == sorted(f"{kind}/ab/ab12" for kind in ("plan", "motion", "flow", "segments", "compiled"))
-    assert sorted((kind, path.name) for kind, path in cache.entries()) == sorted((kind, "ab12") for kind in KINDS)
+    found = sorted(
+        path.relative_to(cache.root).as_posix() for path in cache.root.rglob("*") if path.is_file()
+    )
+    assert found == sorted(
+        f"{kind}/ab/ab12" for kind in ("plan", "motion", "flow", "segments", "compiled")
+    )
+    assert sorted((kind, path.name) for kind, path in cache.entries()) == sorted(
+        (kind, "ab12") for kind in KINDS
+    )
 
 
 @pytest.mark.parametrize("ask", ["get", "path"])
 def test_an_unknown_kind_is_refused_with_those_there_are(cache, ask):
-    with pytest.raises(ValueError, match="'stacks'; available: plan, motion, flow, segments, compiled"):
+    with pytest.raises(
+        ValueError, match="'stacks'; available: plan, motion, flow, segments, compiled"
+    ):
         getattr(cache, ask)("stacks", "ab12")
 
 
@@ -125,7 +133,10 @@ def test_every_flipped_bit_is_found_named_and_removed(cache, said):
             damaged[index] ^= 1 << bit
             path.write_bytes(damaged)
             said.clear()
-            assert Cache(cache.root, report=said.append).get("segments", "ab12") is None, (index, bit)
+            assert Cache(cache.root, report=said.append).get("segments", "ab12") is None, (
+                index,
+                bit,
+            )
             assert said == [f"cache entry is corrupt, removed and recomputed: {path}"]
             assert not path.exists()
 
@@ -158,12 +169,16 @@ def test_an_entry_can_be_put_again_after_it_was_corrupt(cache):
 def test_the_sum_is_checked_once_per_process_and_entry(cache, monkeypatch):
     cache.put("segments", "ab12", ENTRY)
     cache.get("segments", "ab12")
-    monkeypatch.setattr("store.entry.checksum", lambda arrays: pytest.fail("checked twice"))
+    monkeypatch.setattr(
+        "tristream.store.entry.checksum", lambda arrays: pytest.fail("checked twice")
+    )
     assert cache.get("segments", "ab12") is not None
 
 
 def test_a_put_that_fails_leaves_nothing_behind(cache, monkeypatch):
-    monkeypatch.setattr("os.replace", lambda old, new: (_ for _ in ()).throw(OSError(errno.EIO, "I/O error")))
+    monkeypatch.setattr(
+        "os.replace", lambda old, new: (_ for _ in ()).throw(OSError(errno.EIO, "I/O error"))
+    )
     with pytest.raises(OSError, match="I/O error"):
         cache.put("segments", "ab12", ENTRY)
     assert files(cache.root) == []
@@ -173,7 +188,11 @@ def test_keys_say_what_went_in_and_nothing_else(cache):
     key = cache.key(content_id="a", size=(2, 3))
     assert key == cache.key(size=[2, 3], content_id="a")
     assert len(key) == 64
-    others = [cache.key(content_id="b", size=(2, 3)), cache.key(content_id="a", size=(3, 2)), cache.key(content_id="a")]
+    others = [
+        cache.key(content_id="b", size=(2, 3)),
+        cache.key(content_id="a", size=(3, 2)),
+        cache.key(content_id="a"),
+    ]
     assert len({key, *others}) == 4
 
 
@@ -181,7 +200,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from store.cache import Cache
+from tristream.store.cache import Cache
 cache = Cache(Path(sys.argv[1]), report=lambda sentence: sys.exit(sentence))
 for round in range(40):
     for number in range(5):
@@ -194,7 +213,9 @@ for round in range(40):
 
 def test_two_processes_write_the_same_entries_and_nobody_reads_half_of_one(cache, said):
     command = [sys.executable, "-c", WRITER, str(cache.root)]
-    writers = [subprocess.Popen(command, cwd=HOME, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    writers = [
+        subprocess.Popen(command, cwd=HOME, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
     for writer in writers:
         _, errors = writer.communicate(timeout=120)
         assert (writer.returncode, errors) == (0, "")
@@ -210,13 +231,15 @@ def test_an_entry_is_a_safetensors_file_that_others_can_read(cache):
 
     cache.put("segments", "ab12", ENTRY)
     found = load_file(cache.path("segments", "ab12"))
-    assert {name: array.tobytes() for name, array in found.items()} == {n: a.tobytes() for n, a in ENTRY.items()}
+    assert {name: array.tobytes() for name, array in found.items()} == {
+        n: a.tobytes() for n, a in ENTRY.items()
+    }
 
 
 def test_a_large_entry_is_mapped_and_outlives_its_file(cache, monkeypatch):
     import mmap
 
-    monkeypatch.setattr("store.cache.MAP_BYTES", 1)
+    monkeypatch.setattr("tristream.store.cache.MAP_BYTES", 1)
     cache.put("flow", "ab12", ENTRY)
     found = cache.get("flow", "ab12")
     base = found["embedding"]
@@ -231,7 +254,7 @@ def test_a_large_entry_is_mapped_and_outlives_its_file(cache, monkeypatch):
 
 
 def test_a_large_entry_that_is_corrupt_is_found_too(cache, said, monkeypatch):
-    monkeypatch.setattr("store.cache.MAP_BYTES", 1)
+    monkeypatch.setattr("tristream.store.cache.MAP_BYTES", 1)
     cache.put("flow", "ab12", ENTRY)
     path = cache.path("flow", "ab12")
     data = bytearray(path.read_bytes())
@@ -255,7 +278,11 @@ def test_an_entry_that_another_process_has_put_anew_is_verified_again(cache, sai
 
 
 LYING = {
-    "more bytes than there are": {"dtype": "F32", "shape": [1 << 20, 1 << 20], "data_offsets": [0, 4 << 40]},
+    "more bytes than there are": {
+        "dtype": "F32",
+        "shape": [1 << 20, 1 << 20],
+        "data_offsets": [0, 4 << 40],
+    },
     "a negative size": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]},
     "bytes left over": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
     "a hole before it": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]},
@@ -270,7 +297,9 @@ def test_a_header_that_lies_is_corrupt(cache, said, lie):
     import json
     import struct
 
-    sha256 = entry.checksum({"w": np.zeros(1, np.float32)})  # the right one, where the lie is about what surrounds it
+    sha256 = entry.checksum(
+        {"w": np.zeros(1, np.float32)}
+    )  # the right one, where the lie is about what surrounds it
     header = json.dumps({"__metadata__": {"sha256": sha256}, "w": LYING[lie]}).encode()
     write_bytes(cache.path("flow", "ab12"), struct.pack("<Q", len(header)) + header + bytes(8))
     assert cache.get("flow", "ab12") is None
@@ -282,7 +311,7 @@ def test_a_header_that_lies_is_corrupt(cache, said, lie):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from store.atomic import replace_file
+from tristream.store.atomic import replace_file
 with replace_file(Path(sys.argv[1])) as handle:
     handle.write(b"half")
     handle.flush()
@@ -297,7 +326,7 @@ def test_a_process_killed_while_it_writes_leaves_nothing(tmp_path):
 
 
 def test_where_every_file_needs_a_name_writing_works_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr("store.atomic._nameless", lambda folder: None)
+    monkeypatch.setattr("tristream.store.atomic._nameless", lambda folder: None)
     write_bytes(tmp_path / "a.bin", b"whole")
     assert (tmp_path / "a.bin").read_bytes() == b"whole"
     assert (tmp_path / "a.bin").stat().st_mode & 0o777 == 0o644
@@ -369,20 +398,27 @@ def test_kinds_that_are_not_written_are_still_read(cache):
 
 @pytest.mark.parametrize(
     ("text", "n_bytes"),
-    [("10GB", 10**10), ("10 gb", 10**10), ("2GiB", 2 << 30), ("1.5M", 1_500_000), ("0", 0), ("3kB", 3000)],
+    [
+        ("10GB", 10**10),
+        ("10 gb", 10**10),
+        ("2GiB", 2 << 30),
+        ("1.5M", 1_500_000),
+        ("0", 0),
+        ("3kB", 3000),
+    ],
 )
 def test_sizes_as_people_write_them(text, n_bytes):
-    from commands.cache import bytes_of
+    from tristream.commands.cache import bytes_of
 
     assert bytes_of(text) == n_bytes
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "ten", "10iB", "10 PB", "1e9", "nan"])
 def test_what_is_no_size_is_refused(text):
-    from commands.cache import bytes_of
-    from commands.screen import Mistake
+    from tristream.commands.cache import bytes_of
+    from tristream.errors import UsageError
 
-    with pytest.raises(Mistake, match=f"--max-size {text} is no size; it must be like 10GB"):
+    with pytest.raises(UsageError, match=f"--max-size {text} is no size; it must be like 10GB"):
         bytes_of(text)
 
 
@@ -391,7 +427,7 @@ def test_the_cache_command_says_what_there_is_and_what_is_gone(cache, capsys):
 
     import typer
 
-    from commands import cache as command
+    from tristream.commands import cache as command
 
     size = used(cache, new=10, old=9000)
     for part, given in ((command.info, [cache.root]), (command.prune, ["500", cache.root])):

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-import streams
-from commands import settings
-from commands.screen import Mistake
-from flow import estimators
-from store import weights
-from streams import estimators as estimators_of_streams
-from streams.backends import TorchBackend
-from streams.config import SamplerConfig
-from streams.estimators import Estimators
+from tristream import streams
+from tristream.commands import settings
+from tristream.errors import UsageError
+from tristream.flow import estimators
+from tristream.store import weights
+from tristream.store.weights.convert import sha256_of
+from tristream.streams import flow_estimators as estimators_of_streams
+from tristream.streams.config import SamplerConfig
+from tristream.streams.flow_estimators import Estimators
+from tristream.streams.torch_backend import TorchBackend
 
 LOOKING = [name for name in streams.names() if streams.load(name).needs_pictures]
 LEARNED = "raft_small"  # torchvision's: no extra is needed for it
@@ -22,7 +23,9 @@ LEARNED = "raft_small"  # torchvision's: no extra is needed for it
 
 def chosen(name, tmp_path, **kwargs):
     where = weights.Places(tmp_path, tmp_path / "cache")
-    return settings.load("light", None, [f"sampler.estimator={LEARNED}"], stream_names=[name], where=where, **kwargs)
+    return settings.load(
+        "light", None, [f"sampler.estimator={LEARNED}"], stream_names=[name], where=where, **kwargs
+    )
 
 
 def test_an_estimator_is_made_once_and_its_random_weights_follow_from_the_seed():
@@ -40,7 +43,7 @@ def test_weights_of_a_file_are_the_ones_that_run(tmp_path):
     """Random weights stored in torchvision's layout, taken in under the name, and found by it again."""
     from safetensors.torch import save_file
 
-    from store import catalogue
+    from tristream.store.weights import catalogue
 
     torch.manual_seed(5)
     core = estimators.load(LEARNED, weights=5).network.core
@@ -48,26 +51,30 @@ def test_weights_of_a_file_are_the_ones_that_run(tmp_path):
     where = weights.Places(None, tmp_path / "cache")
     known = catalogue.TABLE[LEARNED]
     with pytest.MonkeyPatch.context() as patch:
-        sha256 = weights.sha256_of(tmp_path / "raft.safetensors")
+        sha256 = sha256_of(tmp_path / "raft.safetensors")
         patch.setitem(catalogue.TABLE, LEARNED, catalogue.replace(known, sha256=sha256))
         weights.add(tmp_path / "raft.safetensors", LEARNED, where=where)
         made = Estimators(where=where)
         assert made.identity(LEARNED) == f"{LEARNED}, weights {sha256}"
         frames = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), np.uint8)
-        assert np.array_equal(made.load(LEARNED)(frames), estimators.load(LEARNED, weights=5)(frames))
+        assert np.array_equal(
+            made.load(LEARNED)(frames), estimators.load(LEARNED, weights=5)(frames)
+        )
 
 
 def test_identities_name_the_published_file():
     assert Estimators().identity("flownet2") == "flownet2, weights d63b53a7"
     assert Estimators().identity("dis") == "dis"
     on_gpu = Estimators({LEARNED: 3}, backend=TorchBackend(torch.device("cuda")))
-    assert on_gpu.key(LEARNED) .startswith("raft_small, random weights 3, torch-cuda")
+    assert on_gpu.key(LEARNED).startswith("raft_small, random weights 3, torch-cuda")
     assert on_gpu.key("dis") == "dis"
 
 
 @pytest.mark.parametrize("name", LOOKING)
 def test_missing_weights_of_the_flow_are_a_mistake_before_any_work(tmp_path, name, no_network):
-    with pytest.raises(Mistake, match=rf"^\[sampler\] estimator: weights '{LEARNED}' \(torchvision's RAFT") as caught:
+    with pytest.raises(
+        UsageError, match=rf"^\[sampler\] estimator: weights '{LEARNED}' \(torchvision's RAFT"
+    ) as caught:
         chosen(name, tmp_path)
     assert f"--weights-dir {tmp_path}: holds no raft_small_C_T_V2-01064c6d.pth" in str(caught.value)
 
@@ -98,7 +105,12 @@ def test_random_flow_is_another_space_and_so_is_another_seed(untrained, workshop
 
 def test_streams_with_other_random_flow_do_not_go_together(untrained, workshop_settings):
     name = LOOKING[0]
-    trained = [untrained(name, sampler=SamplerConfig(estimator=LEARNED, weights_seed=seed)) for seed in (0, 1)]
-    with pytest.raises(ValueError, match=r"ran 'raft_small' with random weights of seed 0 and of seed 1; train"):
+    trained = [
+        untrained(name, sampler=SamplerConfig(estimator=LEARNED, weights_seed=seed))
+        for seed in (0, 1)
+    ]
+    with pytest.raises(
+        ValueError, match=r"ran 'raft_small' with random weights of seed 0 and of seed 1; train"
+    ):
         estimators_of_streams.of(trained)
     assert estimators_of_streams.of(trained[:1]).identity(LEARNED) == "raft_small, random weights 0"

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-import streams
-from store.cache import Cache
-from streams.segments import Absent
+from tristream import streams
+from tristream.store.cache import Cache
+from tristream.streams.segments import Absent
 
 HOME = Path(__file__).parents[1]
 N_CLASSES = 5
@@ -23,8 +23,8 @@ EVERY_STREAM = pytest.mark.parametrize("name", streams.names())
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     """Files of 2.4 s: one whole, one without sound, one without pictures."""
-    from media.encode import write_video
-    from workshop.clips import FPS, Recipe, make_clip
+    from tristream.media.encode import write_video
+    from tristream.workshop.clips import FPS, Recipe, make_clip
 
     folder = tmp_path_factory.mktemp("clips")
     clip = make_clip(Recipe(motions=("drift",)), "conformance")
@@ -37,8 +37,8 @@ def clips(tmp_path_factory):
 @pytest.fixture(scope="module")
 def video(clips, tmp_path_factory, workshop_settings):
     """(file name) → Video, decoded by a process of its own."""
-    from commands.workspace import decode_pool, decoder
-    from streams.video import Video
+    from tristream.commands.workspace import decode_pool, decoder
+    from tristream.streams.video import Video
 
     cache = Cache(tmp_path_factory.mktemp("cache"))
     with decode_pool(1) as pool:
@@ -56,7 +56,9 @@ def footage_of(video, workshop_settings):
     def footage(name):
         if name not in made:
             config = workshop_settings.streams[name]
-            made[name] = streams.load(name).footage(video("whole.mp4"), config, workshop_settings.sampler)
+            made[name] = streams.load(name).footage(
+                video("whole.mp4"), config, workshop_settings.sampler
+            )
         return made[name]
 
     return footage
@@ -74,12 +76,16 @@ def test_the_streams_are_the_folders_in_order():
 
 def test_asking_for_the_names_imports_no_stream():
     code = "import sys, streams; streams.names(); print([m for m in sys.modules if m == 'numpy' or 'streams.' in m])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=HOME, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=HOME, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
 def test_an_unknown_stream_is_refused_with_those_there_are():
-    with pytest.raises(ValueError, match=f"^unknown stream 'smell'; available: {', '.join(streams.names())}$"):
+    with pytest.raises(
+        ValueError, match=f"^unknown stream 'smell'; available: {', '.join(streams.names())}$"
+    ):
         streams.load("smell")
 
 
@@ -126,7 +132,9 @@ def test_segments_are_in_the_order_of_time_inside_the_video(name, footage_of, co
 
 @EVERY_STREAM
 @pytest.mark.parametrize("augmented", [False, True])
-def test_any_stretch_that_is_read_is_that_stretch_of_the_whole(name, footage_of, config_of, augmented):
+def test_any_stretch_that_is_read_is_that_stretch_of_the_whole(
+    name, footage_of, config_of, augmented
+):
     generator = np.random.default_rng(4) if augmented else None
     segments = streams.load(name).cut(footage_of(name), config_of(name), generator)
     whole = segments.array
@@ -138,7 +146,9 @@ def test_any_stretch_that_is_read_is_that_stretch_of_the_whole(name, footage_of,
 
 
 @EVERY_STREAM
-def test_cutting_without_a_generator_is_deterministic_and_leaves_the_footage_alone(name, footage_of, config_of):
+def test_cutting_without_a_generator_is_deterministic_and_leaves_the_footage_alone(
+    name, footage_of, config_of
+):
     stream, footage = streams.load(name), footage_of(name)
     before = footage.array.copy()
     first = stream.cut(footage, config_of(name)).array.copy()
@@ -167,13 +177,16 @@ def test_training_segments_are_one_segment_of_each_video(name, footage_of, confi
     stream, footage, config = streams.load(name), footage_of(name), config_of(name)
     segment = torch.from_numpy(np.ascontiguousarray(stream.cut(footage, config).read(0, 1)))
     first, again, other = (
-        stream.training_segments([footage] * 6, config, np.random.default_rng(seed)) for seed in (0, 0, 1)
+        stream.training_segments([footage] * 6, config, np.random.default_rng(seed))
+        for seed in (0, 0, 1)
     )
     assert first.shape == (6, *segment.shape[1:])
     assert first.dtype == segment.dtype
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    assert len({row.numpy().tobytes() for row in first}) > 1, "the same video is not seen alike six times"
+    assert len({row.numpy().tobytes() for row in first}) > 1, (
+        "the same video is not seen alike six times"
+    )
 
 
 @EVERY_STREAM
@@ -202,13 +215,15 @@ def test_every_weight_of_the_encoder_learns(name, footage_of, config_of):
 
 
 @EVERY_STREAM
-def test_a_row_depends_neither_on_its_mates_nor_on_its_place_in_the_batch(name, footage_of, config_of):
+def test_a_row_depends_neither_on_its_mates_nor_on_its_place_in_the_batch(
+    name, footage_of, config_of
+):
     stream, config = streams.load(name), config_of(name)
     size = config.encode_batch_size
     row = torch.from_numpy(np.ascontiguousarray(stream.cut(footage_of(name), config).read(0, 1)))
     mates = stream.training_segments([footage_of(name)] * size, config, np.random.default_rng(0))
     torch.manual_seed(0)
-    from streams.model import build_model
+    from tristream.streams.model import build_model
 
     encoder = build_model(stream, config, N_CLASSES).encoder.eval()
     with torch.inference_mode():
@@ -240,15 +255,19 @@ def test_a_file_without_the_track_is_absent_for_a_stable_reason(name, video, wor
 
 
 @EVERY_STREAM
-def test_footage_from_the_cache_is_the_footage_that_was_computed(name, video, workshop_settings, tmp_path, clips):
-    from streams.video import Video
+def test_footage_from_the_cache_is_the_footage_that_was_computed(
+    name, video, workshop_settings, tmp_path, clips
+):
+    from tristream.streams.video import Video
 
     stream, config = streams.load(name), workshop_settings.streams[name]
     decode = video("whole.mp4")._decode
     parts = {"decode": decode, "data": workshop_settings.data, "sampler": workshop_settings.sampler}
     first, again = (
         stream.footage(
-            Video("x", clips / "whole.mp4", "x", cache=Cache(tmp_path), **parts), config, workshop_settings.sampler
+            Video("x", clips / "whole.mp4", "x", cache=Cache(tmp_path), **parts),
+            config,
+            workshop_settings.sampler,
         )
         for _ in range(2)
     )
@@ -257,10 +276,14 @@ def test_footage_from_the_cache_is_the_footage_that_was_computed(name, video, wo
 
 
 @EVERY_STREAM
-def test_a_short_video_has_segments_or_says_why_not(name, toy_video, make_videos, workshop_settings, tmp_path):
+def test_a_short_video_has_segments_or_says_why_not(
+    name, toy_video, make_videos, workshop_settings, tmp_path
+):
     stream, config = streams.load(name), workshop_settings.streams[name]
     for n_frames in range(1, 30, 3):
-        [video], _ = make_videos({"short.mp4": toy_video(n_frames)}, Cache(tmp_path / str(n_frames)))
+        [video], _ = make_videos(
+            {"short.mp4": toy_video(n_frames)}, Cache(tmp_path / str(n_frames))
+        )
         try:
             footage = stream.footage(video, config, workshop_settings.sampler)
         except Absent as absent:

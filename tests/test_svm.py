@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from sklearn.svm import SVC
 
-import fusion.svm
-from fusion.svm import READINGS, LinearSVM, choose_l2, fit_svm, hinge_weight
+from tristream.fusion.action.svm import READINGS, LinearSVM, choose_l2, fit_svm, hinge_weight
 
 COLUMNS = {"one": slice(0, 4), "two": slice(4, 10)}
 
 
-def blobs(n: int = 60, *, n_classes: int = 3, width: int = 10, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def blobs(
+    n: int = 60, *, n_classes: int = 3, width: int = 10, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     y = np.arange(n) % n_classes
     centres = rng.normal(size=(n_classes, width))
@@ -22,7 +23,12 @@ def blobs(n: int = 60, *, n_classes: int = 3, width: int = 10, seed: int = 0) ->
 def divisors(X: np.ndarray) -> np.ndarray:
     """Deviations of the columns, at least a tenth of the root mean square of those of their stream."""
     sd = X.std(axis=0)
-    return np.concatenate([np.maximum(sd[block], 0.1 * np.sqrt(np.mean(sd[block] ** 2))) for block in COLUMNS.values()])
+    return np.concatenate(
+        [
+            np.maximum(sd[block], 0.1 * np.sqrt(np.mean(sd[block] ** 2)))
+            for block in COLUMNS.values()
+        ]
+    )
 
 
 def primal(w: np.ndarray, b: float, Z: np.ndarray, sign: np.ndarray, C: float) -> float:
@@ -50,15 +56,21 @@ def slow_optimum(Z: np.ndarray, sign: np.ndarray, C: float) -> float:
 
 
 @pytest.mark.parametrize("gram_rows", [0, 100])
-def test_each_class_reaches_the_optimum_of_the_hinge_primal(gram_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fusion.svm, "GRAM_ROWS", gram_rows)
+def test_each_class_reaches_the_optimum_of_the_hinge_primal(
+    gram_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(svm, "GRAM_ROWS", gram_rows)
     X, y = blobs(45, width=6)
     svm = fit_svm(X, y, l2=1e-2)
     Z = (X - X.mean(axis=0)) / X.std(axis=0)
     for k in range(3):
         sign = np.where(y == k, 1.0, -1.0)
         best = slow_optimum(Z, sign, svm.C_)
-        assert best - 1e-6 <= primal(svm.coef_[k], svm.intercept_[k], Z, sign, svm.C_) <= best * (1 + 1e-3)
+        assert (
+            best - 1e-6
+            <= primal(svm.coef_[k], svm.intercept_[k], Z, sign, svm.C_)
+            <= best * (1 + 1e-3)
+        )
 
 
 def test_margins_equal_those_of_libsvm_on_standardised_columns() -> None:
@@ -67,7 +79,9 @@ def test_margins_equal_those_of_libsvm_on_standardised_columns() -> None:
     Z = (X - X.mean(axis=0)) / divisors(X)
     for k in range(3):
         reference = SVC(kernel="linear", C=1 / (80 * 1e-2), tol=1e-8).fit(Z, y == k)
-        np.testing.assert_allclose(svm.decision_function(X)[:, k], reference.decision_function(Z), atol=1e-2)
+        np.testing.assert_allclose(
+            svm.decision_function(X)[:, k], reference.decision_function(Z), atol=1e-2
+        )
 
 
 def test_three_readings_give_the_weights_of_the_paper_s_split() -> None:
@@ -91,9 +105,15 @@ def test_a_masked_stream_changes_nothing_whatever_it_holds(content: float | str)
     other = X.copy()
     for s, block in enumerate(COLUMNS.values()):
         shape = other[~masks[:, s], block].shape
-        fill = np.random.default_rng(2).normal(size=shape) if content == "noise" else np.full(shape, content)
+        fill = (
+            np.random.default_rng(2).normal(size=shape)
+            if content == "noise"
+            else np.full(shape, content)
+        )
         other[~masks[:, s], block] = fill
-    assert np.array_equal(svm.decision_function(X, masks=masks), svm.decision_function(other, masks=masks))
+    assert np.array_equal(
+        svm.decision_function(X, masks=masks), svm.decision_function(other, masks=masks)
+    )
 
 
 def test_masks_in_training_equal_blocks_of_nan() -> None:
@@ -102,7 +122,10 @@ def test_masks_in_training_equal_blocks_of_nan() -> None:
     holes = X.copy()
     for s, block in enumerate(COLUMNS.values()):
         holes[~masks[:, s], block] = np.nan
-    by_mask, by_nan = fit_svm(X, y, columns=COLUMNS, masks=masks), fit_svm(holes, y, columns=COLUMNS)
+    by_mask, by_nan = (
+        fit_svm(X, y, columns=COLUMNS, masks=masks),
+        fit_svm(holes, y, columns=COLUMNS),
+    )
     assert np.array_equal(by_mask.coef_, by_nan.coef_)
     assert np.array_equal(by_mask.predict(X, masks=masks), by_nan.predict(holes))
 
@@ -111,11 +134,15 @@ def test_a_stream_is_standardised_on_the_videos_that_have_it() -> None:
     X, y = blobs()
     X[::2, COLUMNS["two"]] = np.nan
     svm = fit_svm(X, y, columns=COLUMNS)
-    np.testing.assert_allclose(svm.standardiser.mean[COLUMNS["two"]], X[1::2, COLUMNS["two"]].mean(axis=0))
+    np.testing.assert_allclose(
+        svm.standardiser.mean[COLUMNS["two"]], X[1::2, COLUMNS["two"]].mean(axis=0)
+    )
     Z = svm.standardiser.transform(X)
     assert not Z[::2, COLUMNS["two"]].any()
     seen = X[1::2, COLUMNS["two"]]
-    expected = seen.std(axis=0) / np.maximum(seen.std(axis=0), 0.1 * np.sqrt(seen.var(axis=0).mean()))
+    expected = seen.std(axis=0) / np.maximum(
+        seen.std(axis=0), 0.1 * np.sqrt(seen.var(axis=0).mean())
+    )
     np.testing.assert_allclose(Z[1::2, COLUMNS["two"]].std(axis=0), expected)
 
 
@@ -131,7 +158,9 @@ def test_a_unit_that_is_almost_silent_is_not_made_as_loud_as_the_others() -> Non
     deviations = X[train].std(axis=0)
     assert np.allclose(svm.standardiser.sd[:4], deviations[:4])
     assert np.allclose(svm.standardiser.sd[4:], 0.1 * np.sqrt(np.mean(deviations**2)))
-    whole = fit_svm(X[train], y[train])  # of columns without a name nothing is known: they may be of different units
+    whole = fit_svm(
+        X[train], y[train]
+    )  # of columns without a name nothing is known: they may be of different units
     assert np.allclose(whole.standardiser.sd, np.where(deviations > 0, deviations, 1))
     reached, without = ((found.predict(X[test]) == y[test]).mean() for found in (svm, whole))
     assert reached > without + 0.05
@@ -192,8 +221,12 @@ def test_a_saved_machine_predicts_bit_for_bit(labels: np.ndarray) -> None:
 def test_a_damaged_machine_is_refused() -> None:
     X, y = blobs()
     arrays, config = fit_svm(X, y).to_arrays()
-    with pytest.raises(ValueError, match=r"array 'coef' is missing; the file holds: intercept, known, mean, sd"):
-        LinearSVM.from_arrays({name: array for name, array in arrays.items() if name != "coef"}, config)
+    with pytest.raises(
+        ValueError, match=r"array 'coef' is missing; the file holds: intercept, known, mean, sd"
+    ):
+        LinearSVM.from_arrays(
+            {name: array for name, array in arrays.items() if name != "coef"}, config
+        )
     with pytest.raises(ValueError, match=r"array 'coef' is \(3, 9\); it must be \(3, 10\)"):
         LinearSVM.from_arrays({**arrays, "coef": arrays["coef"][:, 1:]}, config)
     with pytest.raises(ValueError, match=r"array 'coef' holds values that are not finite"):
@@ -206,7 +239,9 @@ def test_cross_validation_prefers_the_l2_that_generalises_and_never_splits_a_gro
     X = np.hstack([y[:, None] * 1.0, rng.normal(size=(60, 40))]) + 0.3 * rng.normal(size=(60, 41))
     best, accuracy = choose_l2(X, y, np.arange(60) // 4, candidates=(1e-4, 1e-1, 1e3))
     assert best == max(accuracy, key=lambda l2: (accuracy[l2], l2))
-    leaked = np.hstack([X, np.repeat(rng.normal(size=(15, 200)), 4, axis=0)])  # the group's own signature
+    leaked = np.hstack(
+        [X, np.repeat(rng.normal(size=(15, 200)), 4, axis=0)]
+    )  # the group's own signature
     by_group = np.arange(60) // 4
     per_group_label = (by_group % 2 == 0).astype(int)
     _, grouped = choose_l2(leaked[:, 41:], per_group_label, by_group, candidates=(1e-2,))
@@ -227,17 +262,27 @@ def test_stream_dropout_minimises_the_mean_hinge_over_withheld_streams() -> None
     weights = np.r_[np.where(both, 0.6, 1.0), np.full(35, 0.2), np.full(35, 0.2)]
     assert weights.sum() == pytest.approx(40)
     reference = SVC(kernel="linear", C=svm.C_, tol=1e-8).fit(rows, signs, sample_weight=weights)
-    np.testing.assert_allclose(svm.decision_function(X)[:, 1], reference.decision_function(Z), atol=1e-2)
+    np.testing.assert_allclose(
+        svm.decision_function(X)[:, 1], reference.decision_function(Z), atol=1e-2
+    )
     assert pytest.approx(1 / (40 * 1e-2)) == svm.C_
 
 
 def test_stream_dropout_costs_less_where_a_stream_is_withheld() -> None:
     rng = np.random.default_rng(0)
     y = np.arange(400) % 2
-    sure, weak = y[:, None] * 4 + 0.1 * rng.normal(size=(400, 4)), y[:, None] * 1.5 + rng.normal(size=(400, 6))
+    sure, weak = (
+        y[:, None] * 4 + 0.1 * rng.normal(size=(400, 4)),
+        y[:, None] * 1.5 + rng.normal(size=(400, 6)),
+    )
     X, less = np.hstack([sure, weak]), np.column_stack([np.zeros(200, bool), np.ones(200, bool)])
-    plain, dropped = (fit_svm(X[:200], y[:200], columns=COLUMNS, stream_dropout=share) for share in (0.0, 0.5))
-    margins = [svm.decision_function(X[200:], masks=less)[:, 1] * np.where(y[200:], 1, -1) for svm in (plain, dropped)]
+    plain, dropped = (
+        fit_svm(X[:200], y[:200], columns=COLUMNS, stream_dropout=share) for share in (0.0, 0.5)
+    )
+    margins = [
+        svm.decision_function(X[200:], masks=less)[:, 1] * np.where(y[200:], 1, -1)
+        for svm in (plain, dropped)
+    ]
     assert np.maximum(0, 1 - margins[1]).mean() < np.maximum(0, 1 - margins[0]).mean() - 0.1
     assert np.array_equal(dropped.predict(X[200:]), y[200:])
 
@@ -247,7 +292,9 @@ def test_columns_may_be_left_as_they_are() -> None:
     X = X / np.abs(X).max()
     svm = fit_svm(X, y, standardise=False)
     reference = SVC(kernel="linear", C=svm.C_, tol=1e-8).fit(X, y == 0)
-    np.testing.assert_allclose(svm.decision_function(X)[:, 0], reference.decision_function(X), atol=1e-2)
+    np.testing.assert_allclose(
+        svm.decision_function(X)[:, 0], reference.decision_function(X), atol=1e-2
+    )
     X[::2, COLUMNS["two"]] = np.nan
     Z = fit_svm(X, y, columns=COLUMNS, standardise=False).standardiser.transform(X)
     np.testing.assert_array_equal(Z, np.nan_to_num(X))
@@ -255,7 +302,9 @@ def test_columns_may_be_left_as_they_are() -> None:
 
 def test_bad_input_is_named() -> None:
     X, y = blobs()
-    with pytest.raises(ValueError, match=r"training videos hold only 'walk'; an SVM needs two classes"):
+    with pytest.raises(
+        ValueError, match=r"training videos hold only 'walk'; an SVM needs two classes"
+    ):
         fit_svm(X, ["walk"] * 60)
     with pytest.raises(ValueError, match=r"hold no video at all"):
         fit_svm(X[:0], [])
@@ -263,15 +312,21 @@ def test_bad_input_is_named() -> None:
         fit_svm(X, y[:59])
     with pytest.raises(ValueError, match=r"l2 is 0.0; it must be above 0"):
         fit_svm(X, y, l2=0.0)
-    with pytest.raises(ValueError, match=r"unknown reading 'sgd'; available: mean_hinge, keras, libsvm"):
+    with pytest.raises(
+        ValueError, match=r"unknown reading 'sgd'; available: mean_hinge, keras, libsvm"
+    ):
         fit_svm(X, y, reading="sgd")
-    with pytest.raises(ValueError, match=r"stream_dropout is 1.0; it must be at least 0 and below 1"):
+    with pytest.raises(
+        ValueError, match=r"stream_dropout is 1.0; it must be at least 0 and below 1"
+    ):
         fit_svm(X, y, stream_dropout=1.0)
     with pytest.raises(ValueError, match=r"3 groups cannot make 5 folds"):
         choose_l2(X, y, np.arange(60) % 3)
     holes = X.copy()
     holes[7, 5] = np.nan
-    with pytest.raises(ValueError, match=r"row 7 holds nan; every value must be finite .*pass columns="):
+    with pytest.raises(
+        ValueError, match=r"row 7 holds nan; every value must be finite .*pass columns="
+    ):
         fit_svm(holes, y)
     with pytest.raises(ValueError, match=r"row 7 is NaN in 1 of the 6 columns of 'two'"):
         fit_svm(holes, y, columns=COLUMNS)
@@ -279,9 +334,13 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match=r"row 7 holds inf in 'two'"):
         fit_svm(holes, y, columns=COLUMNS)
     svm = fit_svm(X, y, columns=COLUMNS)
-    with pytest.raises(ValueError, match=r"X is \(60, 9\); the fit has seen 10 columns \(one 4, two 6\)"):
+    with pytest.raises(
+        ValueError, match=r"X is \(60, 9\); the fit has seen 10 columns \(one 4, two 6\)"
+    ):
         svm.predict(X[:, :9])
-    with pytest.raises(ValueError, match=r"masks are \(60, 3\); 60 rows and 2 streams need \(60, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"masks are \(60, 3\); 60 rows and 2 streams need \(60, 2\)"
+    ):
         svm.predict(X, masks=np.ones((60, 3), dtype=bool))
     with pytest.raises(ValueError, match=r"columns cover 4 features \(one 4\); X has 10"):
         fit_svm(X, y, columns={"one": slice(0, 4)})

@@ -6,8 +6,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from streams.temporal.cross_modality import across_modalities, adapt_first_convolution, build_cross_modality
-from streams.temporal.stream import STREAM, TemporalConfig
+from tristream.streams.temporal.cross_modality import (
+    across_modalities,
+    adapt_first_convolution,
+    build_cross_modality,
+)
+from tristream.streams.temporal.stream import STREAM, TemporalConfig
 
 NAME = "resnet18"
 
@@ -32,10 +36,14 @@ def test_weights_for_alike_channels_sum_to_those_for_colours():
     assert found.shape == (4, 20, 5, 5)
     torch.testing.assert_close(found.sum(dim=1), weight.sum(dim=1))
     torch.testing.assert_close(found, found[:, :1].expand(-1, 20, -1, -1))
-    torch.testing.assert_close(across_modalities(weight, 3), weight.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1))
+    torch.testing.assert_close(
+        across_modalities(weight, 3), weight.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+    )
 
 
-def test_a_stack_of_equal_planes_is_to_the_encoder_what_a_grey_picture_is_to_the_picture_network(pictures):
+def test_a_stack_of_equal_planes_is_to_the_encoder_what_a_grey_picture_is_to_the_picture_network(
+    pictures,
+):
     network, path = pictures
     encoder = build_cross_modality(NAME, 3, n_channels=10, weights=path).eval()
     plane = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -79,7 +87,9 @@ def test_convolutions_learn():
 
 
 def test_the_stream_builds_it_by_name(pictures):
-    config = TemporalConfig(encoder=NAME, encoder_weights=pictures[1], stack_length=5, input_size=(64, 64))
+    config = TemporalConfig(
+        encoder=NAME, encoder_weights=pictures[1], stack_length=5, input_size=(64, 64)
+    )
     encoder = STREAM.build_encoder(config, 7).eval()
     stacks = torch.randn(2, 10, 64, 64)
     assert encoder(stacks).shape == (2, 7)
@@ -93,9 +103,13 @@ def test_other_families_take_stacks_too(name):
 
 
 def test_what_cannot_be_adapted_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"temporal encoder 'resnet1'; available: motion_cnn, or a name of timm \("):
+    with pytest.raises(
+        ValueError, match=r"temporal encoder 'resnet1'; available: motion_cnn, or a name of timm \("
+    ):
         build_cross_modality("resnet1", 3, n_channels=10)
-    with pytest.raises(ValueError, match=r"'two_stems' does not begin with one convolution .*\('a', 'b'\)"):
+    with pytest.raises(
+        ValueError, match=r"'two_stems' does not begin with one convolution .*\('a', 'b'\)"
+    ):
         adapt_first_convolution(nn.Sequential(nn.Conv2d(3, 4, 3)), ("a", "b"), 10, "two_stems")
     save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     sentence = "other.safetensors does not fit 'resnet18': 119 tensors are missing and 1 have another shape"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from streams.temporal.motion_cnn import MotionCNN
+from tristream.streams.temporal.motion_cnn import MotionCNN
 
 REDUCED = [
     {"input_size": (32, 32), "width": 0.25, "pool2": False, "full6": 256, "full7": 128},
@@ -20,7 +20,8 @@ def n_parameters(module: nn.Module) -> int:
 
 
 @pytest.mark.parametrize(
-    ("input_size", "full6_inputs", "expected"), [((240, 320), 32_256, 147_331_077), ((224, 224), 18_432, 90_707_973)]
+    ("input_size", "full6_inputs", "expected"),
+    [((240, 320), 32_256, 147_331_077), ((224, 224), 18_432, 90_707_973)],
 )
 def test_the_full_network_has_the_papers_number_of_parameters(input_size, full6_inputs, expected):
     with torch.device("meta"):
@@ -37,7 +38,9 @@ def test_every_map_has_the_size_of_the_papers_table():
         net = MotionCNN(101)
         for module in net.modules():
             if isinstance(module, nn.Conv2d | nn.MaxPool2d):
-                module.register_forward_hook(lambda _module, _inputs, maps: sizes.append(tuple(maps.shape[2:])))
+                module.register_forward_hook(
+                    lambda _module, _inputs, maps: sizes.append(tuple(maps.shape[2:]))
+                )
         assert net(torch.empty(2, 20, 240, 320)).shape == (2, 101)
     conv1, pool1, conv2, pool2, pool5 = (117, 157), (58, 78), (28, 38), (14, 19), (7, 9)
     assert sizes == [conv1, pool1, conv2, pool2, pool2, pool2, pool2, pool5]
@@ -46,7 +49,9 @@ def test_every_map_has_the_size_of_the_papers_table():
 def test_the_first_convolution_alone_is_normalised_unless_asked():
     with torch.device("meta"):
         paper, normalised = MotionCNN(5), MotionCNN(5, batch_norm="all")
-    assert [name for name, module in paper.named_modules() if isinstance(module, nn.BatchNorm2d)] == ["conv1.1"]
+    assert [
+        name for name, module in paper.named_modules() if isinstance(module, nn.BatchNorm2d)
+    ] == ["conv1.1"]
     assert sum(isinstance(module, nn.BatchNorm2d) for module in normalised.modules()) == 5
 
 
@@ -55,7 +60,9 @@ def test_the_first_convolution_alone_is_normalised_unless_asked():
 @pytest.mark.parametrize("width", [41, 49, 60])
 def test_the_smallest_inputs_and_all_roundings_of_the_pools_fit(height, width, pool2):
     if pool2 and height < 41:
-        with pytest.raises(ValueError, match=f"{height} x {width} px are too small .* at least 41 px"):
+        with pytest.raises(
+            ValueError, match=f"{height} x {width} px are too small .* at least 41 px"
+        ):
             MotionCNN(3, 2, (height, width), 0.05)
         return
     net = MotionCNN(3, 2, (height, width), 0.05, pool2=pool2).eval()
@@ -63,7 +70,9 @@ def test_the_smallest_inputs_and_all_roundings_of_the_pools_fit(height, width, p
 
 
 def test_inputs_too_small_even_without_pool2_are_refused():
-    with pytest.raises(ValueError, match=r"24 x 48 px are too small .* pool2=False; it needs at least 25 px"):
+    with pytest.raises(
+        ValueError, match=r"24 x 48 px are too small .* pool2=False; it needs at least 25 px"
+    ):
         MotionCNN(3, input_size=(24, 48), pool2=False)
 
 
@@ -145,7 +154,10 @@ def test_the_direction_of_a_pan_is_learned_from_scratch_in_a_few_steps():
             lambda: MotionCNN(4, 2, (32, 32), 0.25, pool2=False)(torch.zeros(1, 6, 32, 32)),
             r"\(6, 32, 32\).*\(4, 32, 32\)",
         ),
-        (lambda: MotionCNN(4, 2, (32, 32), 0.25, pool2=False).embed(torch.zeros(1, 4, 32, 40)), r"\(4, 32, 40\)"),
+        (
+            lambda: MotionCNN(4, 2, (32, 32), 0.25, pool2=False).embed(torch.zeros(1, 4, 32, 40)),
+            r"\(4, 32, 40\)",
+        ),
         (lambda: MotionCNN(4, width=0.001), r"width 0.001 leaves 0 of 96 channels"),
     ],
 )

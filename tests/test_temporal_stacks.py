@@ -3,14 +3,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streams.temporal.stacks import flip_horizontally, n_stack_starts, remove_mean, repeat_last, stack_flow
+from tristream.streams.temporal.stacks import (
+    flip_horizontally,
+    n_stack_starts,
+    remove_mean,
+    repeat_last,
+    stack_flow,
+)
 
 
 def random_flow(n_fields: int = 12, height: int = 6, width: int = 9) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(n_fields, 2, height, width)).astype(np.float32)
 
 
-@pytest.mark.parametrize(("start", "length", "step"), [(0, 1, 1), (2, 10, 1), (1, 4, 3), (0, 12, 1)])
+@pytest.mark.parametrize(
+    ("start", "length", "step"), [(0, 1, 1), (2, 10, 1), (1, 4, 3), (0, 12, 1)]
+)
 def test_channels_are_x_and_y_of_each_field_oldest_first(start, length, step):
     flow = random_flow()
     stack = stack_flow(flow, start, length, step=step)
@@ -25,7 +33,9 @@ def test_stacking_copies_nothing_at_step_1():
     assert np.shares_memory(stack_flow(flow, 3, 5), flow)
 
 
-@pytest.mark.parametrize(("n_fields", "length", "step"), [(12, 10, 1), (12, 4, 3), (12, 12, 1), (9, 10, 1)])
+@pytest.mark.parametrize(
+    ("n_fields", "length", "step"), [(12, 10, 1), (12, 4, 3), (12, 12, 1), (9, 10, 1)]
+)
 def test_every_counted_start_is_valid_and_the_next_is_not(n_fields, length, step):
     flow = random_flow(n_fields)
     n_starts = n_stack_starts(n_fields, length, step=step)
@@ -98,7 +108,9 @@ def test_a_still_scene_stored_in_8_bits_is_exactly_0_after_mean_removal(bound, d
 
 def test_mean_removal_works_on_batches():
     stacks = np.stack([stack_flow(random_flow(), t, 4) for t in range(3)])
-    np.testing.assert_array_equal(remove_mean(stacks), np.stack([remove_mean(stack) for stack in stacks]))
+    np.testing.assert_array_equal(
+        remove_mean(stacks), np.stack([remove_mean(stack) for stack in stacks])
+    )
 
 
 def test_flipping_mirrors_the_fields_and_negates_x_only():

@@ -7,17 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from flow.sampling import stack_motion, uniform_indices
-from store.cache import Cache
-from streams.augment import AugmentConfig, draw_views
-from streams.config import SamplerConfig
-from streams.segments import Absent
-from streams.temporal.stacks import flip_horizontally, stack_flow
-from streams.temporal.stream import STREAM, TemporalConfig, _fields, _stacks, _stacks_on
+from tristream.flow.sampling import stack_motion, uniform_indices
+from tristream.store.cache import Cache
+from tristream.streams.augment import AugmentConfig, draw_views
+from tristream.streams.config import SamplerConfig
+from tristream.streams.segments import Absent
+from tristream.streams.temporal.stacks import flip_horizontally, stack_flow
+from tristream.streams.temporal.stream import STREAM, TemporalConfig, _fields, _stacks, _stacks_on
 
 FPS = 25.0
 UNIFORM = SamplerConfig(method="uniform", n_samples=1000)
-SMALL = TemporalConfig(estimate_size=(64, 64), input_size=(32, 32), stack_length=5, estimator="dis_ultrafast")
+SMALL = TemporalConfig(
+    estimate_size=(64, 64), input_size=(32, 32), stack_length=5, estimator="dis_ultrafast"
+)
 FLIP_ONLY = AugmentConfig(flip=True, crop_scale=(1.0, 1.0), shift=0.0)
 
 
@@ -26,7 +28,9 @@ def footage_of(make_videos, tmp_path):
     """(decoded, …) → Footage."""
 
     def make(decoded, config=SMALL, sampler=UNIFORM):
-        [video], _ = make_videos({"v.mp4": decoded}, Cache(tmp_path / "cache"), sampler=sampler, content={"v.mp4": "c"})
+        [video], _ = make_videos(
+            {"v.mp4": decoded}, Cache(tmp_path / "cache"), sampler=sampler, content={"v.mp4": "c"}
+        )
         return STREAM.footage(video, config, sampler)
 
     return make
@@ -35,16 +39,24 @@ def footage_of(make_videos, tmp_path):
 def drifting(n_frames, velocity, toy_video, side=64):
     """A texture that moves by `velocity` (x, y) px at every step, on a torus."""
     generator = np.random.default_rng(1)
-    texture = cv2.GaussianBlur(generator.integers(0, 255, (side, side, 3)).astype(np.float32), (0, 0), 2)
+    texture = cv2.GaussianBlur(
+        generator.integers(0, 255, (side, side, 3)).astype(np.float32), (0, 0), 2
+    )
     texture = np.clip((texture - texture.mean()) * 4 + 128, 0, 255).astype(np.uint8)
-    frames = np.stack([np.roll(texture, (t * velocity[1], t * velocity[0]), (0, 1)) for t in range(n_frames)])
+    frames = np.stack(
+        [np.roll(texture, (t * velocity[1], t * velocity[0]), (0, 1)) for t in range(n_frames)]
+    )
     return dataclasses.replace(toy_video(n_frames), frames=frames)
 
 
 @pytest.mark.parametrize(("length", "step"), [(5, 1), (10, 1), (4, 3), (1, 1)])
-def test_a_stack_lasts_from_its_first_frame_until_its_last_field_ends(toy_video, footage_of, length, step):
+def test_a_stack_lasts_from_its_first_frame_until_its_last_field_ends(
+    toy_video, footage_of, length, step
+):
     """DESIGN, Times: from pts τ to pts τ + L; with a step, to where the last field leads."""
-    times = np.sort(np.random.default_rng(0).uniform(0, 2, 40))  # any presentation times, not only constant rates
+    times = np.sort(
+        np.random.default_rng(0).uniform(0, 2, 40)
+    )  # any presentation times, not only constant rates
     ends = np.append(times[1:], times[-1] + 0.1)
     decoded = dataclasses.replace(toy_video(40), start_seconds=times, stop_seconds=ends)
     config = SMALL.model_copy(update={"stack_length": length, "stack_step": step})
@@ -68,11 +80,15 @@ def test_the_mean_of_every_field_is_removed_if_so_configured(toy_video, footage_
     with_mean, without = STREAM.cut(footage, plain).array, STREAM.cut(footage, SMALL).array
     assert np.abs(with_mean.mean(axis=(2, 3))).max() > 0.1
     assert np.abs(without.mean(axis=(2, 3))).max() < 1e-5
-    np.testing.assert_allclose(with_mean - with_mean.mean(axis=(2, 3), keepdims=True), without, atol=1e-5)
+    np.testing.assert_allclose(
+        with_mean - with_mean.mean(axis=(2, 3), keepdims=True), without, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("n_frames", [2, 3, 5])
-def test_a_video_of_at_most_l_frames_repeats_its_last_field_and_says_so(toy_video, footage_of, n_frames):
+def test_a_video_of_at_most_l_frames_repeats_its_last_field_and_says_so(
+    toy_video, footage_of, n_frames
+):
     footage = footage_of(toy_video(n_frames))
     assert footage.reasons == ("padded_short_clip",)
     assert footage.plan.tolist() == [0]
@@ -121,7 +137,7 @@ def test_the_adaptive_plan_looks_where_it_moves(toy_video, footage_of):
 
 def test_the_motion_of_a_plan_is_that_of_its_stacks(toy_video, footage_of, make_videos, tmp_path):
     """Frames are sampled by the motion of one step, stacks by that of all their fields."""
-    from flow.sampling import sample_indices
+    from tristream.flow.sampling import sample_indices
 
     sampler = SamplerConfig(method="adaptive", n_samples=6, n_segments=3, max_side_px=64)
     [video], _ = make_videos({"v.mp4": toy_video(40)}, Cache(tmp_path / "c"), sampler=sampler)
@@ -140,12 +156,18 @@ def test_a_planted_translation_is_found_in_every_field(toy_video, footage_of, ve
     np.testing.assert_allclose(np.median(inner, axis=(0, 1, 3, 4)), velocity, atol=0.2)
 
 
-def test_the_mirrored_view_of_a_stack_is_the_stack_of_the_mirrored_video(toy_video, footage_of, make_videos, tmp_path):
+def test_the_mirrored_view_of_a_stack_is_the_stack_of_the_mirrored_video(
+    toy_video, footage_of, make_videos, tmp_path
+):
     """What moves to the right moves to the left in a mirror: x changes sign, y does not."""
     video = drifting(12, (2, 1), toy_video)
     mirrored = dataclasses.replace(video, frames=np.ascontiguousarray(video.frames[:, :, ::-1]))
     config = SMALL.model_copy(update={"mean_removed": False, "augment": FLIP_ONLY})
-    seed = next(seed for seed in range(20) if draw_views(1, FLIP_ONLY, np.random.default_rng(seed)).flipped[0])
+    seed = next(
+        seed
+        for seed in range(20)
+        if draw_views(1, FLIP_ONLY, np.random.default_rng(seed)).flipped[0]
+    )
     footage = footage_of(video, config)
     view = STREAM.cut(footage, config, np.random.default_rng(seed))
     flow = footage.array.astype(np.float32)
@@ -159,7 +181,9 @@ def test_the_mirrored_view_of_a_stack_is_the_stack_of_the_mirrored_video(toy_vid
     assert np.median(view.array[inner][:, 1::2]) == pytest.approx(1, abs=0.2)
 
 
-def test_an_augmented_video_moves_all_its_starts_alike_and_within_what_is_valid(toy_video, footage_of):
+def test_an_augmented_video_moves_all_its_starts_alike_and_within_what_is_valid(
+    toy_video, footage_of
+):
     sampler = SamplerConfig(method="uniform", n_samples=5)
     footage = footage_of(toy_video(60), sampler=sampler)
     last = (60 - 5 - 1) / FPS
@@ -175,17 +199,23 @@ def test_an_augmented_video_moves_all_its_starts_alike_and_within_what_is_valid(
 
 
 def test_training_stacks_start_at_every_valid_start(toy_video, footage_of):
-    config = SMALL.model_copy(update={"mean_removed": False, "augment": FLIP_ONLY.model_copy(update={"flip": False})})
+    config = SMALL.model_copy(
+        update={"mean_removed": False, "augment": FLIP_ONLY.model_copy(update={"flip": False})}
+    )
     footage = footage_of(toy_video(12), config, SamplerConfig(method="uniform", n_samples=2))
     valid = [stack_flow(footage.array.astype(np.float32), start, 5) for start in range(7)]
     drawn = STREAM.training_segments([footage] * 200, config, np.random.default_rng(0)).numpy()
-    found = [next(i for i, stack in enumerate(valid) if np.array_equal(stack, row)) for row in drawn]
+    found = [
+        next(i for i, stack in enumerate(valid) if np.array_equal(stack, row)) for row in drawn
+    ]
     assert set(found) == set(range(7)), "starts are not bound to the plan"
 
 
 @pytest.mark.parametrize("mean_removed", [True, False])
 @pytest.mark.parametrize("n_frames", [4, 20])
-def test_stacks_made_where_training_runs_are_those_made_here(toy_video, footage_of, mean_removed, n_frames):
+def test_stacks_made_where_training_runs_are_those_made_here(
+    toy_video, footage_of, mean_removed, n_frames
+):
     config = SMALL.model_copy(update={"mean_removed": mean_removed})
     footage = footage_of(toy_video(n_frames), config)
     fields = np.stack([_fields(footage, 0, config)] * 2)

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from fusion.threads import one_thread
+from tristream.fusion.threads import one_thread
 
 
 def blas_threads() -> set[int]:
     np.ones((2, 2)) @ np.ones((2, 2))
-    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+    return {
+        library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
+    }
 
 
 def test_inside_there_is_one_thread_and_outside_as_many_as_before() -> None:
@@ -46,7 +48,11 @@ def test_a_command_keeps_numpy_to_one_thread():
         "import numpy, threadpoolctl\n"
         "print([found['num_threads'] for found in threadpoolctl.threadpool_info() if 'numpy' in found['filepath']])\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    environment = {
+        name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"
+    }
     home = Path(__file__).parents[1]
-    found = subprocess.run([sys.executable, "-c", script], env=environment, cwd=home, capture_output=True, text=True)
+    found = subprocess.run(
+        [sys.executable, "-c", script], env=environment, cwd=home, capture_output=True, text=True
+    )
     assert found.stdout.splitlines()[-1] == "[1]", found.stderr

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusion.thresholds import choose_threshold
+from tristream.fusion.anomaly.thresholds import choose_threshold
 
 
 @pytest.mark.parametrize("level", [0.8, 0.9, 0.95])
@@ -14,7 +14,9 @@ def test_a_quantile_holds_for_new_normal_videos_whatever_their_distribution(leve
         normal = rng.lognormal(sigma=2, size=40)
         alarms.append(rng.lognormal(sigma=2) >= choose_threshold(normal, level=level).value)
     assert np.mean(alarms) <= 1 - level + 0.01
-    assert np.mean(alarms) >= 1 - level - 0.04  # (n + 1) level is rounded up: a little cautious at n = 40
+    assert (
+        np.mean(alarms) >= 1 - level - 0.04
+    )  # (n + 1) level is rounded up: a little cautious at n = 40
 
 
 def test_the_quantile_is_the_rank_of_conformal_prediction() -> None:
@@ -39,7 +41,9 @@ def test_mean_and_standard_deviations() -> None:
 
 def test_a_budget_of_alarms_an_hour_is_kept_on_new_hours() -> None:
     rng = np.random.default_rng(0)
-    threshold = choose_threshold(rng.normal(size=10 * 3600), rule="per_hour", level=6.0, hop_seconds=1.0)
+    threshold = choose_threshold(
+        rng.normal(size=10 * 3600), rule="per_hour", level=6.0, hop_seconds=1.0
+    )
     alarms = (rng.normal(size=100 * 3600) >= threshold.value).sum() / 100
     assert 4 <= alarms <= 7.5
     slow = choose_threshold(rng.normal(size=5 * 3600), rule="per_hour", level=6.0, hop_seconds=2.0)
@@ -53,9 +57,13 @@ def test_bad_input_is_named() -> None:
         choose_threshold([1.0, np.nan])
     with pytest.raises(ValueError, match=r"quantile 95.0 is not between 0 and 1"):
         choose_threshold([1.0], level=95.0)
-    with pytest.raises(ValueError, match=r"unknown threshold rule 'max'; available: quantile, mean_sd, per_hour"):
+    with pytest.raises(
+        ValueError, match=r"unknown threshold rule 'max'; available: quantile, mean_sd, per_hour"
+    ):
         choose_threshold([1.0], rule="max")
-    with pytest.raises(ValueError, match=r"1 alarms an hour cannot be set from 0.50 h of normal video; give 1.00 h"):
+    with pytest.raises(
+        ValueError, match=r"1 alarms an hour cannot be set from 0.50 h of normal video; give 1.00 h"
+    ):
         choose_threshold(np.ones(1800), rule="per_hour", level=1.0, hop_seconds=1.0)
     with pytest.raises(ValueError, match=r"2 alarms an hour with a hop of None s"):
         choose_threshold([1.0], rule="per_hour", level=2.0)

@@ -5,10 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusion.timeline import Event, events, match_events
+from tristream.fusion.anomaly.events import Event, events, match_events
 
 
-def slow_events(times: list[float], scores: list[float], threshold: float, hysteresis: float) -> list[tuple[int, int]]:
+def slow_events(
+    times: list[float], scores: list[float], threshold: float, hysteresis: float
+) -> list[tuple[int, int]]:
     """States of a two-level switch, window by window; then the windows that are on."""
     on = [False]
     for score in scores:
@@ -23,14 +25,20 @@ def slow_events(times: list[float], scores: list[float], threshold: float, hyste
     return runs
 
 
-@given(st.lists(st.integers(0, 6).map(float), min_size=2, max_size=40), st.integers(1, 5).map(float), st.integers(0, 3))
+@given(
+    st.lists(st.integers(0, 6).map(float), min_size=2, max_size=40),
+    st.integers(1, 5).map(float),
+    st.integers(0, 3),
+)
 def test_events_are_the_runs_of_a_switch_with_two_levels(
     scores: list[float], threshold: float, hysteresis: int
 ) -> None:
     times = [0.5 * i + 1 for i in range(len(scores))]
     found = events(times, scores, threshold, hysteresis=float(hysteresis), min_seconds=0.0)
     runs = slow_events(times, scores, threshold, hysteresis)
-    assert [(e.start_seconds, e.stop_seconds) for e in found] == [(times[a] - 0.25, times[b] + 0.25) for a, b in runs]
+    assert [(e.start_seconds, e.stop_seconds) for e in found] == [
+        (times[a] - 0.25, times[b] + 0.25) for a, b in runs
+    ]
     for event, (a, b) in zip(found, runs, strict=True):
         assert event.peak_score == max(scores[a : b + 1])
         assert event.peak_seconds == times[a + scores[a : b + 1].index(event.peak_score)]
@@ -50,12 +58,19 @@ def test_a_score_at_either_level_counts_as_above() -> None:
 
 def test_short_events_are_left_out_by_their_length_in_seconds() -> None:
     times, scores = np.arange(8) * 2.0, [0, 9, 0, 9, 9, 0, 0, 0]
-    assert [e.start_seconds for e in events(times, scores, 5, hysteresis=0, min_seconds=2)] == [1.0, 5.0]
-    assert [e.start_seconds for e in events(times, scores, 5, hysteresis=0, min_seconds=2.1)] == [5.0]
+    assert [e.start_seconds for e in events(times, scores, 5, hysteresis=0, min_seconds=2)] == [
+        1.0,
+        5.0,
+    ]
+    assert [e.start_seconds for e in events(times, scores, 5, hysteresis=0, min_seconds=2.1)] == [
+        5.0
+    ]
 
 
 def test_bounds_lie_half_a_median_step_outside_though_one_step_is_long() -> None:
-    assert events([0, 1, 2, 9], [0, 7, 8, 0], 5, hysteresis=0, min_seconds=0.0) == [Event(0.5, 2.5, 2.0, 8.0)]
+    assert events([0, 1, 2, 9], [0, 7, 8, 0], 5, hysteresis=0, min_seconds=0.0) == [
+        Event(0.5, 2.5, 2.0, 8.0)
+    ]
 
 
 def test_an_event_may_touch_either_end_of_the_video() -> None:

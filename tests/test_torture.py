@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 import typer
 
-from commands import check
-from media.manifest import ManifestError, index_csv
-from media.probe import Verdict, judge
-from media.sandbox import DecodePool
+from tristream.commands import check
+from tristream.dataset.manifest import ManifestError, index_csv
+from tristream.media.probe import Verdict, judge
+from tristream.media.sandbox.pool import DecodePool
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +71,11 @@ def misses(verdict: Verdict, expect: dict, seconds: float, memory: float) -> lis
         found.append(f"{status} {sorted(reasons)}, expected {expect['status']}")
     if expect["reason"] is not None and expect["reason"] not in reasons:
         found.append(f"reasons {sorted(reasons)} lack {expect['reason']}")
-    if status != "reject" and expect["frames"] and not expect["frames"][0] <= verdict.n_frames <= expect["frames"][1]:
+    if (
+        status != "reject"
+        and expect["frames"]
+        and not expect["frames"][0] <= verdict.n_frames <= expect["frames"][1]
+    ):
         found.append(f"{verdict.n_frames} frames, expected {expect['frames']}")
     if seconds > expect["max_s"]:
         found.append(f"{seconds:.1f} s, allowed {expect['max_s']}")
@@ -117,7 +121,10 @@ def test_the_embedding_path_keeps_within_the_same_limits(kit, cases, pool):
 def number_of(picture: np.ndarray) -> int:
     """The kit's barcode: 8 bits along the top quarter."""
     height, width = picture.shape[:2]
-    blocks = [picture[height // 10 : height // 6, (2 * bit + 1) * width // 16].mean() > 128 for bit in range(8)]
+    blocks = [
+        picture[height // 10 : height // 6, (2 * bit + 1) * width // 16].mean() > 128
+        for bit in range(8)
+    ]
     return sum(1 << bit for bit, white in enumerate(blocks) if white)
 
 
@@ -126,10 +133,16 @@ def test_the_right_frames_come_out_at_the_right_times(kit, cases, pool):
     irregular = ("30_", "32_", "34_", "37_", "38_", "50_dup/classB", "50_dup/classA/v001.mkv")
     for case in cases:
         name = case["file"]
-        if case["expect"]["status"] == "reject" or case["expect"]["reason"] == "no_video" or name.startswith(irregular):
+        if (
+            case["expect"]["status"] == "reject"
+            or case["expect"]["reason"] == "no_video"
+            or name.startswith(irregular)
+        ):
             continue
         video = pool.submit(kit / name, root=kit).result()
-        as_stored = [np.rot90(frame, -1) if name.startswith("41_") else frame for frame in video.frames]
+        as_stored = [
+            np.rot90(frame, -1) if name.startswith("41_") else frame for frame in video.frames
+        ]
         numbers = np.array([number_of(frame) for frame in as_stored])
         # the transport stream begins with 64 ms of the sound encoder's own delay, as its time stamps say
         begins = 0.064 if name.startswith("16_") else 0.0
@@ -149,7 +162,11 @@ def test_files_of_one_name_stay_apart(kit, pool):
     def first(name: str) -> int:
         return number_of(pool.submit(kit / "50_dup" / name, root=kit).result().frames[0])
 
-    assert [first("classA/v001.mp4"), first("classB/v001.mp4"), first("classA/v001.mkv")] == [0, 100, 50]
+    assert [first("classA/v001.mp4"), first("classB/v001.mp4"), first("classA/v001.mkv")] == [
+        0,
+        100,
+        50,
+    ]
 
 
 def test_damaged_pictures_are_suspect(kit, pool):
@@ -169,9 +186,9 @@ def test_sound_of_every_kind_is_finite_and_in_its_place(kit, cases, pool):
             continue
         video = pool.submit(kit / case["file"], root=kit).result()
         assert np.isfinite(video.samples).all(), case["file"]
-        assert video.samples_start_seconds == (1.0 if case["expect"]["audio"].startswith("offset") else 0.0), case[
-            "file"
-        ]
+        assert video.samples_start_seconds == (
+            1.0 if case["expect"]["audio"].startswith("offset") else 0.0
+        ), case["file"]
         if case["expect"]["audio"] == "downmix+resample":
             assert np.argmax(np.abs(np.fft.rfft(video.samples[:16000]))) == 440
 
@@ -210,7 +227,11 @@ def test_mutated_files_never_end_the_parent_nor_outlast_the_limit():
 def test_what_is_no_media_is_judged_too(kit, capsys):
     """Lists, pickles, lying weights and archives end in the state that the kit expects, and no pickle is run."""
     found = json.loads((kit / "expectations.json").read_text())["cases"]
-    others = {case["file"]: case["expect"]["reason"] for case in found if case["group"] not in MEDIA_GROUPS}
+    others = {
+        case["file"]: case["expect"]["reason"]
+        for case in found
+        if case["group"] not in MEDIA_GROUPS
+    }
     assert len(others) == 9
     CANARY.unlink(missing_ok=True)
     with pytest.raises(typer.Exit) as stopped:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from streams.batches import Batch, batches_of
-from streams.config import TrainingConfig
-from streams.training import (
+from tristream.streams.batches import Batch, batches_of
+from tristream.streams.config import TrainingConfig
+from tristream.streams.training_loop import (
     Phase,
     Progress,
     TrainingDiverged,
@@ -32,7 +32,12 @@ def tiny_network() -> nn.Module:
     """Everything a state must keep: channels-last convolution, batch norm with its counter, dropout."""
     torch.manual_seed(5)
     network = nn.Sequential(
-        nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(5 * 6 * 6, 3)
+        nn.Conv2d(3, 5, 3),
+        nn.BatchNorm2d(5),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.3),
+        nn.Linear(5 * 6 * 6, 3),
     )
     return network.to(memory_format=torch.channels_last)
 
@@ -76,8 +81,12 @@ def stop_at(epoch: int):
     return on_epoch
 
 
-@pytest.mark.parametrize(("optimizer", "schedule"), [("sgd", "plateau"), ("adam", "one_cycle"), ("adamw", "constant")])
-def test_an_interrupted_phase_ends_in_the_same_bits_as_an_undisturbed_one(tmp_path, optimizer, schedule):
+@pytest.mark.parametrize(
+    ("optimizer", "schedule"), [("sgd", "plateau"), ("adam", "one_cycle"), ("adamw", "constant")]
+)
+def test_an_interrupted_phase_ends_in_the_same_bits_as_an_undisturbed_one(
+    tmp_path, optimizer, schedule
+):
     settings = {"optimizer": optimizer, "schedule": schedule, "weight_decay": 0.01}
     undisturbed = tiny_network()
     history = run_phase(tiny_phase(undisturbed, **settings), seed=3, device=DEVICE)
@@ -91,7 +100,12 @@ def test_an_interrupted_phase_ends_in_the_same_bits_as_an_undisturbed_one(tmp_pa
             )  # fmt: skip
     resumed, heard = tiny_network(), []
     again = run_phase(
-        tiny_phase(resumed, **settings), seed=3, device=DEVICE, state=state, save_seconds=0, on_epoch=heard.append
+        tiny_phase(resumed, **settings),
+        seed=3,
+        device=DEVICE,
+        state=state,
+        save_seconds=0,
+        on_epoch=heard.append,
     )
     assert again == history == heard
     assert_same_bits(weights(resumed), weights(undisturbed))
@@ -122,13 +136,20 @@ def test_a_state_of_another_training_is_not_taken_up(tmp_path, difference):
             seed=3, device=DEVICE, state=state, signature="a", save_seconds=0, on_epoch=stop_at(4),
         )  # fmt: skip
     assert json.loads((tmp_path / "state.json").read_text())["progress"]["epoch"] == 3
-    other = {"seed": 3, "signature": "a"} | {"signature": {"signature": "b"}, "seed": {"seed": 4}}.get(difference, {})
+    other = {"seed": 3, "signature": "a"} | {
+        "signature": {"signature": "b"},
+        "seed": {"seed": 4},
+    }.get(difference, {})
 
     def phase(network: nn.Module) -> Phase:
         made = tiny_phase(network)
-        config = made.config.model_copy(update={"learning_rate": 0.02} if difference == "learning_rate" else {})
+        config = made.config.model_copy(
+            update={"learning_rate": 0.02} if difference == "learning_rate" else {}
+        )
         name = "another" if difference == "name" else made.name
-        return Phase(name, config, network, network, made.n_batches, made.train_batches, made.val_batches)
+        return Phase(
+            name, config, network, network, made.n_batches, made.train_batches, made.val_batches
+        )
 
     fresh, disturbed = tiny_network(), tiny_network()
     run_phase(phase(fresh), device=DEVICE, **other)
@@ -153,9 +174,14 @@ def test_a_damaged_state_is_not_taken_up(tmp_path):
 
 
 def test_the_state_keeps_the_shape_of_counters(tmp_path):
-    from store.checkpoint import load_artifact
+    from tristream.store.checkpoint import load_artifact
 
-    run_phase(tiny_phase(tiny_network(), optimizer="adam", epochs=1), seed=3, device=DEVICE, state=tmp_path / "state")
+    run_phase(
+        tiny_phase(tiny_network(), optimizer="adam", epochs=1),
+        seed=3,
+        device=DEVICE,
+        state=tmp_path / "state",
+    )
     arrays, _ = load_artifact(tmp_path / "state")
     assert arrays["module.1.num_batches_tracked"].shape == ()
     assert arrays["optimizer.0.step"].shape == ()
@@ -163,8 +189,12 @@ def test_the_state_keeps_the_shape_of_counters(tmp_path):
 
 def test_the_weights_of_the_best_epoch_are_kept():
     network, seen = tiny_network(), []
-    phase = tiny_phase(network, epochs=12, schedule="constant", stop_patience=None, optimizer="adam")
-    history = run_phase(phase, seed=0, device=DEVICE, on_epoch=lambda metrics: seen.append(weights(network)))
+    phase = tiny_phase(
+        network, epochs=12, schedule="constant", stop_patience=None, optimizer="adam"
+    )
+    history = run_phase(
+        phase, seed=0, device=DEVICE, on_epoch=lambda metrics: seen.append(weights(network))
+    )
     best = int(np.argmin([metrics["val_loss"] for metrics in history]))
     assert 0 < best < len(history) - 1, "the series must have its lowest value inside"
     assert_same_bits(weights(network), seen[best])
@@ -205,7 +235,10 @@ def torch_rates(make_scheduler, n_steps: int) -> np.ndarray:
 
 def loss_series() -> dict[str, np.ndarray]:
     generator = np.random.default_rng(0)
-    noisy = [np.exp(-np.arange(60) / 20) + generator.normal(0, spread, 60) for spread in (0.001, 0.02, 0.2)]
+    noisy = [
+        np.exp(-np.arange(60) / 20) + generator.normal(0, spread, 60)
+        for spread in (0.001, 0.02, 0.2)
+    ]
     slow = 1 - 0.5e-4 * np.arange(60)  # gains of less than 1e-4 an epoch, which add up
     return {
         "rises": np.arange(40.0),
@@ -264,7 +297,9 @@ def test_a_constant_rate_is_constant():
 
 
 def test_training_stops_after_the_last_epoch_and_says_the_rate_it_used():
-    history = run_phase(tiny_phase(tiny_network(), epochs=3, stop_patience=None), seed=0, device=DEVICE)
+    history = run_phase(
+        tiny_phase(tiny_network(), epochs=3, stop_patience=None), seed=0, device=DEVICE
+    )
     assert [metrics["epoch"] for metrics in history] == [1, 2, 3]
     assert {metrics["learning_rate"] for metrics in history} == {0.01}
 
@@ -288,14 +323,22 @@ def test_a_validation_loss_that_is_not_finite_is_not_passed_over(tmp_path):
     phase = tiny_phase(network, epochs=1)
 
     def poisoned():
-        yield Batch((torch.full((2, 3, 8, 8), math.nan),), torch.tensor([0, 1]), ["x.mp4", "held_out_7.mp4"])
+        yield Batch(
+            (torch.full((2, 3, 8, 8), math.nan),), torch.tensor([0, 1]), ["x.mp4", "held_out_7.mp4"]
+        )
 
-    phase = Phase("tiny", phase.config, network, network, phase.n_batches, phase.train_batches, poisoned)
-    with pytest.raises(TrainingDiverged, match=r"tiny: the validation loss became nan, .*held_out_7\.mp4"):
+    phase = Phase(
+        "tiny", phase.config, network, network, phase.n_batches, phase.train_batches, poisoned
+    )
+    with pytest.raises(
+        TrainingDiverged, match=r"tiny: the validation loss became nan, .*held_out_7\.mp4"
+    ):
         run_phase(phase, seed=0, device=DEVICE, state=tmp_path / "state")
 
 
-@pytest.mark.parametrize(("n", "size"), [(1, 4), (4, 4), (5, 4), (6, 4), (9, 4), (13, 4), (100, 7), (3, 1), (2, 100)])
+@pytest.mark.parametrize(
+    ("n", "size"), [(1, 4), (4, 4), (5, 4), (6, 4), (9, 4), (13, 4), (100, 7), (3, 1), (2, 100)]
+)
 def test_batches_hold_every_index_once_and_none_is_a_single_row(n, size):
     for generator in (None, np.random.default_rng(0)):
         batches = batches_of(n, size, generator)
@@ -307,7 +350,9 @@ def test_batches_hold_every_index_once_and_none_is_a_single_row(n, size):
 
 
 def test_batches_are_shuffled_by_the_generator_alone():
-    first, again, other = (np.concatenate(batches_of(50, 8, np.random.default_rng(seed))) for seed in (1, 1, 2))
+    first, again, other = (
+        np.concatenate(batches_of(50, 8, np.random.default_rng(seed))) for seed in (1, 1, 2)
+    )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -322,7 +367,11 @@ def test_epochs_see_different_numbers_and_a_seed_the_same_ones():
                 rows.append(batch.inputs[0].numpy().copy())
                 yield batch
 
-        run_phase(Phase("p", phase.config, network, network, 3, watched, phase.val_batches), seed=seed, device=DEVICE)
+        run_phase(
+            Phase("p", phase.config, network, network, 3, watched, phase.val_batches),
+            seed=seed,
+            device=DEVICE,
+        )
         return rows
 
     first, again, other = seen(0), seen(0), seen(1)

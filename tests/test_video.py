@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from flow import estimators
-from flow.sampling import motion_lengths
-from store.cache import Cache
-from streams.config import DataConfig, SamplerConfig
-from streams.segments import Absent
-from streams.video import Video, fit, part, reduce_flow, squash
+from tristream.flow import estimators
+from tristream.flow.sampling import motion_lengths
+from tristream.store.cache import Cache
+from tristream.streams.config import DataConfig, SamplerConfig
+from tristream.streams.segments import Absent
+from tristream.streams.video import Video, fit, part, reduce_flow, squash
 
 
 @pytest.fixture
@@ -21,7 +21,9 @@ def cache(tmp_path):
 @pytest.fixture
 def video_of(make_videos, cache):
     def make(decoded, content="c", **options):
-        videos, decoded_paths = make_videos({"v.mp4": decoded}, cache, content={"v.mp4": content}, **options)
+        videos, decoded_paths = make_videos(
+            {"v.mp4": decoded}, cache, content={"v.mp4": content}, **options
+        )
         return videos[0], decoded_paths
 
     return make
@@ -29,7 +31,12 @@ def video_of(make_videos, cache):
 
 @pytest.mark.parametrize(
     ("size", "max_side", "fitted"),
-    [((240, 320), 128, (96, 128)), ((320, 240), 128, (128, 96)), ((64, 64), 128, (64, 64)), ((1, 1000), 100, (1, 100))],
+    [
+        ((240, 320), 128, (96, 128)),
+        ((320, 240), 128, (128, 96)),
+        ((64, 64), 128, (64, 64)),
+        ((1, 1000), 100, (1, 100)),
+    ],
 )
 def test_pictures_are_scaled_down_until_the_longer_side_fits_and_never_up(size, max_side, fitted):
     assert fit(size, max_side) == fitted
@@ -45,7 +52,9 @@ def test_smaller_pictures_are_means_of_areas():
 
 def test_smaller_flow_is_a_mean_of_areas_in_the_same_unit():
     flow = np.random.default_rng(0).normal(size=(3, 2, 8, 12)).astype(np.float32)
-    np.testing.assert_allclose(reduce_flow(flow, 4, 6), flow.reshape(3, 2, 4, 2, 6, 2).mean(axis=(3, 5)), atol=1e-6)
+    np.testing.assert_allclose(
+        reduce_flow(flow, 4, 6), flow.reshape(3, 2, 4, 2, 6, 2).mean(axis=(3, 5)), atol=1e-6
+    )
     assert reduce_flow(flow, 8, 12) is flow
     constant = np.full((1, 2, 9, 7), 3.25, np.float32)
     assert (reduce_flow(constant, 4, 20) == 3.25).all()
@@ -69,12 +78,16 @@ def test_what_is_asked_of_the_decoder_is_what_is_wanted(tmp_path, toy_video, cac
         return toy_video(5)
 
     data, sampler = DataConfig(max_side_px=48), SamplerConfig(max_seconds=7)
-    video = Video("v", tmp_path, "c", decode=decode, cache=cache, data=data, sampler=sampler, sound=False)
+    video = Video(
+        "v", tmp_path, "c", decode=decode, cache=cache, data=data, sampler=sampler, sound=False
+    )
     _ = video.decoded
     assert asked == [{"pictures": True, "sound": False, "max_side": 48, "stop_seconds": 7.0}]
 
 
-def test_flow_is_the_estimators_at_the_asked_for_size_within_a_128th_of_a_pixel(toy_video, video_of):
+def test_flow_is_the_estimators_at_the_asked_for_size_within_a_128th_of_a_pixel(
+    toy_video, video_of
+):
     decoded = toy_video(6)
     flow = video_of(decoded)[0].flow("dis_ultrafast", (48, 40), (24, 20))
     expected = reduce_flow(estimators.load("dis_ultrafast")(squash(decoded.frames, 48, 40)), 24, 20)
@@ -110,7 +123,10 @@ def test_motion_is_the_mean_length_of_the_displacements(toy_video, video_of):
         ({}, ("dis_ultrafast", (64, 64), (16, 32))),
         ({"content": "d"}, ("dis_ultrafast", (64, 64), (32, 32))),
         ({"data": DataConfig(max_side_px=32)}, ("dis_ultrafast", (64, 64), (32, 32))),
-        ({"data": DataConfig(max_side_px=64, crop=(0, 0, 1, 0.5))}, ("dis_ultrafast", (64, 64), (32, 32))),
+        (
+            {"data": DataConfig(max_side_px=64, crop=(0, 0, 1, 0.5))},
+            ("dis_ultrafast", (64, 64), (32, 32)),
+        ),
         ({"sampler": SamplerConfig(max_seconds=5)}, ("dis_ultrafast", (64, 64), (32, 32))),
     ],
 )
@@ -121,7 +137,9 @@ def test_whatever_changes_the_flow_is_in_its_key(toy_video, video_of, options, a
     assert decoded == ["v.mp4"]
 
 
-def test_one_estimate_serves_the_sampler_and_the_stream_if_they_ask_for_the_same(toy_video, video_of, monkeypatch):
+def test_one_estimate_serves_the_sampler_and_the_stream_if_they_ask_for_the_same(
+    toy_video, video_of, monkeypatch
+):
     calls, load = [], estimators.load
 
     def counting(name, **kwargs):
@@ -135,7 +153,9 @@ def test_one_estimate_serves_the_sampler_and_the_stream_if_they_ask_for_the_same
     assert calls == ["dis_ultrafast"]
 
 
-@pytest.mark.parametrize(("n_frames", "blind", "reason"), [(1, False, "too_short_for_flow"), (5, True, "no_video")])
+@pytest.mark.parametrize(
+    ("n_frames", "blind", "reason"), [(1, False, "too_short_for_flow"), (5, True, "no_video")]
+)
 def test_a_video_without_motion_says_why(toy_video, video_of, n_frames, blind, reason):
     video, _ = video_of(toy_video(n_frames, blind=blind))
     with pytest.raises(Absent, match=f"^{reason}$"):
@@ -148,7 +168,11 @@ def test_reasons_are_those_of_the_file_and_not_of_its_missing_tracks(toy_video, 
     video, _ = video_of(toy_video(5, silent=True, reasons=("timestamp_gap", "decode_errors")))
     assert video.reasons() == ()
     _ = video.decoded
-    assert video.reasons(("padded_short_clip",)) == ("decode_errors", "padded_short_clip", "timestamp_gap")
+    assert video.reasons(("padded_short_clip",)) == (
+        "decode_errors",
+        "padded_short_clip",
+        "timestamp_gap",
+    )
 
 
 def test_what_a_video_lets_go_of_comes_back_when_it_is_asked_for(toy_video, video_of):
@@ -184,7 +208,9 @@ def test_of_a_cropped_video_nothing_else_is_seen(toy_video, video_of):
     assert np.array_equal(*fields)
 
 
-def test_precomputed_flow_is_of_the_whole_picture_and_cropped_with_it(toy_video, video_of, tmp_path):
+def test_precomputed_flow_is_of_the_whole_picture_and_cropped_with_it(
+    toy_video, video_of, tmp_path
+):
     from safetensors.numpy import save_file
 
     flow = np.random.default_rng(0).normal(size=(4, 2, 20, 40)).astype(np.float32)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusion.leaks import presence_gauge
-from fusion.svm import fit_svm
-from fusion.views import stream_views
+from tristream.fusion.action.leaks import presence_gauge
+from tristream.fusion.action.stream_views import stream_views
+from tristream.fusion.action.svm import fit_svm
 
 COLUMNS = {"sight": slice(0, 6), "sound": slice(6, 12)}
 
@@ -14,7 +14,9 @@ def data(lacking: np.ndarray) -> dict:
     """Four classes, two told apart by each stream; `lacking` have no sound."""
     rng = np.random.default_rng(0)
     y = np.arange(240) % 4
-    X = np.hstack([2.0 * np.eye(2, 6)[y // 2], 2.0 * np.eye(2, 6)[y % 2]]) + 0.5 * rng.normal(size=(240, 12))
+    X = np.hstack([2.0 * np.eye(2, 6)[y // 2], 2.0 * np.eye(2, 6)[y % 2]]) + 0.5 * rng.normal(
+        size=(240, 12)
+    )
     masks = np.column_stack([np.ones(240, bool), ~lacking])
     X[lacking, COLUMNS["sound"]] = np.nan
     return {
@@ -29,7 +31,9 @@ def data(lacking: np.ndarray) -> dict:
 
 def views(given: dict) -> dict:
     train = given["splits"] == "train"
-    svm = fit_svm(given["X"][train], given["labels"][train], columns=COLUMNS, masks=given["masks"][train])
+    svm = fit_svm(
+        given["X"][train], given["labels"][train], columns=COLUMNS, masks=given["masks"][train]
+    )
     return {view.stream: view for view in stream_views(svm, **given)}
 
 
@@ -41,7 +45,9 @@ def test_the_four_views_of_a_stream_that_half_of_the_videos_lack_at_random() -> 
     assert sound.n_train_without == int((~given["masks"][~test, 1]).sum())
     assert sound.having is not None
     assert sound.having.n == 120 - sound.n_test_without
-    assert sound.having.value == pytest.approx(1, abs=0.06)  # with both streams everything is told apart
+    assert sound.having.value == pytest.approx(
+        1, abs=0.06
+    )  # with both streams everything is told apart
     assert sound.withheld.value == pytest.approx(0.5, abs=0.1)  # sight alone tells two of four
     n = sound.n_test_without
     assert sound.everything.value == pytest.approx(((120 - n) + 0.5 * n) / 120, abs=0.06)
@@ -70,7 +76,9 @@ def test_the_gauge_of_a_stream_sees_that_stream_alone() -> None:
     assert sight is not None
     assert sound is not None
     assert sound.accuracy.value == 0.5
-    only = presence_gauge(given["masks"][:, [0]], **{k: given[k] for k in ("labels", "splits", "groups")})
+    only = presence_gauge(
+        given["masks"][:, [0]], **{k: given[k] for k in ("labels", "splits", "groups")}
+    )
     both = presence_gauge(given["masks"], **{k: given[k] for k in ("labels", "splits", "groups")})
     assert sight.accuracy == only.accuracy
     assert both.accuracy.value > only.accuracy.value  # what the streams would tell together

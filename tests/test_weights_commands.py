@@ -10,8 +10,9 @@ import torch
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
-from commands.weights import app
-from store import catalogue, weights
+from tristream.commands.weights import app
+from tristream.store.weights import catalogue
+from tristream.store.weights.convert import sha256_of
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def planted(tmp_path, monkeypatch):
     """A name whose file lies in a folder of the user's, and everything else out of reach."""
     (tmp_path / "own").mkdir()
     save_file({"a": np.arange(3.0)}, tmp_path / "own" / "planted-file.safetensors")
-    sha256 = weights.sha256_of(tmp_path / "own" / "planted-file.safetensors")
+    sha256 = sha256_of(tmp_path / "own" / "planted-file.safetensors")
     entry = catalogue.Weight(name="planted", what="three numbers", file="planted-file.safetensors", sha256=sha256,
                              licence="research only", n_bytes=100)  # fmt: skip
     monkeypatch.setitem(catalogue.TABLE, "planted", entry)
@@ -40,7 +41,9 @@ def as_json(*arguments):
     return code, json.loads(out)
 
 
-def test_a_licence_is_accepted_once_and_the_weights_come_from_the_users_folder(planted, no_network, tmp_path):
+def test_a_licence_is_accepted_once_and_the_weights_come_from_the_users_folder(
+    planted, no_network, tmp_path
+):
     code, _, said = run("get", "planted", "--weights-dir", "own")
     assert code == 2
     assert "weights 'planted' have the licence 'research only'" in said
@@ -63,7 +66,15 @@ def test_list_says_what_is_here_and_what_is_not(planted, no_network):
     rows = {row["name"]: row for row in as_json("list")[1]["weights"]}
     assert rows["planted"]["state"] == "yes, checked"
     _, _, said = run("list")
-    for name in ("inception_resnet_v2", "mobilenet_v2", "vggish", "vggish_pca", "yamnet", "flownet2", "raft_large"):
+    for name in (
+        "inception_resnet_v2",
+        "mobilenet_v2",
+        "vggish",
+        "vggish_pca",
+        "yamnet",
+        "flownet2",
+        "raft_large",
+    ):
         assert name in said
 
 
@@ -72,7 +83,10 @@ def test_show_downloads_nothing_and_names_file_sha256_licence_and_address(plante
     assert code == 0
     assert found["file"] == "vggish-10086976.pth"
     assert found["sha256"] == "10086976"
-    assert found["address"] == "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth"
+    assert (
+        found["address"]
+        == "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth"
+    )
     assert found["here"] == "missing"
 
 
@@ -97,7 +111,9 @@ def test_show_downloads_nothing_and_names_file_sha256_licence_and_address(plante
 )  # fmt: skip
 def test_addresses_are_those_the_libraries_say(name, file, sha256, address):
     if "ptlflow" in address:
-        pytest.importorskip("importlib.util").find_spec("ptlflow") or pytest.skip("ptlflow is not installed")
+        pytest.importorskip("importlib.util").find_spec("ptlflow") or pytest.skip(
+            "ptlflow is not installed"
+        )
     found = catalogue.describe(name)
     assert found.file == file
     assert found.address == address
@@ -116,7 +132,9 @@ def test_a_file_of_the_users_is_taken_in_under_a_name(planted, tmp_path):
     assert code == 2
     assert "mine.pth is not the file of 'vggish' (vggish-10086976.pth): its sha256 is " in said
     assert said.endswith("it must begin with 10086976")
-    code, found = as_json("add", "own/planted-file.safetensors", "--as", "planted", "--accept-licence")
+    code, found = as_json(
+        "add", "own/planted-file.safetensors", "--as", "planted", "--accept-licence"
+    )
     assert (code, found["source"]) == (0, "own/planted-file.safetensors")
     assert run("add", "nowhere.pth", "--as", "planted")[0] == 2
 
@@ -126,7 +144,7 @@ def test_a_file_whose_sha256_nobody_published_is_pinned_by_add(planted, tmp_path
     save_file({"a": np.zeros(2, np.float32)}, tmp_path / "two.safetensors")
     code, found = as_json("add", "one.safetensors", "--as", "resnet18")
     assert code == 0
-    assert found["original_sha256"] == weights.sha256_of(tmp_path / "one.safetensors")
+    assert found["original_sha256"] == sha256_of(tmp_path / "one.safetensors")
     assert as_json("show", "resnet18")[1]["stored original_sha256"] == found["original_sha256"]
     code, _, said = run("add", "two.safetensors", "--as", "resnet18")
     assert code == 0
@@ -146,7 +164,10 @@ def test_without_a_network_get_ends_with_4_and_names_every_place(planted, no_net
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("resnet_18", "unknown weights 'resnet_18'; available: inception_resnet_v2, .* \\(like it: resnet18"),
+        (
+            "resnet_18",
+            "unknown weights 'resnet_18'; available: inception_resnet_v2, .* \\(like it: resnet18",
+        ),
         ("../../etc/passwd", "weights '../../etc/passwd': a name has letters"),
         ("test_nothing_like_it_x", "unknown weights 'test_nothing_like_it_x'"),
     ],
@@ -155,5 +176,3 @@ def test_an_unknown_name_is_refused_with_those_like_it(planted, name, sentence):
     with pytest.raises(catalogue.UnknownWeights, match=sentence):
         catalogue.describe(name)
     assert run("get", name)[0] == 2
-
-

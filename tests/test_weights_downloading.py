@@ -15,15 +15,19 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
 
-from store import catalogue, downloading, weights
-from store.downloading import DownloadFailed, download
+from tristream.store import weights
+from tristream.store.weights import catalogue, library
+from tristream.store.weights import download as downloading
+from tristream.store.weights.download import DownloadFailed, download
 
 GOOD = save({"a": np.arange(300, dtype=np.float32)})
 SHA256 = hashlib.sha256(GOOD).hexdigest()
 ALTERED = GOOD[:-1] + b"\x01"
 ALTERED_SHA256 = hashlib.sha256(ALTERED).hexdigest()
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program, for a certificate")
+pytestmark = pytest.mark.skipif(
+    shutil.which("openssl") is None, reason="needs the openssl program, for a certificate"
+)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -71,7 +75,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(b"", code=503, length=0)
 
     def to_http(self):
-        self.answer(b"", code=302, length=0, Location=f"http://localhost:{self.server.server_port}/good")
+        self.answer(
+            b"", code=302, length=0, Location=f"http://localhost:{self.server.server_port}/good"
+        )
 
     def to_file(self):
         self.answer(b"", code=302, length=0, Location="file:///etc/hostname")
@@ -133,7 +139,9 @@ def fetch(address, **kwargs):
 @pytest.mark.parametrize("known", [SHA256, SHA256[:8], ""])
 def test_a_good_file_arrives_whole(server, path, known):
     seen = []
-    found, body = fetch(f"{server.root}/{path}", sha256=known, progress=lambda n, total: seen.append((n, total)))
+    found, body = fetch(
+        f"{server.root}/{path}", sha256=known, progress=lambda n, total: seen.append((n, total))
+    )
     assert (found, body) == (SHA256, GOOD)
     assert seen[-1] == (len(GOOD), None if path == "without-length" else len(GOOD))
 
@@ -160,10 +168,13 @@ def test_anything_else_is_a_sentence_that_says_what_was_found(server, path, netw
 
 
 def test_a_server_that_sends_nothing_or_too_little_is_given_up(server):
-    with pytest.raises(DownloadFailed, match=r"^(the server sent nothing for|no answer within) 0\.5 s$"):
+    with pytest.raises(
+        DownloadFailed, match=r"^(the server sent nothing for|no answer within) 0\.5 s$"
+    ):
         fetch(f"{server.root}/silent", timeout_seconds=0.5)
     with pytest.raises(
-        DownloadFailed, match=r"^the server is too slow: \d+ bytes a second after \d+ bytes; at least 1000"
+        DownloadFailed,
+        match=r"^the server is too slow: \d+ bytes a second after \d+ bytes; at least 1000",
     ):
         fetch(f"{server.root}/drip", timeout_seconds=0.5)
 
@@ -189,9 +200,13 @@ def test_a_host_that_does_not_exist_is_said(monkeypatch):
         fetch("https://nowhere.invalid/net.safetensors")
 
 
-@pytest.mark.parametrize("address", ["http://localhost/net", "file:///etc/hostname", "ftp://localhost/net"])
+@pytest.mark.parametrize(
+    "address", ["http://localhost/net", "file:///etc/hostname", "ftp://localhost/net"]
+)
 def test_another_protocol_than_https_is_refused_before_anything_is_asked(address):
-    with pytest.raises(DownloadFailed, match=rf"^the way leads to {address}; only https is followed$"):
+    with pytest.raises(
+        DownloadFailed, match=rf"^the way leads to {address}; only https is followed$"
+    ):
         fetch(address)
 
 
@@ -228,13 +243,20 @@ def test_weights_from_their_address_are_kept_and_not_asked_for_again(server, lis
     assert f"from {server.root}/good.safetensors, sha256 {SHA256}, licence apache-2.0" in said[0]
     assert weights.get(name, where=where, say=said.append) == path
     assert server.asked == ["/good.safetensors"]
-    assert sorted(file.name for file in (tmp_path / "cache").iterdir()) == ["planted.json", "planted.safetensors"]
+    assert sorted(file.name for file in (tmp_path / "cache").iterdir()) == [
+        "planted.json",
+        "planted.safetensors",
+    ]
 
 
 @pytest.mark.parametrize("path", ["altered", "short", "huge", "gone", "to-http", "page", "drip"])
-def test_nothing_is_left_in_the_cache_when_a_download_fails(server, listed, tmp_path, monkeypatch, path):
+def test_nothing_is_left_in_the_cache_when_a_download_fails(
+    server, listed, tmp_path, monkeypatch, path
+):
     monkeypatch.setattr(downloading, "TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr(weights, "download", lambda *args, **kwargs: download(*args, timeout_seconds=0.5, **kwargs))
+    monkeypatch.setattr(
+        library, "download", lambda *args, **kwargs: download(*args, timeout_seconds=0.5, **kwargs)
+    )
     name, where = listed(path), weights.Places(tmp_path / "own", tmp_path / "cache")
     (tmp_path / "own").mkdir()
     with pytest.raises(weights.Missing) as caught:
@@ -244,7 +266,8 @@ def test_nothing_is_left_in_the_cache_when_a_download_fails(server, listed, tmp_
         f"weights 'planted' (planted; file planted-file.safetensors, sha256 {SHA256}, licence apache-2.0) are not here:"
     )
     assert (
-        lines[1] == f"  --weights-dir {tmp_path / 'own'}: holds no planted-file.safetensors and no planted.safetensors"
+        lines[1]
+        == f"  --weights-dir {tmp_path / 'own'}: holds no planted-file.safetensors and no planted.safetensors"
     )
     assert lines[2] == f"  cache {tmp_path / 'cache'}: not there"
     assert lines[3].startswith(f"  {server.root}/{path}: ")
@@ -253,9 +276,13 @@ def test_nothing_is_left_in_the_cache_when_a_download_fails(server, listed, tmp_
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_page_in_place_of_the_weights_is_not_taken_even_where_no_sha256_is_known(listed, tmp_path):
+def test_a_page_in_place_of_the_weights_is_not_taken_even_where_no_sha256_is_known(
+    listed, tmp_path
+):
     name = listed("page.safetensors", sha256="")
-    with pytest.raises(weights.Missing, match=r"page\.safetensors: what came is a web page, not weights"):
+    with pytest.raises(
+        weights.Missing, match=r"page\.safetensors: what came is a web page, not weights"
+    ):
         weights.get(name, where=weights.Places(None, tmp_path))
     assert list(tmp_path.iterdir()) == []
 
@@ -268,21 +295,28 @@ def test_the_first_download_of_unknown_sha256_is_pinned(server, listed, tmp_path
     monkeypatch.setattr(
         Handler, "good", Handler.altered
     )  # the publisher, or somebody in his place, has other bytes now
-    with pytest.raises(weights.Missing, match=rf"its sha256 is [0-9a-f]{{64}} \(\d+ bytes\); it must be {SHA256}"):
+    with pytest.raises(
+        weights.Missing, match=rf"its sha256 is [0-9a-f]{{64}} \(\d+ bytes\); it must be {SHA256}"
+    ):
         weights.get(name, where=where)
     assert not path.exists()
 
 
 def test_another_format_of_unknown_sha256_is_not_downloaded(server, listed, tmp_path):
     name = listed("good.pth", sha256="")
-    with pytest.raises(weights.Missing, match=r"no sha256 is known for it, and its format may hold more than tensors"):
+    with pytest.raises(
+        weights.Missing,
+        match=r"no sha256 is known for it, and its format may hold more than tensors",
+    ):
         weights.get(name, where=weights.Places(None, tmp_path))
     assert server.asked == []
 
 
 def test_a_research_licence_is_asked_for_once_before_anything_is_fetched(server, listed, tmp_path):
     name, where = listed("good", licence="research only"), weights.Places(None, tmp_path)
-    with pytest.raises(weights.Missing, match=r"have the licence 'research only': accept it once.*--accept-licence"):
+    with pytest.raises(
+        weights.Missing, match=r"have the licence 'research only': accept it once.*--accept-licence"
+    ):
         weights.get(name, where=where)
     assert server.asked == []
     path = weights.get(name, where=where, accept_licence=True)

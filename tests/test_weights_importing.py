@@ -16,9 +16,9 @@ import torch
 from safetensors.numpy import load_file as load_numpy
 from safetensors.torch import load, load_file, save, save_file
 
-from store import importing
-from store import importing_child as child
-from store.importing import ImportRefused, format_of, to_safetensors
+from tristream.store.weights import convert
+from tristream.store.weights import convert_child as child
+from tristream.store.weights.convert import ImportRefused, format_of, to_safetensors
 
 HOME = Path(__file__).parents[1]
 SHARED = HOME.parent / "shared" / "weights"
@@ -73,7 +73,9 @@ def test_a_pytorch_file_comes_out_with_the_same_tensors(state, tmp_path):
 
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("wrapped", ["state_dict", "model_state_dict", "model"])
-def test_what_training_programs_wrap_around_a_state_dict_is_left_out(state, tmp_path, zipped, wrapped):
+def test_what_training_programs_wrap_around_a_state_dict_is_left_out(
+    state, tmp_path, zipped, wrapped
+):
     content = {wrapped: state, "epoch": 3, "hyper_parameters": {"lr": 0.1}}
     data = bytes_of(content, _use_new_zipfile_serialization=zipped)
     (tmp_path / "f").write_bytes(data)
@@ -119,7 +121,9 @@ def bomb(tmp_path):
         member = zipfile.ZipInfo("a.npy")
         with archive.open(member, "w", force_zip64=True) as out:
             out.write(b"\0" * 100)
-        archive.infolist()[0].file_size = importing.MAX_BYTES + 1  # what the directory at the end will say
+        archive.infolist()[0].file_size = (
+            convert.MAX_BYTES + 1
+        )  # what the directory at the end will say
 
 
 def plain(data):
@@ -185,7 +189,10 @@ def test_a_file_that_holds_no_plain_finite_tensors_is_refused(kind, data, senten
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_that_would_run_code_does_not_run_it(tmp_path, zipped):
-    data = bytes_of({"a": torch.zeros(1), "b": Tells(tmp_path / "canary")}, _use_new_zipfile_serialization=zipped)
+    data = bytes_of(
+        {"a": torch.zeros(1), "b": Tells(tmp_path / "canary")},
+        _use_new_zipfile_serialization=zipped,
+    )
     with pytest.raises(child.Refused, match=r"^PyTorch reads no plain tensors from it \("):
         read_here("torch", data)
     (tmp_path / "f").write_bytes(data)
@@ -211,23 +218,32 @@ for name, act in {{"file": lambda: open("/etc/hostname"), "socket": socket.socke
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits of processes there")
 def test_the_process_that_reads_can_open_no_file_and_no_socket():
-    code = CAN_IT.format(child=str(HOME / "store" / "importing_child.py"))
+    code = CAN_IT.format(child=str(HOME / "store" / "weights" / "convert_child.py"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:3] == ["file no", "socket no", "memory no"]
 
 
 @needs_yamnet
 def test_every_constant_of_a_tflite_file_is_dequantised_as_the_runtime_says(tmp_path):
-    interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(str(SHARED / "yamnet.tflite"))
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(
+        str(SHARED / "yamnet.tflite")
+    )
     metadata = to_safetensors(SHARED / "yamnet.tflite", tmp_path / "yamnet.safetensors")
     found = load_numpy(tmp_path / "yamnet.safetensors")
-    details = {f"{tensor['index']}:{tensor['name']}": tensor for tensor in interpreter.get_tensor_details()}
+    details = {
+        f"{tensor['index']}:{tensor['name']}": tensor for tensor in interpreter.get_tensor_details()
+    }
     produced = {int(i) for op in interpreter._get_ops_details() for i in op["outputs"]}
-    assert found.keys() == {name for name, tensor in details.items() if tensor["index"] not in {0, *produced}}
+    assert found.keys() == {
+        name for name, tensor in details.items() if tensor["index"] not in {0, *produced}
+    }
     assert len(found) == 73
     for name, array in found.items():
         tensor = details[name]
-        codes, quantised = interpreter.get_tensor(tensor["index"]), tensor["quantization_parameters"]
+        codes, quantised = (
+            interpreter.get_tensor(tensor["index"]),
+            tensor["quantization_parameters"],
+        )
         assert array.shape == codes.shape
         if len(quantised["scales"]) == 0:
             assert np.array_equal(array, codes)
@@ -251,11 +267,13 @@ def test_a_reader_that_dies_is_one_refused_file(tmp_path, monkeypatch):
     save_file({"a": torch.zeros(1)}, tmp_path / "f")
     child = tmp_path / "child.py"
     child.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
-    monkeypatch.setattr(importing, "_CHILD", child)
-    with pytest.raises(ImportRefused, match=r"the process that read it ended with -9 \(it said nothing\)"):
+    monkeypatch.setattr(convert, "_CHILD", child)
+    with pytest.raises(
+        ImportRefused, match=r"the process that read it ended with -9 \(it said nothing\)"
+    ):
         to_safetensors(tmp_path / "f", tmp_path / "out")
     child.write_text("import time\ntime.sleep(60)\n")
-    monkeypatch.setattr(importing, "MAX_SECONDS", 0.2)
+    monkeypatch.setattr(convert, "MAX_SECONDS", 0.2)
     with pytest.raises(ImportRefused, match=r"reading it took more than 0\.2 s"):
         to_safetensors(tmp_path / "f", tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["child.py", "f"]
@@ -263,6 +281,6 @@ def test_a_reader_that_dies_is_one_refused_file(tmp_path, monkeypatch):
 
 def test_a_file_larger_than_any_weights_is_not_read(tmp_path, monkeypatch):
     save_file({"a": torch.zeros(100)}, tmp_path / "f")
-    monkeypatch.setattr(importing, "MAX_BYTES", 300)
+    monkeypatch.setattr(convert, "MAX_BYTES", 300)
     with pytest.raises(ImportRefused, match=r"f has \d{3} bytes; weights may have 300 at most"):
         to_safetensors(tmp_path / "f", tmp_path / "out")

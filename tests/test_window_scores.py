@@ -5,12 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusion.online import Alarm, Ended, OnlineEvents
-from fusion.timeline import events
-from fusion.window_scores import caused_events, frame_labels, intervals_of, mapping_of, timelines, to_json
+from tristream.fusion.anomaly.events import events
+from tristream.fusion.anomaly.online_events import Alarm, Ended, OnlineEvents
+from tristream.fusion.anomaly.window_scores import (
+    caused_events,
+    frame_labels,
+    intervals_of,
+    mapping_of,
+    timelines,
+    to_json,
+)
 
 
-def line_of(scores: list[float], errors: np.ndarray | None = None, *, hop: float = 0.5, window: float = 1.0):
+def line_of(
+    scores: list[float], errors: np.ndarray | None = None, *, hop: float = 0.5, window: float = 1.0
+):
     n = len(scores)
     starts = hop * np.arange(n)
     errors = np.ones((n, 2)) if errors is None else errors
@@ -38,8 +47,12 @@ def test_the_squared_error_of_an_event_splits_exactly_by_stream_and_by_window() 
     [event] = caused_events(line, 3.0, ("one", "two"), hysteresis=0.0, min_seconds=0.0)
     assert event.shares == {"one": pytest.approx(9 / 20), "two": pytest.approx(11 / 20)}
     by_window = line.errors.sum(axis=1) / line.errors.sum()
-    np.testing.assert_allclose((line.shares() * by_window[:, None]).sum(axis=0), line.errors.sum(axis=0) / errors.sum())
-    np.testing.assert_allclose(line.errors.mean(axis=1), line.scores)  # the score is the mean over the streams
+    np.testing.assert_allclose(
+        (line.shares() * by_window[:, None]).sum(axis=0), line.errors.sum(axis=0) / errors.sum()
+    )
+    np.testing.assert_allclose(
+        line.errors.mean(axis=1), line.scores
+    )  # the score is the mean over the streams
     assert event.row == 2
     assert event.streams(at_least=0.5) == ["two"]
     assert event.streams(at_least=0.4) == ["two", "one"]
@@ -57,20 +70,30 @@ def test_events_that_are_too_short_are_left_out() -> None:
     assert [one.event.start_seconds for one in found] == [1.75]
 
 
-@given(st.lists(st.integers(0, 6).map(float), min_size=2, max_size=40), st.integers(1, 5).map(float), st.integers(0, 3))
+@given(
+    st.lists(st.integers(0, 6).map(float), min_size=2, max_size=40),
+    st.integers(1, 5).map(float),
+    st.integers(0, 3),
+)
 def test_events_while_they_happen_are_those_found_afterwards(
     scores: list[float], threshold: float, hysteresis: int
 ) -> None:
     line = line_of(scores)
     after = events(line.times, scores, threshold, hysteresis=float(hysteresis), min_seconds=0.0)
-    online, found, alarms = OnlineEvents(threshold, float(hysteresis), 0.5, 0.0, ("one", "two")), [], []
+    online, found, alarms = (
+        OnlineEvents(threshold, float(hysteresis), 0.5, 0.0, ("one", "two")),
+        [],
+        [],
+    )
     for n, (time, score) in enumerate(zip(line.times.tolist(), scores, strict=True)):
         for said in online.add(time, score, line.errors[n], 0, n):
             (alarms if isinstance(said, Alarm) else found).append(said)
     found += online.close()
     assert [one.event for one in found] == after
     assert [alarm.at_seconds for alarm in alarms] == [event.start_seconds for event in after]
-    assert all(isinstance(one, Ended) and sum(one.shares.values()) == pytest.approx(1) for one in found)
+    assert all(
+        isinstance(one, Ended) and sum(one.shares.values()) == pytest.approx(1) for one in found
+    )
     assert not online.is_open
 
 
@@ -90,7 +113,15 @@ def test_labels_of_frames_and_intervals_are_each_other_s_inverse() -> None:
 def test_json_of_a_timeline_has_the_keys_that_the_report_reads() -> None:
     line = line_of([1.0, 9.0])
     caused = caused_events(line, 3.0, ("one", "two"), hysteresis=0.0, min_seconds=0.0)
-    found = to_json(line, caused, ("one", "two"), path="/v.mp4", labels=[(0.0, 1.0)], nearest=[["n"]], regions=[""])
+    found = to_json(
+        line,
+        caused,
+        ("one", "two"),
+        path="/v.mp4",
+        labels=[(0.0, 1.0)],
+        nearest=[["n"]],
+        regions=[""],
+    )
     assert set(found) == {"video_id", "path", "times", "scores", "shares", "labels", "events"}
     assert set(found["events"][0]) == {
         "start_seconds", "stop_seconds", "peak_seconds", "peak_score", "shares", "region", "nearest",

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-import streams
-from media.encode import write_video
-from store.checkpoint import load_artifact, save_artifact
-from streams import model
-from workshop.clips import FPS, Recipe, make_clip
+from tristream import streams
+from tristream.media.encode import write_video
+from tristream.store.checkpoint import load_artifact, save_artifact
+from tristream.streams import model
+from tristream.workshop.clips import FPS, Recipe, make_clip
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,10 @@ PLANTED = (2.4, 4.8)  # seconds
 
 def long_video(path: Path, recipes: list[Recipe]) -> None:
     clips = [make_clip(recipe, f"{path.stem}-{n}") for n, recipe in enumerate(recipes)]
-    frames, samples = np.concatenate([c.frames for c in clips]), np.concatenate([c.samples for c in clips])
+    frames, samples = (
+        np.concatenate([c.frames for c in clips]),
+        np.concatenate([c.samples for c in clips]),
+    )
     write_video(path, frames, fps=FPS, samples=samples)
 
 
@@ -40,7 +43,10 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             long_video(folder / f"{name}.mp4", [NORMAL] * 3)
             lines.append(f"{name}.mp4,,{split},{name},0")
     clips = [make_clip(NORMAL, f"bad-{n}") for n in range(3)]
-    frames, samples = np.concatenate([c.frames for c in clips]), np.concatenate([c.samples for c in clips])
+    frames, samples = (
+        np.concatenate([c.frames for c in clips]),
+        np.concatenate([c.samples for c in clips]),
+    )
     frames[60:120], samples[38_400:76_800] = 255, 0
     write_video(folder / "bad.mp4", frames, fps=FPS, samples=samples)
     long_video(folder / "short.mp4", [NORMAL])
@@ -76,7 +82,15 @@ def line(fitted: Path, command_line: Any, videos: Path) -> Any:
     if not (fitted / "runs/default/fusion/detector.json").exists():
         made("index", "--data", videos)
         made.report = made.json(
-            "fuse", "--window", 1.2, "--hop", 0.6, "--preset", "workshop", "--frame-labels", videos / "labels.json"
+            "fuse",
+            "--window",
+            1.2,
+            "--hop",
+            0.6,
+            "--preset",
+            "workshop",
+            "--frame-labels",
+            videos / "labels.json",
         )
         (fitted / "report.json").write_text(json.dumps(made.report))
     made.report = json.loads((fitted / "report.json").read_text())
@@ -84,7 +98,9 @@ def line(fitted: Path, command_line: Any, videos: Path) -> Any:
 
 
 def test_the_planted_seconds_are_found_and_nothing_else(line: Any, videos: Path) -> None:
-    found = line.json("detect", videos / "bad.mp4", videos / "test0.mp4", videos / "short.mp4", "--quantile", 0.9)
+    found = line.json(
+        "detect", videos / "bad.mp4", videos / "test0.mp4", videos / "short.mp4", "--quantile", 0.9
+    )
     bad, good, short = found["detections"]
     assert bad["abnormal"]
     highest = max(bad["events"], key=lambda event: event["peak_score"])
@@ -129,7 +145,7 @@ def test_every_rival_is_measured_on_videos_frames_and_events(line: Any) -> None:
 
 
 def test_tables_of_windows_hold_their_seconds(line: Any) -> None:
-    from store import embeddings
+    from tristream.store import embeddings
 
     for name in streams.names():
         [folder] = (line.folder / "runs/default/windows" / name).iterdir()
@@ -141,16 +157,21 @@ def test_tables_of_windows_hold_their_seconds(line: Any) -> None:
         assert table.lineage["windows"]["hop_seconds"] == 0.6
 
 
-def test_a_live_pipe_gives_the_events_of_the_file(line: Any, videos: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_live_pipe_gives_the_events_of_the_file(
+    line: Any, videos: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     import io
 
     import av
     import cv2
 
-    from media.decode import decode_video
+    from tristream.media.decode import decode_video
 
     buffer = io.BytesIO()
-    with av.open(str(videos / "bad.mp4")) as source, av.open(buffer, "w", format="matroska") as pipe:
+    with (
+        av.open(str(videos / "bad.mp4")) as source,
+        av.open(buffer, "w", format="matroska") as pipe,
+    ):
         copies = {track: pipe.add_stream_from_template(track) for track in source.streams}
         for packet in source.demux():
             if packet.dts is not None:
@@ -161,7 +182,10 @@ def test_a_live_pipe_gives_the_events_of_the_file(line: Any, videos: Path, tmp_p
     with path.open("rb") as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
         folder = tmp_path / "events"
-        said = [json.loads(text) for text in line("detect", "--follow", "-", "--json", "--save", folder).splitlines()]
+        said = [
+            json.loads(text)
+            for text in line("detect", "--follow", "-", "--json", "--save", folder).splitlines()
+        ]
     [expected] = line.json("detect", path)["detections"]
     events = [one for one in said if one["type"] == "event"]
     assert len(events) == len(expected["events"])
@@ -179,8 +203,10 @@ def test_a_live_pipe_gives_the_events_of_the_file(line: Any, videos: Path, tmp_p
     assert len(list(folder.iterdir())) == 2 * len(events)
 
 
-def test_each_event_gets_a_clip_of_its_seconds_and_a_picture(line: Any, videos: Path, tmp_path: Path) -> None:
-    from media.decode import decode_video
+def test_each_event_gets_a_clip_of_its_seconds_and_a_picture(
+    line: Any, videos: Path, tmp_path: Path
+) -> None:
+    from tristream.media.decode import decode_video
 
     folder = tmp_path / "events"
     [found] = line.json("detect", videos / "bad.mp4", "--save", folder)["detections"]
@@ -203,31 +229,58 @@ def test_windows_keep_to_the_limits_of_files(line: Any, videos: Path, tmp_path: 
 def test_what_does_not_fit_is_said(line: Any, videos: Path) -> None:
     bad = videos / "bad.mp4"
     cases = [
-        (["detect", bad, "--false-alarms-per-hour", 0.01], "0.01 alarms an hour cannot be set from 0.0"),
-        (["detect", bad, "--quantile", 0.9, "--mean-sd", 2], "--quantile and --mean-sd say different thresholds"),
-        (["detect", bad, "--follow", "-"], "1 video files and a --follow SOURCE; give one or the other"),
+        (
+            ["detect", bad, "--false-alarms-per-hour", 0.01],
+            "0.01 alarms an hour cannot be set from 0.0",
+        ),
+        (
+            ["detect", bad, "--quantile", 0.9, "--mean-sd", 2],
+            "--quantile and --mean-sd say different thresholds",
+        ),
+        (
+            ["detect", bad, "--follow", "-"],
+            "1 video files and a --follow SOURCE; give one or the other",
+        ),
         (["detect"], "0 video files and no --follow SOURCE; give one or the other"),
-        (["detect", "--follow", "http://127.0.0.1:1/a"], "needs the network; allow it with --protocols http"),
+        (
+            ["detect", "--follow", "http://127.0.0.1:1/a"],
+            "needs the network; allow it with --protocols http",
+        ),
         (["detect", bad, "--flow-from", "x"], "--flow-from is for whole videos"),
-        (["detect", "--follow", "-", "--out", "x.json"], "--out is for files; with --follow, --json prints"),
+        (
+            ["detect", "--follow", "-", "--out", "x.json"],
+            "--out is for files; with --follow, --json prints",
+        ),
         (["fuse", "--hop", 1], "--hop needs windows; give --window SECONDS too"),
         (["fuse", "--window", 2, "--regions", "4by6"], "--regions 4by6 is not ROWSxCOLUMNS"),
         (["fuse", "--window", 2, "--hop", 3], "a hop of 3 s with windows of 2 s"),
-        (["fuse", "--window", 2, "--set", "detector.kind=magic"], "unknown detector 'magic'; available: autoencoder"),
-        (["fuse", "--window", 2, "--normal", "calm"], "--normal: no video has the label 'calm'; there are no labels"),
+        (
+            ["fuse", "--window", 2, "--set", "detector.kind=magic"],
+            "unknown detector 'magic'; available: autoencoder",
+        ),
+        (
+            ["fuse", "--window", 2, "--normal", "calm"],
+            "--normal: no video has the label 'calm'; there are no labels",
+        ),
     ]
     for arguments, words in cases:
         line(*arguments, code=2)
         assert words in line.said, (arguments, line.said)
 
 
-def test_streams_trained_again_are_refused(line: Any, videos: Path, tmp_path: Path, fitted: Path, command_line) -> None:
+def test_streams_trained_again_are_refused(
+    line: Any, videos: Path, tmp_path: Path, fitted: Path, command_line
+) -> None:
     copy = Path(shutil.copytree(fitted, tmp_path / "copy"))
     path = copy / "runs/default/fusion/detector"
     arrays, stored = load_artifact(path)
     name = next(iter(stored["spaces"]))
     for key, value, words in (
-        ("spaces", {**stored["spaces"], name: "0" * 16}, f"the stream '{name}' now gives embeddings of space"),
+        (
+            "spaces",
+            {**stored["spaces"], name: "0" * 16},
+            f"the stream '{name}' now gives embeddings of space",
+        ),
         ("windows", {**stored["windows"], "schema": 99}, "run tristream fuse again"),
     ):
         save_artifact(path, arrays, {**stored, key: value})

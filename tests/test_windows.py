@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-import streams
-from flow import estimators
-from media.decode import DecodedVideo
-from media.reasons import Rejected
-from store.cache import Cache
-from streams.backends import TorchBackend
-from streams.config import DataConfig, SamplerConfig
-from streams.encoding import encode
-from streams.extraction import make_fillers
-from streams.model import pad
-from streams.video import Video, squash
-from streams.window_embeddings import extract_windows
-from streams.window_rows import BLOCK, aggregate, cut, embed_now
-from streams.windows import Region, Ring, WindowPlan
+from tristream import streams
+from tristream.flow import estimators
+from tristream.media.decode import DecodedVideo
+from tristream.media.reasons import Rejected
+from tristream.store.cache import Cache
+from tristream.streams.config import DataConfig, SamplerConfig
+from tristream.streams.encoding import encode
+from tristream.streams.extraction import make_fillers
+from tristream.streams.model import pad
+from tristream.streams.torch_backend import TorchBackend
+from tristream.streams.video import Video, squash
+from tristream.streams.window_embeddings import extract_windows
+from tristream.streams.window_rows import BLOCK, aggregate, cut, embed_now
+from tristream.streams.windows import Region, Ring, WindowPlan
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TORCH = TorchBackend(DEVICE)
@@ -78,7 +78,10 @@ class Source:
 @pytest.fixture(scope="module")
 def trained(untrained):
     made = [untrained(name) for name in streams.names()]
-    return [dataclasses.replace(t, config=t.config.model_copy(update={"encode_batch_size": 8})) for t in made]
+    return [
+        dataclasses.replace(t, config=t.config.model_copy(update={"encode_batch_size": 8}))
+        for t in made
+    ]
 
 
 def windows_of(video: DecodedVideo, seconds: float, plan: WindowPlan = PLAN):
@@ -105,18 +108,23 @@ def test_a_video_shorter_than_a_window_is_one_window(toy_video) -> None:
 
 
 @pytest.mark.parametrize("piece_seconds", [0.11, 0.5, 1.7, 100.0])
-def test_windows_of_the_stream_are_windows_cut_from_the_whole_bit_for_bit(toy_video, piece_seconds: float) -> None:
+def test_windows_of_the_stream_are_windows_cut_from_the_whole_bit_for_bit(
+    toy_video, piece_seconds: float
+) -> None:
     video = toy_video(93, sound_starts=0.25)
     whole = estimators.load("dis_ultrafast")(squash(video.frames, 48, 40))
     n = 0
     for window in windows_of(video, piece_seconds):
         rows = np.flatnonzero(
-            (video.start_seconds >= window.start_seconds - 1e-6) & (video.start_seconds < window.stop_seconds - 1e-6)
+            (video.start_seconds >= window.start_seconds - 1e-6)
+            & (video.start_seconds < window.stop_seconds - 1e-6)
         )
         decoded = window.decoded
         assert np.array_equal(decoded.frames, video.frames[rows])
         assert np.array_equal(decoded.start_seconds, video.start_seconds[rows])
-        first, last = (round((t - 0.25) * 16000) for t in (window.start_seconds, window.stop_seconds))
+        first, last = (
+            round((t - 0.25) * 16000) for t in (window.start_seconds, window.stop_seconds)
+        )
         assert np.array_equal(decoded.samples, video.samples[max(0, first) : last])
         assert decoded.samples_start_seconds == pytest.approx(max(0.25, window.start_seconds))
         at = window.first_frame
@@ -131,9 +139,14 @@ def test_windows_of_a_cropped_video_are_those_of_the_part_alone(toy_video) -> No
     part = dataclasses.replace(video, frames=video.frames[:, 16:48, 32:].copy())
     ring, alone = Ring(PLAN, crop), Ring(PLAN)
     data, sampler = DataConfig(max_side_px=64, crop=crop), PLAN.sampler(SamplerConfig())
-    pairs = zip([*ring.add(video), *ring.finish()], [*alone.add(part), *alone.finish()], strict=True)
+    pairs = zip(
+        [*ring.add(video), *ring.finish()], [*alone.add(part), *alone.finish()], strict=True
+    )
     for cropped, expected in pairs:
-        seen, right = (w.video("v", Path("v"), Region(), data=data, sampler=sampler) for w in (cropped, expected))
+        seen, right = (
+            w.video("v", Path("v"), Region(), data=data, sampler=sampler)
+            for w in (cropped, expected)
+        )
         assert np.array_equal(seen.frames(), right.frames())
         assert seen.frames().shape[1:3] == (32, 32)
     assert np.array_equal(cropped.decoded.samples, expected.decoded.samples)
@@ -143,7 +156,9 @@ def test_a_ring_holds_no_more_than_a_window_and_a_piece(toy_video) -> None:
     ring, most = Ring(PLAN), 0
     for piece in pieces_of(toy_video(500), 0.3):
         for window in ring.add(piece):
-            window.ring.flow("dis_ultrafast", (32, 32), Region(), window.first_frame, window.first_frame + 3)
+            window.ring.flow(
+                "dis_ultrafast", (32, 32), Region(), window.first_frame, window.first_frame + 3
+            )
         most = max(most, len(ring._frames), len(ring._samples) // 640)
         assert sum(map(len, ring._flows.values())) <= 40
     assert most <= 25 * (1.2 + 0.5 + 2 * 0.3)
@@ -181,9 +196,13 @@ def test_the_flow_of_a_region_is_that_part_of_the_picture_s_flow(toy_video) -> N
     [window] = windows_of(video, 0.4, WindowPlan(1.2, 1.2))
     whole = estimators.load("dis_ultrafast")(video.frames)
     region = Region(0.25, 0.5, 0.5, 0.25)
-    flow = window.ring.flow("dis_ultrafast", (32, 16), region, 0, 29)  # 32 of 64 rows, 16 of 64 columns
+    flow = window.ring.flow(
+        "dis_ultrafast", (32, 16), region, 0, 29
+    )  # 32 of 64 rows, 16 of 64 columns
     assert np.array_equal(flow, whole[:, :, 16:48, 32:48])
-    twice = window.ring.flow("dis_ultrafast", (64, 32), region, 0, 29)  # never estimated larger than the picture is
+    twice = window.ring.flow(
+        "dis_ultrafast", (64, 32), region, 0, 29
+    )  # never estimated larger than the picture is
     assert twice.shape == (29, 2, 64, 32)
     assert np.abs(twice).mean() == pytest.approx(2 * np.abs(flow).mean(), rel=0.05)
 
@@ -198,9 +217,13 @@ def by_hand(video: DecodedVideo, trained, settings, plan: WindowPlan):
     for window in windows_of(video, 1000.0, plan):
         for stream in trained:
             sampler = plan.sampler(stream.sampler)
-            single = Video("w", Path("w"), "w", decode=never, cache=None, data=settings.data, sampler=sampler)
+            single = Video(
+                "w", Path("w"), "w", decode=never, cache=None, data=settings.data, sampler=sampler
+            )
             single.decoded = window.decoded
-            segments = stream.stream.cut(stream.stream.footage(single, stream.config, sampler), stream.config)
+            segments = stream.stream.cut(
+                stream.stream.footage(single, stream.config, sampler), stream.config
+            )
             rows = encode(stream.model.encoder, segments, batch_size=8, backend=TORCH)
             with torch.inference_mode():
                 sequence, length = pad([rows])
@@ -214,7 +237,11 @@ def by_hand(video: DecodedVideo, trained, settings, plan: WindowPlan):
 def test_embeddings_of_windows_are_those_of_small_videos_whatever_the_pieces(
     toy_video, trained, tmp_path: Path, workshop_settings, n_threads: int
 ) -> None:
-    videos = {"a.mp4": toy_video(75, seed=1), "b.mp4": toy_video(33, seed=2), "c.mp4": toy_video(60, seed=3)}
+    videos = {
+        "a.mp4": toy_video(75, seed=1),
+        "b.mp4": toy_video(33, seed=2),
+        "c.mp4": toy_video(60, seed=3),
+    }
     plan = WindowPlan(1.2, 0.6)
     results = {}
     for piece_seconds in (0.25, 50.0):
@@ -256,7 +283,9 @@ def test_a_second_time_everything_comes_from_the_cache(toy_video, trained, tmp_p
 
 def test_rows_encoded_at_once_are_those_of_full_batches(toy_video, trained, tmp_path: Path) -> None:
     plan, video, fillers = WindowPlan(1.2, 0.6), toy_video(75), make_fillers(trained, TORCH)
-    [rows] = extract_windows([Source("a", video)], trained, plan, cache=Cache(tmp_path), backend=TORCH, n_threads=1)
+    [rows] = extract_windows(
+        [Source("a", video)], trained, plan, cache=Cache(tmp_path), backend=TORCH, n_threads=1
+    )
     live = []
     for window in windows_of(video, 0.2, plan):
         live += cut(window, "a", Path("a"), plan, trained)
@@ -273,7 +302,9 @@ def test_a_stream_that_a_window_lacks_is_absent_there_and_a_bad_video_is_rejecte
         Source("bad.mp4", Rejected("not_a_video", Path("bad.mp4"), "is no video")),
         Source("good.mp4", toy_video(40)),
     ]
-    silent, bad, good = extract_windows(sources, trained, PLAN, cache=Cache(tmp_path), backend=TORCH, n_threads=2)
+    silent, bad, good = extract_windows(
+        sources, trained, PLAN, cache=Cache(tmp_path), backend=TORCH, n_threads=2
+    )
     for stream in trained:
         if stream.stream.needs_sound:
             assert set(silent.absent[stream.name]) == {"no_audio"}

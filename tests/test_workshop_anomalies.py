@@ -10,13 +10,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from workshop import dataset
-from workshop.anomalies import KINDS, NORMAL, NORMAL_IMPACT_HZ
-from workshop.clips import FPS, Clip, make_clip, make_look, make_scene
-from workshop.dataset import ANOMALY_SIZES, plan, read_kinds, render
-from workshop.materials import NAMES
-from workshop.scene import exact_flow
-from workshop.sounds import SAMPLE_RATE
+from tristream.workshop import dataset
+from tristream.workshop.anomalies import KINDS, NORMAL, NORMAL_IMPACT_HZ
+from tristream.workshop.clips import FPS, Clip, make_clip, make_look, make_scene
+from tristream.workshop.dataset import ANOMALY_SIZES, plan, read_kinds, render
+from tristream.workshop.materials import NAMES
+from tristream.workshop.scene import exact_flow
+from tristream.workshop.sounds import SAMPLE_RATE
 
 BOUNCE = NORMAL["metal_bounce"]
 
@@ -34,7 +34,11 @@ def _onsets_at(clip: Clip, seconds: np.ndarray) -> np.ndarray:
 
 
 def _strongest_hz(samples: np.ndarray) -> float:
-    return float(np.argmax(np.abs(np.fft.rfft(samples * np.hanning(len(samples))))) * SAMPLE_RATE / len(samples))
+    return float(
+        np.argmax(np.abs(np.fft.rfft(samples * np.hanning(len(samples)))))
+        * SAMPLE_RATE
+        / len(samples)
+    )
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -103,7 +107,9 @@ def test_reversed_gravity_pulls_up_and_leaves_sound_and_material():
         curvature = [np.diff(make_scene(r, key).trajectory.y, 2) for r in (BOUNCE, recipe)]
         np.testing.assert_allclose(curvature[1], -curvature[0])
         assert np.median(curvature[0]) > 0 > np.median(curvature[1])
-        np.testing.assert_array_equal(make_clip(recipe, key).samples, make_clip(BOUNCE, key).samples)
+        np.testing.assert_array_equal(
+            make_clip(recipe, key).samples, make_clip(BOUNCE, key).samples
+        )
 
 
 @pytest.mark.parametrize("label", ["rubber_spin", "wood_conveyor"])
@@ -112,9 +118,13 @@ def test_speed_x3_is_three_times_the_motion_under_the_same_pan_and_sound(label):
     key = "speed"
     slow, fast = make_scene(NORMAL[label], key), make_scene(recipe, key)
     for axis in ("x", "y", "angle"):
-        np.testing.assert_allclose(getattr(fast.trajectory, axis), 3 * getattr(slow.trajectory, axis))
+        np.testing.assert_allclose(
+            getattr(fast.trajectory, axis), 3 * getattr(slow.trajectory, axis)
+        )
     assert fast.pan_px == slow.pan_px
-    np.testing.assert_array_equal(make_clip(recipe, key).samples, make_clip(NORMAL[label], key).samples)
+    np.testing.assert_array_equal(
+        make_clip(recipe, key).samples, make_clip(NORMAL[label], key).samples
+    )
 
 
 @pytest.mark.parametrize(("kind", "material"), [("glass", "glass"), ("unseen_material", "ceramic")])
@@ -125,14 +135,18 @@ def test_an_abnormal_material_changes_nothing_but_the_look(kind, material):
         assert recipe.material == material
         normal_flow, flow = (exact_flow(make_scene(r, "look")) for r in (NORMAL[label], recipe))
         np.testing.assert_array_equal(flow, normal_flow)
-        np.testing.assert_array_equal(make_clip(recipe, "look").samples, make_clip(NORMAL[label], "look").samples)
+        np.testing.assert_array_equal(
+            make_clip(recipe, "look").samples, make_clip(NORMAL[label], "look").samples
+        )
         look, normal_look = make_look(recipe, "look"), make_look(NORMAL[label], "look")
         np.testing.assert_array_equal(look.background, normal_look.background)
 
 
 def test_a_swapped_pairing_shows_and_sounds_as_normal_clips_do_one_at_a_time():
     """So no stream alone can find it: each picture and each sound occurs as often as among the normal clips."""
-    swapped = [clip for clip in plan(size="small", variant="anomalies") if clip.kind == "swapped_pairing"]
+    swapped = [
+        clip for clip in plan(size="small", variant="anomalies") if clip.kind == "swapped_pairing"
+    ]
     assert {(c.label, c.recipe.sound) for c in swapped} == {
         (label, recipe.sound)
         for label in NORMAL
@@ -153,7 +167,9 @@ def test_impacts_without_a_bounce_come_as_those_of_a_bounce_do():
     gaps = []
     for index in range(6):
         envelope = _envelope(make_clip(recipe, f"lonely {index}").samples)
-        rises = np.flatnonzero((envelope[3:] > 4 * envelope[:-3]) & (envelope[3:] > 0.4 * envelope.max()))
+        rises = np.flatnonzero(
+            (envelope[3:] > 4 * envelope[:-3]) & (envelope[3:] > 0.4 * envelope.max())
+        )
         starts = [rises[0], *(b for a, b in pairwise(rises) if b - a > 20)]
         gaps += list(np.diff(starts) / 200 * FPS)
     assert len(gaps) >= 6
@@ -166,7 +182,9 @@ def test_every_kind_can_be_compared_with_normal_clips_of_its_classes(size):
     clips = plan(size=size, variant="anomalies")
     counts, n_per_kind = ANOMALY_SIZES[size]
     normal = Counter((clip.label, clip.split) for clip in clips if clip.kind == "normal")
-    assert normal == {(label, split): n for label in NORMAL for split, n in zip(("train", "val", "test"), counts)}
+    assert normal == {
+        (label, split): n for label in NORMAL for split, n in zip(("train", "val", "test"), counts)
+    }
     for kind, recipes_of in KINDS.items():
         mine = [clip for clip in clips if clip.kind == kind]
         assert len(mine) == n_per_kind
@@ -177,7 +195,9 @@ def test_every_kind_can_be_compared_with_normal_clips_of_its_classes(size):
 
 def test_the_tables_say_what_is_abnormal_and_how(tmp_path, monkeypatch):
     monkeypatch.setitem(ANOMALY_SIZES, "tiny", ((1, 1, 1), 1))
-    monkeypatch.setattr(dataset, "KINDS", {kind: KINDS[kind] for kind in ("glass", "impact_removed")})
+    monkeypatch.setattr(
+        dataset, "KINDS", {kind: KINDS[kind] for kind in ("glass", "impact_removed")}
+    )
     manifest = render(tmp_path / "w", size="tiny", variant="anomalies", n_workers=1)
     with manifest.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

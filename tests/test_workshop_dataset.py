@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from media.manifest import complete, index_csv
-from workshop import dataset
-from workshop.anomalies import KINDS
-from workshop.classes import CEILINGS, CLASSES, SHORT_EVENT_CLASSES, XOR_CLASSES
-from workshop.clips import Recipe, make_clip, make_scene
-from workshop.dataset import ANOMALY_SIZES, SIZES, VARIANTS, is_silent, plan, render
+from tristream.dataset.manifest import complete, index_csv
+from tristream.workshop import dataset
+from tristream.workshop.anomalies import KINDS
+from tristream.workshop.classes import CEILINGS, CLASSES, SHORT_EVENT_CLASSES, XOR_CLASSES
+from tristream.workshop.clips import Recipe, make_clip, make_scene
+from tristream.workshop.dataset import ANOMALY_SIZES, SIZES, VARIANTS, is_silent, plan, render
 
 FEW = {name: CLASSES[name] for name in ("wood", "spin", "hum")}
 
@@ -35,13 +35,17 @@ def _rows(manifest: Path) -> list[dict[str, str]]:
 
 
 def _videos(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.mp4"))}
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.mp4"))
+    }
 
 
 def _decode(path: Path) -> tuple[np.ndarray, list[str]]:
     with av.open(str(path)) as container:
         kinds = sorted(stream.type for stream in container.streams)
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]), kinds
+        return np.stack(
+            [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        ), kinds
 
 
 # ---- what is in it
@@ -58,7 +62,10 @@ def _decode(path: Path) -> tuple[np.ndarray, list[str]]:
         ("audio+spatial", lambda r: (r.material, r.sound)),
         ("audio+temporal", lambda r: (r.motions, r.sound)),
         ("audio+spatial+temporal", lambda r: (r.material, r.motions, r.sound)),
-        ("audio+spatial+temporal order-blind", lambda r: (r.material, frozenset(r.motions), r.sound)),
+        (
+            "audio+spatial+temporal order-blind",
+            lambda r: (r.material, frozenset(r.motions), r.sound),
+        ),
         ("chance", lambda r: None),
     ],
 )
@@ -67,14 +74,21 @@ def test_ceilings_are_the_share_of_observations_that_can_be_told_apart(ceiling, 
 
 
 def test_the_ceiling_with_half_of_the_clips_silent_is_the_mean_of_hearing_and_not_hearing():
-    assert CEILINGS["audio+spatial+temporal half silent"] == (CEILINGS["audio+spatial+temporal"] + 81.25) / 2
+    assert (
+        CEILINGS["audio+spatial+temporal half silent"]
+        == (CEILINGS["audio+spatial+temporal"] + 81.25) / 2
+    )
 
 
-@pytest.mark.parametrize(("size", "counts"), [("tiny", (10, 8, 10)), ("small", (20, 8, 10)), ("full", (60, 20, 30))])
+@pytest.mark.parametrize(
+    ("size", "counts"), [("tiny", (10, 8, 10)), ("small", (20, 8, 10)), ("full", (60, 20, 30))]
+)
 def test_sizes_are_clips_per_class_in_train_val_and_test(size, counts):
     clips = plan(size=size)
     found = Counter((clip.label, clip.split) for clip in clips)
-    assert found == {(label, split): n for label in CLASSES for split, n in zip(("train", "val", "test"), counts)}
+    assert found == {
+        (label, split): n for label in CLASSES for split, n in zip(("train", "val", "test"), counts)
+    }
     assert len(clips) == 16 * sum(counts)
 
 
@@ -131,7 +145,12 @@ def test_in_a_short_event_the_body_moves_in_a_fifth_of_the_frames_at_a_random_pl
 
 def test_what_is_rendered_is_what_videos_csv_lists(tmp_path, few):
     seen = []
-    manifest = render(tmp_path / "w", size="tiny", n_workers=1, progress=lambda done, total: seen.append((done, total)))
+    manifest = render(
+        tmp_path / "w",
+        size="tiny",
+        n_workers=1,
+        progress=lambda done, total: seen.append((done, total)),
+    )
     rows = _rows(manifest)
     assert manifest == tmp_path / "w" / "videos.csv"
     assert list(rows[0]) == ["path", "label", "split", "group", "anomaly"]
@@ -152,7 +171,9 @@ def test_pictures_and_sound_come_back_from_the_files(tmp_path, few):
         error = np.mean((decoded.astype(float) - original.frames) ** 2)
         assert 10 * np.log10(255**2 / error) > 30
         with av.open(str(root / clip.path)) as container:
-            heard = np.concatenate([block.to_ndarray()[0] for block in container.decode(audio=0)])[:38400]
+            heard = np.concatenate([block.to_ndarray()[0] for block in container.decode(audio=0)])[
+                :38400
+            ]
             assert container.streams.audio[0].rate == 16000
         assert np.corrcoef(heard, original.samples)[0, 1] > 0.8
 
@@ -206,7 +227,9 @@ def test_a_larger_size_adds_clips_and_keeps_the_others(tmp_path, few, monkeypatc
 
 def test_random_silence_takes_the_same_share_of_every_class():
     clips = plan(size="full")
-    silent = {label: [is_silent(c, "random", 0.5) for c in clips if c.label == label] for label in CLASSES}
+    silent = {
+        label: [is_silent(c, "random", 0.5) for c in clips if c.label == label] for label in CLASSES
+    }
     shares = np.array([np.mean(values) for values in silent.values()])
     assert abs(shares.mean() - 0.5) < 0.04  # 3 standard errors of 1760 clips
     assert np.abs(shares - 0.5).max() < 0.17
@@ -214,7 +237,9 @@ def test_random_silence_takes_the_same_share_of_every_class():
 
 def test_random_silence_takes_the_audio_track_and_leaves_the_pictures(tmp_path, few):
     loud = render(tmp_path / "loud", size="tiny", n_workers=1).parent
-    half = render(tmp_path / "half", size="tiny", n_workers=1, silence="random", silent_fraction=0.5).parent
+    half = render(
+        tmp_path / "half", size="tiny", n_workers=1, silence="random", silent_fraction=0.5
+    ).parent
     has_sound = []
     for clip in plan(size="tiny"):
         pictures, kinds = _decode(half / clip.path)
@@ -248,7 +273,9 @@ def test_the_manifest_is_accepted_by_the_reader_of_manifests(tmp_path, few, monk
     manifest = render(tmp_path / "w", size="tiny", variant=variant, n_workers=1)
     rows = complete(index_csv(manifest)).rows
     clips = plan(size="tiny", variant=variant)
-    assert [(row.video_id, row.label, row.split) for row in rows] == [(c.path, c.label, c.split) for c in clips]
+    assert [(row.video_id, row.label, row.split) for row in rows] == [
+        (c.path, c.label, c.split) for c in clips
+    ]
     assert len({row.group for row in rows}) == len(rows)
     assert {row.anomaly for row in rows} == ({0, 1} if variant == "anomalies" else {None})
 
@@ -260,8 +287,14 @@ def test_the_manifest_is_accepted_by_the_reader_of_manifests(tmp_path, few, monk
     ("options", "said"),
     [
         ({"size": "huge"}, "unknown size 'huge'; available: tiny, small, full"),
-        ({"variant": "opera"}, "unknown variant 'opera'; available: classes, short_event, xor, anomalies"),
-        ({"silence": "golden"}, "unknown silence 'golden'; available: none, random, class_dependent"),
+        (
+            {"variant": "opera"},
+            "unknown variant 'opera'; available: classes, short_event, xor, anomalies",
+        ),
+        (
+            {"silence": "golden"},
+            "unknown silence 'golden'; available: none, random, class_dependent",
+        ),
         ({"silence": "random"}, r"silent_fraction is 0\.0; with silence='random'"),
         ({"silence": "random", "silent_fraction": 1.5}, r"silent_fraction is 1\.5"),
         ({"silent_fraction": 0.5}, r"silent_fraction is 0\.5 but silence is 'none'"),
@@ -276,7 +309,9 @@ def test_choices_that_do_not_exist_are_named_before_anything_is_written(tmp_path
 
 def test_a_folder_with_other_parameters_is_refused_by_what_differs(tmp_path, few):
     render(tmp_path / "w", size="tiny", n_workers=1)
-    with pytest.raises(ValueError, match=r"was rendered with seed=0, not 3; silence=none, not class_dependent"):
+    with pytest.raises(
+        ValueError, match=r"was rendered with seed=0, not 3; silence=none, not class_dependent"
+    ):
         render(tmp_path / "w", size="tiny", seed=3, silence="class_dependent")
 
 
@@ -292,5 +327,7 @@ def test_damaged_facts_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"workshop\.json cannot be read"):
         render(tmp_path, size="tiny")
     (tmp_path / "workshop.json").write_text(json.dumps({"renderer": dataset._RENDERER + 1}))
-    with pytest.raises(ValueError, match=f"renderer={dataset._RENDERER + 1}, not {dataset._RENDERER}"):
+    with pytest.raises(
+        ValueError, match=f"renderer={dataset._RENDERER + 1}, not {dataset._RENDERER}"
+    ):
         render(tmp_path, size="tiny")

@@ -9,16 +9,24 @@ import cv2
 import numpy as np
 import pytest
 
-from workshop.classes import CLASSES, MOTION, ORDER
-from workshop.clips import Recipe, generator, make_look, make_scene
-from workshop.materials import NAMES, background_noise, make_material
-from workshop.motions import Trajectory, make_motion, rest
-from workshop.scene import Look, Scene, body_masks, draw, exact_flow, expose
+from tristream.workshop.classes import CLASSES, MOTION, ORDER
+from tristream.workshop.clips import Recipe, generator, make_look, make_scene
+from tristream.workshop.materials import NAMES, background_noise, make_material
+from tristream.workshop.motions import Trajectory, make_motion, rest
+from tristream.workshop.scene import Look, Scene, body_masks, draw, exact_flow, expose
 
 RADIUS = 15.0
 
 
-def _scene(motion: str, key: str, *, speed: float = 1.4, n_steps: int = 59, pan=(1.1, -0.7), gravity: int = 1) -> Scene:
+def _scene(
+    motion: str,
+    key: str,
+    *,
+    speed: float = 1.4,
+    n_steps: int = 59,
+    pan=(1.1, -0.7),
+    gravity: int = 1,
+) -> Scene:
     rng = generator(key, "test")
     trajectory = make_motion(motion, rng, n_steps, speed=speed, radius=RADIUS, gravity=gravity)
     return Scene(trajectory, RADIUS, (20.3, 41.8), pan)
@@ -87,7 +95,9 @@ def test_a_pendulum_keeps_its_distance_from_a_point_above_and_swings_with_its_pe
     scene = _scene("pendulum", f"rod {seed}", n_steps=119)
     x, y = scene.trajectory.x, scene.trajectory.y
     # Circle through the path: x² + y² = 2 a x + 2 b y + c.
-    (a, b, c), *_ = np.linalg.lstsq(np.stack([2 * x, 2 * y, np.ones_like(x)], axis=1), x**2 + y**2, rcond=None)
+    (a, b, c), *_ = np.linalg.lstsq(
+        np.stack([2 * x, 2 * y, np.ones_like(x)], axis=1), x**2 + y**2, rcond=None
+    )
     rod = np.sqrt(c + a**2 + b**2)
     np.testing.assert_allclose(np.hypot(x - a, y - b), rod, rtol=1e-6)
     assert b < y.min()  # the pivot is above the bob
@@ -117,7 +127,9 @@ def test_a_conveyor_never_changes_its_velocity():
 def test_steps_of_a_drift_do_not_remember_the_last_one():
     steps = np.concatenate([_body_velocity(_scene("drift", f"drift {seed}")) for seed in range(20)])
     for axis in range(2):
-        assert abs(np.corrcoef(steps[:-1, axis], steps[1:, axis])[0, 1]) < 0.09  # 3 standard errors of 1180 pairs
+        assert (
+            abs(np.corrcoef(steps[:-1, axis], steps[1:, axis])[0, 1]) < 0.09
+        )  # 3 standard errors of 1180 pairs
     assert 0.7 <= steps.std() <= 1.5
 
 
@@ -128,8 +140,12 @@ def test_an_ordered_clip_shows_its_two_motions_in_their_order(name):
     for index in range(12):
         scene = make_scene(ORDER[name], f"order {name} {index}")
         turning = np.abs(np.diff(scene.trajectory.angle)) > 0
-        acceleration = np.hypot(*np.diff(np.stack([np.diff(scene.trajectory.x), np.diff(scene.trajectory.y)]), axis=1))
-        even = np.append(acceleration < 1e-9, True)  # constant velocity: conveyor (or spin, which does not travel)
+        acceleration = np.hypot(
+            *np.diff(np.stack([np.diff(scene.trajectory.x), np.diff(scene.trajectory.y)]), axis=1)
+        )
+        even = np.append(
+            acceleration < 1e-9, True
+        )  # constant velocity: conveyor (or spin, which does not travel)
         second_half = turning if "spin" in name else even
         if name in ("spin_bounce", "conveyor_pendulum"):
             change = int(np.argmin(second_half))
@@ -148,8 +164,12 @@ def test_an_ordered_clip_shows_its_two_motions_in_their_order(name):
 def test_following_motion_begins_where_and_when_the_first_ends():
     first, second = (_scene("bounce", f"then {i}", n_steps=30).trajectory for i in range(2))
     both = first.then(second)
-    np.testing.assert_allclose(np.diff(both.y), np.concatenate([np.diff(first.y), np.diff(second.y)]))
-    np.testing.assert_allclose(both.contacts, np.concatenate([first.contacts, 30 + second.contacts]))
+    np.testing.assert_allclose(
+        np.diff(both.y), np.concatenate([np.diff(first.y), np.diff(second.y)])
+    )
+    np.testing.assert_allclose(
+        both.contacts, np.concatenate([first.contacts, 30 + second.contacts])
+    )
     assert both.then(rest(5)).n_steps == 65
 
 
@@ -173,7 +193,9 @@ def test_a_still_body_under_a_pan_of_whole_pixels_is_the_rolled_picture():
         rolled = np.roll(pictures[0], (-2 * t, 3 * t), axis=(0, 1))
         np.testing.assert_allclose(pictures[t], rolled, atol=0.5)
     flow = exact_flow(scene)
-    np.testing.assert_array_equal(flow, np.broadcast_to(np.float32([3, -2])[None, :, None, None], flow.shape))
+    np.testing.assert_array_equal(
+        flow, np.broadcast_to(np.float32([3, -2])[None, :, None, None], flow.shape)
+    )
 
 
 def test_a_planted_translation_is_the_flow_on_the_body_and_nowhere_else():
@@ -200,7 +222,9 @@ def test_warping_a_picture_by_its_flow_gives_the_next_one(name):
             borderMode=cv2.BORDER_WRAP,
         )  # fmt: skip
         wrapped = np.pad(masks[t].astype(np.uint8), 8, mode="wrap")
-        sure = (cv2.erode(wrapped, thick) | (1 - cv2.dilate(wrapped, thick)))[8:-8, 8:-8].astype(bool)
+        sure = (cv2.erode(wrapped, thick) | (1 - cv2.dilate(wrapped, thick)))[8:-8, 8:-8].astype(
+            bool
+        )
         next_body = cv2.remap(
             cv2.dilate(np.pad(masks[t + 1].astype(np.uint8), 8, mode="wrap"), thick)[8:-8, 8:-8],
             x + flow[t, 0], y + flow[t, 1], cv2.INTER_NEAREST, borderMode=cv2.BORDER_WRAP,
@@ -228,7 +252,9 @@ def test_subtracting_each_fields_mean_leaves_no_background_but_the_bodys_share()
         flow, masks = exact_flow(scene), body_masks(scene)[:-1]
         free = flow - flow.mean(axis=(2, 3), keepdims=True)
         share = masks.mean(axis=(1, 2))
-        expected = -share[:, None] * _body_velocity(scene)  # the body's own part of the mean; 0 for a spin
+        expected = -share[:, None] * _body_velocity(
+            scene
+        )  # the body's own part of the mean; 0 for a spin
         for t in (0, 30, 58):
             for axis in range(2):
                 np.testing.assert_allclose(free[t, axis][~masks[t]], expected[t, axis], atol=1e-4)
@@ -245,17 +271,28 @@ def test_a_material_never_changes_the_trajectory(recipe):
 def test_a_material_never_changes_the_background():
     masks = body_masks(make_scene(Recipe(), "a")).astype(np.uint8)
     far = ~np.array([cv2.dilate(mask, np.ones((9, 9))) for mask in masks], bool)
-    far[:, :6], far[:, -6:], far[:, :, :6], far[:, :, -6:] = (False,) * 4  # a body across the border
+    far[:, :6], far[:, -6:], far[:, :, :6], far[:, :, -6:] = (
+        False,
+    ) * 4  # a body across the border
     plain = draw(make_scene(Recipe(), "a"), make_look(Recipe(), "a"))
     for material in NAMES:
         recipe = Recipe(material=material)
-        np.testing.assert_allclose(draw(make_scene(recipe, "a"), make_look(recipe, "a"))[far], plain[far], atol=1e-3)
+        np.testing.assert_allclose(
+            draw(make_scene(recipe, "a"), make_look(recipe, "a"))[far], plain[far], atol=1e-3
+        )
 
 
 def test_materials_are_told_apart_by_their_mean_colour():
     rng = generator("colours", "test")
-    means = np.array([[make_material(name, rng, 64).texture.mean(axis=(0, 1)) for _ in range(5)] for name in NAMES])
-    between = np.linalg.norm(means.mean(axis=1)[:, None] - means.mean(axis=1)[None], axis=2) + 1e6 * np.eye(len(NAMES))
+    means = np.array(
+        [
+            [make_material(name, rng, 64).texture.mean(axis=(0, 1)) for _ in range(5)]
+            for name in NAMES
+        ]
+    )
+    between = np.linalg.norm(
+        means.mean(axis=1)[:, None] - means.mean(axis=1)[None], axis=2
+    ) + 1e6 * np.eye(len(NAMES))
     assert between.min() > 4 * means.std(axis=1).max()
 
 

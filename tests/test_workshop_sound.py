@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from workshop import sounds
-from workshop.clips import generator
-from workshop.sounds import LEVEL_DB, SAMPLE_RATE, make_sound, random_times
+from tristream.workshop import sounds
+from tristream.workshop.clips import generator
+from tristream.workshop.sounds import LEVEL_DB, SAMPLE_RATE, make_sound, random_times
 
 N_SAMPLES = 38400
 
@@ -28,7 +28,9 @@ def _envelope(samples: np.ndarray, block: int = 80) -> np.ndarray:
 
 @pytest.mark.parametrize("name", sounds.NAMES)
 def test_loudness_is_drawn_from_one_law_whatever_is_heard(name):
-    levels = np.array([20 * np.log10(np.sqrt(np.mean(_sound(name, index) ** 2))) for index in range(60)])
+    levels = np.array(
+        [20 * np.log10(np.sqrt(np.mean(_sound(name, index) ** 2))) for index in range(60)]
+    )
     assert levels.min() >= LEVEL_DB[0] - 0.05
     assert levels.max() <= LEVEL_DB[1] + 0.05
     # Uniform over 10 dB: mean -33, standard deviation 2.89, standard error of 60 clips .37.
@@ -57,7 +59,9 @@ def test_a_shift_moves_the_impacts_and_nothing_else():
 
 def test_an_impacts_lowest_mode_lies_where_it_was_asked_for():
     for index in range(8):
-        hz, power = _power(_sound("impact", index, times=np.array([0.2, 1.0]), base_hz=(480.0, 490.0)))
+        hz, power = _power(
+            _sound("impact", index, times=np.array([0.2, 1.0]), base_hz=(480.0, 490.0))
+        )
         strongest = hz[np.argmax(power)] / 485
         ratios = np.array([1.0, 1.58, 2.24, 2.92, 3.46, 4.18])
         assert np.abs(strongest / ratios - 1).min() < 0.05
@@ -68,7 +72,9 @@ def test_a_hum_is_made_of_harmonics_of_60_to_180_hz():
         spectrum = np.abs(np.fft.rfft(_sound("hum", index) * np.hanning(N_SAMPLES))) ** 2
         hz = np.fft.rfftfreq(N_SAMPLES, 1 / SAMPLE_RATE)
         near = [
-            spectrum[np.abs(hz / base - np.round(hz / base)) * base < 0.08 * base][: int(12.5 * base * 2.4)].sum()
+            spectrum[np.abs(hz / base - np.round(hz / base)) * base < 0.08 * base][
+                : int(12.5 * base * 2.4)
+            ].sum()
             for base in np.arange(60.0, 181.0, 1.0)
         ]
         assert max(near) > 0.8 * spectrum.sum()
@@ -97,7 +103,10 @@ def test_squeaks_are_high_and_short():
 def test_neutral_noise_is_steady():
     """Its 5 ms levels vary as those of plain noise do, and far less than those of impacts."""
     steady, struck = (
-        [envelope.std() / envelope.mean() for envelope in (_envelope(_sound(name, index)) for index in range(8))]
+        [
+            envelope.std() / envelope.mean()
+            for envelope in (_envelope(_sound(name, index)) for index in range(8))
+        ]
         for name in ("neutral", "impact")
     )
     assert max(steady) < 0.35

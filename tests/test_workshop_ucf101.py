@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from media.decode import decode_video
-from media.official import index_ucf101
-from media.probe import probe
-from workshop import ucf101
+from tristream.dataset.official_lists import index_ucf101
+from tristream.media.decode import decode_video
+from tristream.media.probe import probe
+from tristream.workshop import ucf101
 
 
 @pytest.fixture(scope="module")

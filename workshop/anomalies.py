@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from workshop.clips import Recipe
+from tristream.workshop.clips import Recipe
 
 # An impact of the normal class rings within a fifth of an octave, so that one that is out of tune can be heard.
 NORMAL_IMPACT_HZ = (450.0, 520.0)
 
 NORMAL: dict[str, Recipe] = {
-    "metal_bounce": Recipe("metal", ("bounce",), "impact", impacts_at="contacts", impact_hz=NORMAL_IMPACT_HZ),
+    "metal_bounce": Recipe(
+        "metal", ("bounce",), "impact", impacts_at="contacts", impact_hz=NORMAL_IMPACT_HZ
+    ),
     "rubber_spin": Recipe("rubber", ("spin",), "hum"),
     "wood_conveyor": Recipe("wood", ("conveyor",), "rolling"),
 }
@@ -32,7 +34,12 @@ def _swapped() -> dict[str, tuple[Recipe, ...]]:
     """
     return {
         label: tuple(
-            replace(recipe, sound=other.sound, impacts_at="contacts of another", impact_hz=other.impact_hz)
+            replace(
+                recipe,
+                sound=other.sound,
+                impacts_at="contacts of another",
+                impact_hz=other.impact_hz,
+            )
             for other_label, other in NORMAL.items()
             if other_label != label
         )
@@ -43,10 +50,14 @@ def _swapped() -> dict[str, tuple[Recipe, ...]]:
 # kind → normal class it derives from → its recipes, taken in turn. A kind is made of the classes where it means
 # something, and is to be compared with normal clips of the same classes only.
 KINDS: dict[str, dict[str, tuple[Recipe, ...]]] = {
-    "glass": _everywhere(material="glass"),  # a class of Workshop-16, never seen among the normal clips
+    "glass": _everywhere(
+        material="glass"
+    ),  # a class of Workshop-16, never seen among the normal clips
     "unseen_material": _everywhere(material="ceramic"),  # in no class of Workshop-16
     "speed_x3": {
-        label: (replace(NORMAL[label], speed_factor=3.0),)  # not the bounce: its sound would tell as well
+        label: (
+            replace(NORMAL[label], speed_factor=3.0),
+        )  # not the bounce: its sound would tell as well
         for label in ("rubber_spin", "wood_conveyor")
     },
     "gravity_reversed": _bounce(gravity=-1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workshop.clips import Recipe
+from tristream.workshop.clips import Recipe
 
 # Four groups; in each only one modality (or the order of two motions) tells the class, the others are neutral.
 APPEARANCE = {name: Recipe(material=name) for name in ("wood", "metal", "rubber", "glass")}
@@ -10,7 +10,12 @@ MOTION = {name: Recipe(motions=(name,)) for name in ("bounce", "pendulum", "spin
 SOUND = {name: Recipe(sound=name) for name in ("impact", "hum", "rolling", "squeak")}
 ORDER = {
     f"{first}_{second}": Recipe(motions=(first, second))
-    for first, second in (("bounce", "spin"), ("spin", "bounce"), ("pendulum", "conveyor"), ("conveyor", "pendulum"))
+    for first, second in (
+        ("bounce", "spin"),
+        ("spin", "bounce"),
+        ("pendulum", "conveyor"),
+        ("conveyor", "pendulum"),
+    )
 }
 CLASSES: dict[str, Recipe] = APPEARANCE | MOTION | SOUND | ORDER
 
@@ -32,7 +37,8 @@ CEILINGS: dict[str, float] = {
 
 SHORT_EVENT_SHARE = 0.2
 SHORT_EVENT_CLASSES: dict[str, Recipe] = {
-    name: Recipe(motions=recipe.motions, event_share=SHORT_EVENT_SHARE) for name, recipe in (MOTION | ORDER).items()
+    name: Recipe(motions=recipe.motions, event_share=SHORT_EVENT_SHARE)
+    for name, recipe in (MOTION | ORDER).items()
 }
 
 # Parity of three bits, one for each modality: any two of them are independent of it.

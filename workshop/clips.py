@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from workshop import sounds
-from workshop.materials import background_noise, make_material
-from workshop.motions import Trajectory, make_motion, rest
-from workshop.scene import Look, Scene, draw, exact_flow, expose
+from tristream.workshop import sounds
+from tristream.workshop.materials import background_noise, make_material
+from tristream.workshop.motions import Trajectory, make_motion, rest
+from tristream.workshop.scene import Look, Scene, draw, exact_flow, expose
 
 FPS = 25
 N_FRAMES = 60  # 2.4 s: two VGGish examples
@@ -20,7 +20,10 @@ SIDE_PX = 64
 # SCIENCE.md §3, "What it took"; lengths at a side of 64 px.
 RADIUS_PX = (13.0, 17.0)
 PAN_PX = (0.0, 3.0)  # per frame
-CHANGE_FRAMES = (22, 38)  # the first and the last place where an ordered clip's second motion may begin
+CHANGE_FRAMES = (
+    22,
+    38,
+)  # the first and the last place where an ordered clip's second motion may begin
 # Mean body speed, px per frame, the same law for every motion: a conveyor then runs at .9–1.9, a disc of 13–17 px spins
 # at .09–.22 rad, a drift has steps of .7–1.5 px per axis. One law for all is what makes mean |flow| flat.
 SPEED_PX = (0.9, 1.9)
@@ -101,7 +104,11 @@ def make_look(recipe: Recipe, key: str, *, side_px: int = SIDE_PX) -> Look:
     red, green, blue = rng.uniform(0.94, 1.06, 3)
     noise = rng.uniform(1.5, 4.0)
     camouflage = recipe.material == "camouflage"
-    body = background_noise(rng, side_px) if camouflage else make_material(recipe.material, rng, side_px)
+    body = (
+        background_noise(rng, side_px)
+        if camouflage
+        else make_material(recipe.material, rng, side_px)
+    )
     return Look(background, body, grey, contrast, (red, green, blue), noise)
 
 
@@ -115,7 +122,9 @@ def _impact_seconds(recipe: Recipe, key: str, trajectory: Trajectory) -> np.ndar
     if recipe.impacts_at == "contacts":
         return trajectory.contacts / FPS
     if recipe.impacts_at == "contacts of another":
-        another = make_motion("bounce", generator(key, "another"), N_FRAMES - 1, speed=1.0, radius=RADIUS_PX[0])
+        another = make_motion(
+            "bounce", generator(key, "another"), N_FRAMES - 1, speed=1.0, radius=RADIUS_PX[0]
+        )
         return another.contacts / FPS
     return None
 

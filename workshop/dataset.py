@@ -11,21 +11,28 @@ from pathlib import Path
 
 import numpy as np
 
-from media.encode import write_bytes, write_video
-from workshop.anomalies import KINDS, NORMAL
-from workshop.classes import CLASSES, SHORT_EVENT_CLASSES, XOR_CLASSES
-from workshop.clips import FPS, SIDE_PX, Recipe, generator, make_clip
-from workshop.sounds import SAMPLE_RATE
+from tristream.errors import TristreamError
+from tristream.media.encode import write_bytes, write_video
+from tristream.workshop.anomalies import KINDS, NORMAL
+from tristream.workshop.classes import CLASSES, SHORT_EVENT_CLASSES, XOR_CLASSES
+from tristream.workshop.clips import FPS, SIDE_PX, Recipe, generator, make_clip
+from tristream.workshop.sounds import SAMPLE_RATE
 
 # Clips per class in train, val and test (SCIENCE.md §3).
-SIZES: dict[str, tuple[int, int, int]] = {"tiny": (10, 8, 10), "small": (20, 8, 10), "full": (60, 20, 30)}
+SIZES: dict[str, tuple[int, int, int]] = {
+    "tiny": (10, 8, 10),
+    "small": (20, 8, 10),
+    "full": (60, 20, 30),
+}
 # Of each of the three normal classes, and of each kind of anomaly.
 ANOMALY_SIZES: dict[str, tuple[tuple[int, int, int], int]] = {
     "tiny": ((10, 8, 8), 6),
     "small": ((60, 40, 40), 30),
     "full": ((120, 60, 60), 60),
 }
-XOR_REPEATS = 8  # two classes instead of sixteen: eight times as many clips in each make as many in all
+XOR_REPEATS = (
+    8  # two classes instead of sixteen: eight times as many clips in each make as many in all
+)
 VARIANTS = ("classes", "short_event", "xor", "anomalies")
 SILENCES = ("none", "random", "class_dependent")
 SPLITS = ("train", "val", "test")
@@ -80,10 +87,16 @@ def render(
         progress: called with (clips done, clips in all).
 
     Raises:
-        ValueError: an unknown size, variant or silence, a fraction that does not fit, or a root that holds something
-            else.
+        TristreamError: an unknown size, variant or silence, a fraction that does not fit, or a root that
+            holds something else.
     """
-    _check_choices(size=size, variant=variant, silence=silence, silent_fraction=silent_fraction, side_px=side_px)
+    _check_choices(
+        size=size,
+        variant=variant,
+        silence=silence,
+        silent_fraction=silent_fraction,
+        side_px=side_px,
+    )
     clips = plan(size=size, seed=seed, variant=variant)
     identity = {
         "renderer": _RENDERER,
@@ -97,7 +110,12 @@ def render(
     root.mkdir(parents=True, exist_ok=True)
     _write_if_changed(root / _FACTS, (json.dumps(identity, indent=1) + "\n").encode())
     jobs = [
-        _Job(clip, side_px=side_px, silent=is_silent(clip, silence, silent_fraction), exact_flow=exact_flow)
+        _Job(
+            clip,
+            side_px=side_px,
+            silent=is_silent(clip, silence, silent_fraction),
+            exact_flow=exact_flow,
+        )
         for clip in clips
     ]
     missing = [job for job in jobs if not job.is_done(root)]
@@ -129,13 +147,17 @@ def plan(*, size: str = "small", seed: int = 0, variant: str = "classes") -> lis
     """Every clip of a data set in the order of its videos.csv; nothing is rendered."""
     if variant == "anomalies":
         counts, n_per_kind = ANOMALY_SIZES[size]
-        normal = _plan_classes({label: (recipe,) for label, recipe in NORMAL.items()}, counts, seed, variant)
+        normal = _plan_classes(
+            {label: (recipe,) for label, recipe in NORMAL.items()}, counts, seed, variant
+        )
         return normal + _plan_anomalies(n_per_kind, seed)
     if variant == "xor":
         n_train, n_val, n_test = (XOR_REPEATS * n for n in SIZES[size])
         return _plan_classes(XOR_CLASSES, (n_train, n_val, n_test), seed, variant)
     classes = SHORT_EVENT_CLASSES if variant == "short_event" else CLASSES
-    return _plan_classes({label: (recipe,) for label, recipe in classes.items()}, SIZES[size], seed, variant)
+    return _plan_classes(
+        {label: (recipe,) for label, recipe in classes.items()}, SIZES[size], seed, variant
+    )
 
 
 def is_silent(clip: PlannedClip, silence: str, silent_fraction: float) -> bool:
@@ -198,7 +220,9 @@ class _Job:
         return all(path.exists() for path in self.outputs(root))  # files appear whole or not at all
 
     def run(self, root: Path) -> None:
-        clip = make_clip(self.clip.recipe, self.clip.key, side_px=self.side_px, with_flow=self.exact_flow)
+        clip = make_clip(
+            self.clip.recipe, self.clip.key, side_px=self.side_px, with_flow=self.exact_flow
+        )
         video, *flow = self.outputs(root)
         for path in flow:
             from safetensors.numpy import save
@@ -220,7 +244,9 @@ def _render_all(root: Path, jobs: list[_Job], n_workers: int) -> Iterator[int]:
 
     batches = [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
     tasks = (joblib.delayed(_render_batch)(root, batch) for batch in batches)
-    yield from joblib.Parallel(n_jobs=n_workers, backend="loky", return_as="generator_unordered")(tasks)
+    yield from joblib.Parallel(n_jobs=n_workers, backend="loky", return_as="generator_unordered")(
+        tasks
+    )
 
 
 def _render_batch(root: Path, jobs: list[_Job]) -> int:
@@ -255,34 +281,48 @@ def _write_if_changed(path: Path, content: bytes) -> None:
         write_bytes(path, content)
 
 
-def _check_choices(*, size: str, variant: str, silence: str, silent_fraction: float, side_px: int) -> None:
+def _check_choices(
+    *, size: str, variant: str, silence: str, silent_fraction: float, side_px: int
+) -> None:
     for name, value, available in (
         ("size", size, tuple(SIZES)),
         ("variant", variant, VARIANTS),
         ("silence", silence, SILENCES),
     ):
         if value not in available:
-            raise ValueError(f"unknown {name} {value!r}; available: {', '.join(available)}")
+            raise TristreamError(f"unknown {name} {value!r}; available: {', '.join(available)}")
     if silence == "random" and not 0 < silent_fraction <= 1:
-        raise ValueError(f"silent_fraction is {silent_fraction}; with silence='random' it must be in (0, 1]")
+        raise TristreamError(
+            f"silent_fraction is {silent_fraction}; with silence='random' it must be in (0, 1]"
+        )
     if silence != "random" and silent_fraction != 0:
-        raise ValueError(f"silent_fraction is {silent_fraction} but silence is {silence!r}; it needs silence='random'")
+        raise TristreamError(
+            f"silent_fraction is {silent_fraction} but silence is {silence!r}; it needs silence='random'"
+        )
     if side_px < 48 or side_px % 2:
-        raise ValueError(f"side_px is {side_px}; it must be even and at least 48")
+        raise TristreamError(f"side_px is {side_px}; it must be even and at least 48")
 
 
 def _check_root(root: Path, identity: dict) -> None:
     facts = root / _FACTS
     if not facts.exists():
         if (root / "videos.csv").exists():
-            raise ValueError(f"{root} holds a videos.csv that the workshop did not write; choose another folder")
+            raise TristreamError(
+                f"{root} holds a videos.csv that the workshop did not write; choose another folder"
+            )
         return
     try:
         rendered = json.loads(facts.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{facts} cannot be read ({error}); delete {root} or choose another folder") from error
+        raise TristreamError(
+            f"{facts} cannot be read ({error}); delete {root} or choose another folder"
+        ) from error
     differences = [
-        f"{key}={rendered.get(key)}, not {value}" for key, value in identity.items() if rendered.get(key) != value
+        f"{key}={rendered.get(key)}, not {value}"
+        for key, value in identity.items()
+        if rendered.get(key) != value
     ]
     if differences:
-        raise ValueError(f"{root} was rendered with {'; '.join(differences)}; delete it or choose another folder")
+        raise TristreamError(
+            f"{root} was rendered with {'; '.join(differences)}; delete it or choose another folder"
+        )

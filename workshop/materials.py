@@ -8,7 +8,11 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Float32
 
-TEXELS_PER_PX = 4  # textures are finer than pixels, so that moving by a fraction of a pixel does not blur them
+from tristream.errors import TristreamError
+
+TEXELS_PER_PX = (
+    4  # textures are finer than pixels, so that moving by a fraction of a pixel does not blur them
+)
 TEXTURE_SIGMA_PX = 1.3  # SCIENCE.md §3
 
 
@@ -29,7 +33,13 @@ class Material:
     rim: float = 0.0
 
 
-NAMES = ("wood", "metal", "rubber", "glass", "ceramic")  # no class of the sixteen is made of ceramic
+NAMES = (
+    "wood",
+    "metal",
+    "rubber",
+    "glass",
+    "ceramic",
+)  # no class of the sixteen is made of ceramic
 
 
 def make_material(name: str, rng: np.random.Generator, side_px: int) -> Material:
@@ -37,10 +47,14 @@ def make_material(name: str, rng: np.random.Generator, side_px: int) -> Material
     if name == "wood":
         grain = _noise(rng, side_px, 3.0, 1.1)
         rings = np.sin(2.5 * _noise(rng, side_px, 8.0, 3.0) + 0.5 * grain)
-        return Material(_coloured((150, 100, 56), 30 * grain + 12 * rings), highlight=25, highlight_sigma=0.5)
+        return Material(
+            _coloured((150, 100, 56), 30 * grain + 12 * rings), highlight=25, highlight_sigma=0.5
+        )
     if name == "metal":
         brushed = _noise(rng, side_px, 3.0, 1.0)
-        return Material(_coloured((150, 156, 168), 32 * brushed), highlight=60, highlight_sigma=0.45, rim=-25)
+        return Material(
+            _coloured((150, 156, 168), 32 * brushed), highlight=60, highlight_sigma=0.45, rim=-25
+        )
     if name == "rubber":
         speckle = _noise(rng, side_px, TEXTURE_SIGMA_PX, TEXTURE_SIGMA_PX)
         return Material(_coloured((46, 46, 50), 18 * speckle), highlight=12, highlight_sigma=0.6)
@@ -52,7 +66,7 @@ def make_material(name: str, rng: np.random.Generator, side_px: int) -> Material
         glaze = _noise(rng, side_px, 2.2, 2.2)[..., None] > 0.6
         texture = np.where(glaze, np.array([50, 80, 175]), np.array([226, 221, 212]))
         return Material(texture.astype(np.float32), highlight=20, highlight_sigma=0.2)
-    raise ValueError(f"unknown material {name!r}; available: {', '.join(NAMES)}")
+    raise TristreamError(f"unknown material {name!r}; available: {', '.join(NAMES)}")
 
 
 def background_noise(rng: np.random.Generator, side_px: int) -> Float32[np.ndarray, "side side"]:
@@ -60,7 +74,9 @@ def background_noise(rng: np.random.Generator, side_px: int) -> Float32[np.ndarr
     return _noise(rng, side_px, TEXTURE_SIGMA_PX, TEXTURE_SIGMA_PX)
 
 
-def _noise(rng: np.random.Generator, side_px: int, sigma_x_px: float, sigma_y_px: float) -> np.ndarray:
+def _noise(
+    rng: np.random.Generator, side_px: int, sigma_x_px: float, sigma_y_px: float
+) -> np.ndarray:
     """White noise through a periodic Gaussian of the given widths (px), unit variance *in expectation*.
 
     Not scaled by its own standard deviation: every place of it then has the same statistics, on whatever it lies.
@@ -68,7 +84,8 @@ def _noise(rng: np.random.Generator, side_px: int, sigma_x_px: float, sigma_y_px
     side = side_px * TEXELS_PER_PX
     frequencies = np.fft.fftfreq(side)  # cycles per texel
     keep_x, keep_y = (
-        np.exp(-2 * (np.pi * TEXELS_PER_PX * sigma_px * frequencies) ** 2) for sigma_px in (sigma_x_px, sigma_y_px)
+        np.exp(-2 * (np.pi * TEXELS_PER_PX * sigma_px * frequencies) ** 2)
+        for sigma_px in (sigma_x_px, sigma_y_px)
     )
     deviation = np.sqrt(np.mean(keep_x**2) * np.mean(keep_y**2))  # of white noise after the filter
     spectrum = scipy.fft.rfft2(rng.standard_normal((side, side), dtype=np.float32))

@@ -7,11 +7,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Float64
 
+from tristream.errors import TristreamError
+
 # All ranges of this room: SCIENCE.md §3, "What it took".
 BOUNCE_PERIOD_FRAMES = (13.0, 21.0)
 RESTITUTION = (0.9, 0.97)  # speed after a contact / speed before
 PENDULUM_PERIOD_FRAMES = (20.0, 34.0)
-PENDULUM_SWING_RAD = (0.45, 0.9)  # ours: wide enough to show the arc, narrow enough to swing like a sine
+PENDULUM_SWING_RAD = (
+    0.45,
+    0.9,
+)  # ours: wide enough to show the arc, narrow enough to swing like a sine
 SPIN_RAD = (0.09, 0.22)  # per frame
 CONVEYOR_TILT_RAD = (-0.2, 0.2)  # ours: belts are nearly level
 
@@ -83,7 +88,9 @@ def make_motion(
         return _spin(rng, n_steps, speed, radius)
     if name == "conveyor":
         return _conveyor(rng, n_steps, speed)
-    raise ValueError(f"unknown motion {name!r}; available: bounce, conveyor, drift, pendulum, spin")
+    raise TristreamError(
+        f"unknown motion {name!r}; available: bounce, conveyor, drift, pendulum, spin"
+    )
 
 
 def _drift(rng: np.random.Generator, n_steps: int, speed: float) -> Trajectory:
@@ -113,9 +120,15 @@ def _bounce(
     return replace(trajectory, contacts=contacts)
 
 
-def _pendulum(rng: np.random.Generator, n_steps: int, speed: float, moment: float | None) -> Trajectory:
+def _pendulum(
+    rng: np.random.Generator, n_steps: int, speed: float, moment: float | None
+) -> Trajectory:
     """A bob on a rod of fixed length, swinging as a sine in angle; the bob itself does not turn."""
-    period, swing, phase = rng.uniform(*PENDULUM_PERIOD_FRAMES), rng.uniform(*PENDULUM_SWING_RAD), rng.uniform()
+    period, swing, phase = (
+        rng.uniform(*PENDULUM_PERIOD_FRAMES),
+        rng.uniform(*PENDULUM_SWING_RAD),
+        rng.uniform(),
+    )
     if moment is not None:
         phase = round(phase) / 2 - moment / period  # a turn, to the left or to the right
     rod = swing * np.cos(2 * np.pi * (np.arange(n_steps + 1) / period + phase))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
-from workshop.materials import TEXELS_PER_PX, Material
-from workshop.motions import Trajectory
+from tristream.workshop.materials import TEXELS_PER_PX, Material
+from tristream.workshop.motions import Trajectory
 
 # Half the width (px) of the seam between a camouflaged body and its background. Across it the two noises are mixed as
 # cos and sin of an angle that runs from 0 to 90 degrees: variance stays 1 everywhere, and with a seam wider than the
@@ -36,7 +36,11 @@ class Scene:
     def centres(self) -> Float64[np.ndarray, "T 2"]:
         """x, y of the body at every frame, px, not wrapped."""
         path = np.stack([self.trajectory.x, self.trajectory.y], axis=1)
-        return np.array(self.start_px) + path + np.arange(self.n_frames)[:, None] * np.array(self.pan_px)
+        return (
+            np.array(self.start_px)
+            + path
+            + np.arange(self.n_frames)[:, None] * np.array(self.pan_px)
+        )
 
 
 @dataclass(frozen=True)
@@ -84,12 +88,18 @@ def draw(scene: Scene, look: Look) -> Float32[np.ndarray, "T H W 3"]:
     background = look.grey + look.contrast * _sample_background(scene, look.background)
     tint = np.array(look.tint, np.float32)
     if isinstance(look.body, Material):
-        return _lay_material(scene, look.body, background[..., None] * tint, brightness=look.grey / 128)
+        return _lay_material(
+            scene, look.body, background[..., None] * tint, brightness=look.grey / 128
+        )
     dx, dy = _from_centre(scene)
     inside = scene.radius_px - np.sqrt(dx**2 + dy**2)
     angle = (np.pi / 4) * (1 + np.clip(inside / SEAM_PX, -1, 1))
     body = _sample_body(scene, look.body, dx, dy)
-    grey = look.grey + np.cos(angle) * (background - look.grey) + np.sin(angle) * (look.contrast * body)
+    grey = (
+        look.grey
+        + np.cos(angle) * (background - look.grey)
+        + np.sin(angle) * (look.contrast * body)
+    )
     return grey[..., None] * tint
 
 
@@ -137,17 +147,27 @@ def _sample(texture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return sampled.reshape(shape + texture.shape[2:])
 
 
-def _lay_material(scene: Scene, material: Material, background: np.ndarray, *, brightness: float) -> np.ndarray:
+def _lay_material(
+    scene: Scene, material: Material, background: np.ndarray, *, brightness: float
+) -> np.ndarray:
     dx, dy = _from_centre(scene)
     radius = np.float32(scene.radius_px)
     distance = np.sqrt(dx**2 + dy**2)
     # The light comes from the upper left and does not turn with the body.
     spot_x, spot_y = -0.35 * radius, -0.35 * radius
     width = 2 * (material.highlight_sigma * radius) ** 2
-    light = material.highlight * np.exp(-((dx - spot_x) ** 2) / width) * np.exp(-((dy - spot_y) ** 2) / width)
+    light = (
+        material.highlight
+        * np.exp(-((dx - spot_x) ** 2) / width)
+        * np.exp(-((dy - spot_y) ** 2) / width)
+    )
     light += material.rim * np.clip(distance - radius + 2.5, 0, 2.5) / 2.5
-    body = (_sample_body(scene, material.texture, dx, dy) + light[..., None]) * np.float32(brightness)
+    body = (_sample_body(scene, material.texture, dx, dy) + light[..., None]) * np.float32(
+        brightness
+    )
     cover = np.clip(radius + 0.5 - distance, 0, 1)  # antialiased edge
     opaque = (cover * np.float32(material.opacity))[..., None]
-    shine = (cover * (1 - np.float32(material.opacity)) * np.float32(brightness) * light)[..., None]  # on glass too
+    shine = (cover * (1 - np.float32(material.opacity)) * np.float32(brightness) * light)[
+        ..., None
+    ]  # on glass too
     return background + opaque * (body - background) + shine

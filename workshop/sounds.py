@@ -6,8 +6,13 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Float64
 
+from tristream.errors import TristreamError
+
 SAMPLE_RATE = 16000  # Hz
-LEVEL_DB = (-38.0, -28.0)  # RMS of a clip against full scale, alike for every class; impacts still do not clip
+LEVEL_DB = (
+    -38.0,
+    -28.0,
+)  # RMS of a clip against full scale, alike for every class; impacts still do not clip
 SIGNAL_TO_NOISE_DB = (8.0, 18.0)  # of an event sound over the neutral noise under it
 IMPACT_HZ = (300.0, 900.0)
 EVENTS_PER_CLIP = (3, 7)  # impacts or squeaks
@@ -47,7 +52,11 @@ def make_sound(
 
 
 def _event(
-    name: str, rng: np.random.Generator, n_samples: int, times: np.ndarray | None, base_hz: tuple[float, float]
+    name: str,
+    rng: np.random.Generator,
+    n_samples: int,
+    times: np.ndarray | None,
+    base_hz: tuple[float, float],
 ) -> np.ndarray:
     if name == "impact":
         return _impacts(rng, n_samples, times, base_hz)
@@ -57,7 +66,7 @@ def _event(
         return _rolling(rng, n_samples)
     if name == "squeak":
         return _squeaks(rng, n_samples)
-    raise ValueError(f"unknown sound {name!r}; available: {', '.join(NAMES)}")
+    raise TristreamError(f"unknown sound {name!r}; available: {', '.join(NAMES)}")
 
 
 def random_times(rng: np.random.Generator, seconds: float) -> Float64[np.ndarray, " n_events"]:
@@ -88,11 +97,15 @@ def _impacts(
 def _hum(rng: np.random.Generator, n_samples: int) -> np.ndarray:
     """A motor: twelve harmonics of 60–180 Hz that waver together."""
     t = np.arange(n_samples) / SAMPLE_RATE
-    waver = rng.uniform(0.005, 0.02) * np.sin(2 * np.pi * (rng.uniform(0.5, 3.0) * t + rng.uniform()))
+    waver = rng.uniform(0.005, 0.02) * np.sin(
+        2 * np.pi * (rng.uniform(0.5, 3.0) * t + rng.uniform())
+    )
     phase = 2 * np.pi * rng.uniform(60, 180) * np.cumsum(1 + waver) / SAMPLE_RATE
     harmonics = np.arange(1, 13)
     weights = rng.uniform(0.3, 1.0, 12) / harmonics**0.7
-    turn = np.exp(1j * phase)  # powers of it are the harmonics: one exponential instead of twelve sines
+    turn = np.exp(
+        1j * phase
+    )  # powers of it are the harmonics: one exponential instead of twelve sines
     total, power = np.zeros(n_samples), np.ones(n_samples, complex)
     for weight, offset in zip(weights, np.exp(2j * np.pi * rng.uniform(size=12)), strict=True):
         power = power * turn
@@ -106,7 +119,9 @@ def _rolling(rng: np.random.Generator, n_samples: int) -> np.ndarray:
     octaves = np.log2(np.maximum(_hz(n_samples), 1.0) / centre)
     band = _coloured(rng, n_samples, np.exp(-0.5 * (octaves / 0.45) ** 2))
     t = np.arange(n_samples) / SAMPLE_RATE
-    return band * (1 + rng.uniform(0.6, 0.95) * np.sin(2 * np.pi * (rng.uniform(4, 11) * t + rng.uniform())))
+    return band * (
+        1 + rng.uniform(0.6, 0.95) * np.sin(2 * np.pi * (rng.uniform(4, 11) * t + rng.uniform()))
+    )
 
 
 def _squeaks(rng: np.random.Generator, n_samples: int) -> np.ndarray:

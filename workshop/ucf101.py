@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from media.encode import write_bytes, write_video
-from workshop.classes import MOTION
-from workshop.clips import FPS, make_clip
-from workshop.sounds import SAMPLE_RATE
+from tristream.media.encode import write_bytes, write_video
+from tristream.workshop.classes import MOTION
+from tristream.workshop.clips import FPS, make_clip
+from tristream.workshop.sounds import SAMPLE_RATE
 
 # Classes of UCF101, and the motion of the workshop that each shows.
 CLASSES = dict(zip(("Archery", "HandstandPushups", "PlayingGuitar", "YoYo"), MOTION, strict=True))
@@ -62,7 +62,11 @@ def render(
     numbers = {label: number for number, label in enumerate(CLASSES, start=1)}
     train = [f"{path} {numbers[label]}" for label, path in videos if _group(path) in TRAIN_GROUPS]
     test = [path for _, path in videos if _group(path) in TEST_GROUPS]
-    contents = {"classInd": [f"{n} {label}" for label, n in numbers.items()], "trainlist01": train, "testlist01": test}
+    contents = {
+        "classInd": [f"{n} {label}" for label, n in numbers.items()],
+        "trainlist01": train,
+        "testlist01": test,
+    }
     for name, lines in contents.items():
         write_bytes(lists / f"{name}.txt", "".join(f"{line}\r\n" for line in lines).encode())
     return lists
@@ -78,6 +82,8 @@ def _render_one(path: Path, label: str, key: str, n_frames: int) -> None:
     height, width = SIZE_PX
     clip = make_clip(MOTION[CLASSES[label]], key, side_px=height)
     margin = (width - height) // 2
-    frames = np.pad(clip.frames[:n_frames], ((0, 0), (0, 0), (margin, margin), (0, 0)), mode="reflect")
+    frames = np.pad(
+        clip.frames[:n_frames], ((0, 0), (0, 0), (margin, margin), (0, 0)), mode="reflect"
+    )
     samples = clip.samples[: n_frames * SAMPLE_RATE // FPS]
     write_video(path, frames, fps=FPS, samples=samples, sample_rate=SAMPLE_RATE, codecs="xvid_mp3")

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from tristream.errors import TristreamError
+
 if TYPE_CHECKING:
-    from flow.network import Compile
+    from tristream.flow.network import Compile
 
 PTLFLOW = "ptlflow:"  # before the name of one of its networks that is not listed here, or that another library has too
 
@@ -46,7 +48,9 @@ class FlowEstimator(Protocol):
         Of a learned estimator: with trained weights.
         """
 
-    def __call__(self, frames: UInt8[np.ndarray, "T H W 3"]) -> Float32[np.ndarray, "steps 2 H W"]: ...
+    def __call__(
+        self, frames: UInt8[np.ndarray, "T H W 3"]
+    ) -> Float32[np.ndarray, "steps 2 H W"]: ...
 
 
 def names() -> list[str]:
@@ -58,7 +62,7 @@ def is_learned(name: str) -> bool:
     """Whether `load` needs weights for this estimator.
 
     Raises:
-        ValueError: an unknown name.
+        TristreamError: an unknown name.
     """
     return hasattr(_module(name), "network")
 
@@ -70,7 +74,11 @@ def weights_name(name: str) -> str:
 
 
 def load(
-    name: str, *, weights: Path | int | None = None, compile: Compile | None = None, batch_size: int = 1
+    name: str,
+    *,
+    weights: Path | int | None = None,
+    compile: Compile | None = None,
+    batch_size: int = 1,
 ) -> FlowEstimator:
     """The estimator of this name.
 
@@ -81,20 +89,25 @@ def load(
         batch_size: pairs that a learned one gets at once.
 
     Raises:
-        ValueError: an unknown name, no weights where they are needed, weights where there can be none, or weights that
-            do not fit.
+        TristreamError: an unknown name, missing or superfluous weights, or weights that do not fit.
     """
     module = _module(name)
     if hasattr(module, "network"):
-        from flow import network
+        from tristream.flow import network
 
         canonical = getattr(module, "ALIASES", {}).get(name, name)
         build = canonical.removeprefix(PTLFLOW)
         return network.load(
-            canonical, lambda: module.network(build), weights=weights, compile=compile, batch_size=batch_size
+            canonical,
+            lambda: module.network(build),
+            weights=weights,
+            compile=compile,
+            batch_size=batch_size,
         )
     if weights is not None:
-        raise ValueError(f"flow estimator '{name}' learned nothing; it takes no weights, and {weights} were given")
+        raise TristreamError(
+            f"flow estimator '{name}' learned nothing; it takes no weights, and {weights} were given"
+        )
     return module.build(name)
 
 
@@ -104,11 +117,14 @@ def _module(name: str) -> ModuleType:
     for module in _modules():
         if name in module.NAMES:
             return module
-    raise ValueError(
+    raise TristreamError(
         f"unknown flow estimator {name!r}; available: {', '.join(names())}, and with the extra 'flow' "
         f"any network of ptlflow as '{PTLFLOW}NAME'"
     )
 
 
 def _modules() -> list[ModuleType]:
-    return [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
+    return [
+        importlib.import_module(f"{__name__}.{info.name}")
+        for info in pkgutil.iter_modules(__path__)
+    ]

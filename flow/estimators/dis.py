@@ -41,7 +41,9 @@ class Dis:
             "dis_fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
             "dis_medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
         }[self.name]
-        search = cv2.DISOpticalFlow.create(preset)  # holds buffers: one per call, so that threads do not meet in it
+        search = cv2.DISOpticalFlow.create(
+            preset
+        )  # holds buffers: one per call, so that threads do not meet in it
         n_frames, height, width = frames.shape[:3]
         below, right = max(0, _SMALLEST_SIDE_PX - height), max(0, _SMALLEST_SIDE_PX - width)
         flow = np.empty((max(0, n_frames - 1), 2, height, width), dtype=np.float32)

@@ -49,7 +49,9 @@ class Farneback:
         before = None
         for t, frame in enumerate(frames):
             grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-            grey = cv2.copyMakeBorder(grey, _BORDER_PX, _BORDER_PX, _BORDER_PX, _BORDER_PX, cv2.BORDER_REPLICATE)
+            grey = cv2.copyMakeBorder(
+                grey, _BORDER_PX, _BORDER_PX, _BORDER_PX, _BORDER_PX, cv2.BORDER_REPLICATE
+            )
             if before is not None:
                 field = cv2.calcOpticalFlowFarneback(before, grey, None, **_SETTINGS)  # type: ignore[call-overload]
                 flow[t - 1] = field[inner, inner].transpose(2, 0, 1)

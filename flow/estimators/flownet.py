@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from tristream.errors import TristreamError
+
 if TYPE_CHECKING:
     import torch
 
@@ -25,14 +27,16 @@ def network(name: str) -> torch.nn.Module:
     """Pairs (B, 2, H, W, 3) uint8 RGB → flow (B, 2, H, W), random weights.
 
     Raises:
-        ValueError: ptlflow is not installed, or has no network of this name.
+        TristreamError: ptlflow is not installed, or has no network of this name.
     """
     import torch
 
     core = stock(name)
     _exchange_correlations(core)
     for module in core.modules():
-        if hasattr(module, "_jit_is_scripting"):  # lightning's: or a module that has no trainer cannot be traced
+        if hasattr(
+            module, "_jit_is_scripting"
+        ):  # lightning's: or a module that has no trainer cannot be traced
             setattr(module, "_jit_is_scripting", True)  # noqa: B010
     if name in NAMES:  # a sixth of the time; networks that take views of their maps do not bear it
         core = core.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -43,7 +47,7 @@ def stock(name: str) -> torch.nn.Module:
     """ptlflow's network of this name as it is, with random weights."""
     library = _ptlflow()
     if name not in library.get_model_names():
-        raise ValueError(
+        raise TristreamError(
             f"unknown flow estimator '{name}'; ptlflow {library.__version__} has {', '.join(library.get_model_names())}"
         )
     return library.get_model_reference(name)()
@@ -69,32 +73,40 @@ def _exchange_correlations(core: torch.nn.Module) -> None:
     from ptlflow.models.flownet.flownetc import FlowNetC
     from ptlflow.utils.correlation import IterSpatialCorrelationSampler
 
-    from flow.correlation import FlowNetCorrelation, SpatialCorrelation
+    from tristream.flow.correlation import FlowNetCorrelation, SpatialCorrelation
 
     for parent in list(core.modules()):
         if isinstance(parent, FlowNetC):
             parent.corr = FlowNetCorrelation()
         for child_name, child in list(parent.named_children()):
             if isinstance(child, IterSpatialCorrelationSampler) and _is_plain(child):
-                setattr(parent, child_name, SpatialCorrelation(child.patch_size, step=child.dilation_patch))
+                setattr(
+                    parent,
+                    child_name,
+                    SpatialCorrelation(child.patch_size, step=child.dilation_patch),
+                )
 
 
 def _is_plain(sampler: torch.nn.Module) -> bool:
     settings = (sampler.kernel_size, sampler.stride, sampler.padding, sampler.dilation)
-    return settings == (1, 1, 0, 1) and isinstance(sampler.patch_size, int) and isinstance(sampler.dilation_patch, int)
+    return (
+        settings == (1, 1, 0, 1)
+        and isinstance(sampler.patch_size, int)
+        and isinstance(sampler.dilation_patch, int)
+    )
 
 
 def _ptlflow() -> ModuleType:
     """ptlflow, imported when it is first needed (4 s: it imports every network it has).
 
     Raises:
-        ValueError: it is not installed.
+        TristreamError: it is not installed.
     """
     try:
         with _quiet(), _without_a_faiss_that_has_no_gpu():
             import ptlflow
     except ModuleNotFoundError as error:
-        raise ValueError(
+        raise TristreamError(
             f"this flow estimator is ptlflow's, which cannot be imported ({error}); install it: "
             "pip install 'tristream[flow]'"
         ) from error

@@ -11,7 +11,9 @@ NAMES = ("raft", "raft_large", "raft_small")
 ALIASES = {"raft": "raft_large"}
 
 _STRIDE = 8
-_SMALLEST_SIDE_PX = 128  # four halvings of maps at an eighth of the size must leave more than one pixel
+_SMALLEST_SIDE_PX = (
+    128  # four halvings of maps at an eighth of the size must leave more than one pixel
+)
 _N_UPDATES = 12  # torchvision's default
 
 
@@ -33,7 +35,8 @@ def network(name: str) -> torch.nn.Module:
             left, right = _margins(width)
             pictures = pairs.permute(0, 1, 4, 2, 3).float() / 127.5 - 1  # (B, 2, 3, H, W)
             before, after = (
-                nn.functional.pad(pictures[:, i], (left, right, above, below), mode="replicate") for i in (0, 1)
+                nn.functional.pad(pictures[:, i], (left, right, above, below), mode="replicate")
+                for i in (0, 1)
             )
             flow = self.core(before, after, num_flow_updates=_N_UPDATES)[-1]
             return flow[:, :, above : above + height, left : left + width]

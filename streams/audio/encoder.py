@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from streams.audio import yamnet
-from streams.audio.logmel import N_MELS
-from streams.audio.vggish import Postprocess, VGGish
-from streams.audio.yamnet import YAMNet
-from streams.small_cnn import SegmentClassifier, SmallCNN
+from tristream.errors import TristreamError
+from tristream.streams.audio import yamnet
+from tristream.streams.audio.logmel import N_MELS
+from tristream.streams.audio.vggish import Postprocess, VGGish
+from tristream.streams.audio.yamnet import YAMNet
+from tristream.streams.small_cnn import SegmentClassifier, SmallCNN
 
 
 def build_encoder(
@@ -49,7 +50,7 @@ def build_encoder(
         dropout: before the softmax layer.
 
     Raises:
-        ValueError: a file that does not fit the CNN, or weights for "small".
+        TristreamError: a file that does not fit the CNN, or weights for "small".
     """
     network: nn.Module
     if name == "vggish":
@@ -65,10 +66,18 @@ def build_encoder(
         if weights is not None:
             load_yamnet(network, weights)
     elif weights is not None:
-        raise ValueError(f"encoder 'small' is trained from scratch and takes no weights, not {weights}")
+        raise TristreamError(
+            f"encoder 'small' is trained from scratch and takes no weights, not {weights}"
+        )
     else:
         network = _OneChannel(
-            SmallCNN(1, widths, input_size=(n_frames, N_MELS), embedding_dim=embedding_dim, dropout=dropout)
+            SmallCNN(
+                1,
+                widths,
+                input_size=(n_frames, N_MELS),
+                embedding_dim=embedding_dim,
+                dropout=dropout,
+            )
         )
     return SegmentClassifier(network, int(network.embedding_dim), n_classes, dropout=dropout)  # type: ignore[arg-type]
 
@@ -77,14 +86,14 @@ def load_torchvggish(network: VGGish, path: Path) -> None:
     """Loads torchvggish's parameters; PCA that lies beside them in the file (`pproc.…`) is left out.
 
     Raises:
-        ValueError: the file's tensors are not VGGish's; the first that differ are named.
+        TristreamError: the file's tensors are not VGGish's; the first that differ are named.
     """
     state = {key: tensor for key, tensor in _read(path).items() if not key.startswith("pproc.")}
     own = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
     found = {key: tuple(tensor.shape) for key, tensor in state.items()}
     wrong = sorted(key for key in own.keys() | found.keys() if own.get(key) != found.get(key))
     if wrong:
-        raise ValueError(
+        raise TristreamError(
             f"{path} is not a file of torchvggish's parameters for examples of {network.example_shape[0]} rows: "
             f"{len(wrong)} tensors differ (first: {wrong[0]} is {found.get(wrong[0], 'missing')}, "
             f"it must be {own.get(wrong[0], 'absent')})"
@@ -96,13 +105,15 @@ def load_pca(network: Postprocess, path: Path) -> None:
     """Loads `pca_eigen_vectors` (128, 128) and `pca_means` (128,) or (128, 1).
 
     Raises:
-        ValueError: they are not in the file.
+        TristreamError: they are not in the file.
     """
     arrays = _read(path)
     try:
         matrix, means = arrays["pca_eigen_vectors"], arrays["pca_means"].reshape(-1)
     except KeyError as error:
-        raise ValueError(f"{path} holds no {error}; VGGish's PCA has pca_eigen_vectors and pca_means") from None
+        raise TristreamError(
+            f"{path} holds no {error}; VGGish's PCA has pca_eigen_vectors and pca_means"
+        ) from None
     network.load_state_dict(_tensors({"pca_matrix": matrix, "pca_means": means}), strict=False)
 
 
@@ -110,13 +121,15 @@ def load_yamnet(network: YAMNet, path: Path) -> None:
     """Loads the de-quantised constants of YAMNet's TFLite file.
 
     Raises:
-        ValueError: they are not in the file.
+        TristreamError: they are not in the file.
     """
     try:
         state = yamnet.state_from_tflite(_read(path))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    network.load_state_dict({key: tensor for key, tensor in state.items() if key in network.state_dict()})
+        raise TristreamError(f"{path}: {error}") from error
+    network.load_state_dict(
+        {key: tensor for key, tensor in state.items() if key in network.state_dict()}
+    )
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -126,11 +139,14 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as safetensors weights ({error})") from error
+        raise TristreamError(f"{path} cannot be read as safetensors weights ({error})") from error
 
 
 def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    return {key: torch.from_numpy(np.ascontiguousarray(array, np.float32)) for key, array in arrays.items()}
+    return {
+        key: torch.from_numpy(np.ascontiguousarray(array, np.float32))
+        for key, array in arrays.items()
+    }
 
 
 class _OneChannel(nn.Module):

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from tristream.errors import TristreamError
+
 if TYPE_CHECKING:
     import scipy.sparse
 
@@ -47,24 +49,26 @@ def log_mel(
         Natural log of (mel magnitude + offset), 64 bands, 125–7500 Hz.
 
     Raises:
-        ValueError: another sample rate, fewer samples than one window of 25 ms, samples that are not one-dimensional
-            floating-point numbers.
+        TristreamError: another sample rate, fewer samples than one window of 25 ms, samples that are not
+            one-dimensional floating-point numbers.
     """
     if sample_rate != SAMPLE_RATE:
-        raise ValueError(
+        raise TristreamError(
             f"audio has a sample rate of {sample_rate} Hz; log-mel needs {SAMPLE_RATE} Hz: resample it first"
         )
     if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
-        raise ValueError(
+        raise TristreamError(
             f"audio samples are {samples.dtype} of shape {samples.shape}; log-mel needs mono floating-point in [-1, 1]"
         )
     if len(samples) < WINDOW_SAMPLES:
-        raise ValueError(
+        raise TristreamError(
             f"audio lasts {len(samples) / SAMPLE_RATE:.4f} s ({len(samples)} samples), "
             f"less than one window of {WINDOW_SECONDS} s; it has no log-mel"
         )
     dtype = np.float64 if samples.dtype == np.float64 else np.float32
-    windows = np.lib.stride_tricks.sliding_window_view(samples.astype(dtype, copy=False), WINDOW_SAMPLES)[::HOP_SAMPLES]
+    windows = np.lib.stride_tricks.sliding_window_view(
+        samples.astype(dtype, copy=False), WINDOW_SAMPLES
+    )[::HOP_SAMPLES]
     taper, to_mel = _periodic_hann().astype(dtype), _sparse_mel_matrix(np.dtype(dtype))
     energies = np.empty((len(windows), N_MELS), dtype=dtype)
     for start in range(0, len(windows), _BLOCK_FRAMES):
@@ -75,7 +79,10 @@ def log_mel(
 
 
 def examples(
-    log_mel: Float[np.ndarray, "T M"], *, n_frames: int = EXAMPLE_FRAMES, hop_frames: int = EXAMPLE_FRAMES
+    log_mel: Float[np.ndarray, "T M"],
+    *,
+    n_frames: int = EXAMPLE_FRAMES,
+    hop_frames: int = EXAMPLE_FRAMES,
 ) -> Float[np.ndarray, "N n_frames M"]:
     """Stretches of `n_frames` rows, one every `hop_frames`; rows that fill no whole example are dropped.
 
@@ -83,14 +90,16 @@ def examples(
     0.96 s of sound hold no example; the least is 0.975 s.
 
     Raises:
-        ValueError: `n_frames` or `hop_frames` below 1.
+        TristreamError: `n_frames` or `hop_frames` below 1.
     """
     for name, value in (("n_frames", n_frames), ("hop_frames", hop_frames)):
         if value < 1:
-            raise ValueError(f"{name} of an audio example is {value}; it must be at least 1")
+            raise TristreamError(f"{name} of an audio example is {value}; it must be at least 1")
     if len(log_mel) < n_frames:
         return np.empty((0, n_frames, log_mel.shape[1]), dtype=log_mel.dtype)
-    windows = np.lib.stride_tricks.sliding_window_view(log_mel, n_frames, axis=0)[::hop_frames]  # (N, M, n_frames)
+    windows = np.lib.stride_tricks.sliding_window_view(log_mel, n_frames, axis=0)[
+        ::hop_frames
+    ]  # (N, M, n_frames)
     return windows.transpose(0, 2, 1).copy()
 
 

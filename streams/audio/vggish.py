@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from streams.audio.logmel import EXAMPLE_FRAMES, N_MELS
+from tristream.errors import TristreamError
+from tristream.streams.audio.logmel import EXAMPLE_FRAMES, N_MELS
 
 EMBEDDING_DIM = 128
 _POOLS = 4  # each halves time and bands
@@ -29,15 +30,21 @@ class VGGish(nn.Module):
         relu: the embedding ends in a ReLU, as in the paper's year; released code later left it to the user.
 
     Raises:
-        ValueError: `n_frames` is not a multiple of 16, a width that rounds to no channel.
+        TristreamError: `n_frames` is not a multiple of 16, a width that rounds to no channel.
     """
 
-    def __init__(self, *, n_frames: int = EXAMPLE_FRAMES, width: float = 1.0, relu: bool = True) -> None:
+    def __init__(
+        self, *, n_frames: int = EXAMPLE_FRAMES, width: float = 1.0, relu: bool = True
+    ) -> None:
         super().__init__()
         if n_frames < 1 or n_frames % 2**_POOLS:
-            raise ValueError(f"VGGish examples of {n_frames} rows; n_frames must be a multiple of {2**_POOLS}")
+            raise TristreamError(
+                f"VGGish examples of {n_frames} rows; n_frames must be a multiple of {2**_POOLS}"
+            )
         if round(64 * width) < 1:
-            raise ValueError(f"width {width} leaves none of VGGish's 64 first channels; it must leave at least 1")
+            raise TristreamError(
+                f"width {width} leaves none of VGGish's 64 first channels; it must leave at least 1"
+            )
         self.embedding_dim = EMBEDDING_DIM
         self.example_shape = (n_frames, N_MELS)
         layers: list[nn.Module] = []
@@ -65,10 +72,10 @@ class VGGish(nn.Module):
         """Segment embeddings of log-mel examples.
 
         Raises:
-            ValueError: examples of another shape than the network was built for.
+            TristreamError: examples of another shape than the network was built for.
         """
         if examples.shape[1:] != self.example_shape:
-            raise ValueError(
+            raise TristreamError(
                 f"log-mel examples are {tuple(examples.shape[1:])} (rows, bands); "
                 f"this VGGish was built for {self.example_shape}"
             )
@@ -99,7 +106,9 @@ class Postprocess(nn.Module):
         self.network = network
         self.rounded = rounded
         self.embedding_dim = EMBEDDING_DIM
-        self.register_buffer("pca_matrix", torch.eye(EMBEDDING_DIM))  # in every checkpoint, as the weights are
+        self.register_buffer(
+            "pca_matrix", torch.eye(EMBEDDING_DIM)
+        )  # in every checkpoint, as the weights are
         self.register_buffer("pca_means", torch.zeros(EMBEDDING_DIM))
 
     def forward(self, examples: Float[Tensor, "B T M"]) -> Float[Tensor, "B D"]:

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tristream.errors import TristreamError
+
 LOG_OFFSET = 0.001
 EMBEDDING_DIM = 1024
 N_CLASSES = 521  # AudioSet's, less some; named in yamnet_class_map.csv
@@ -62,7 +64,9 @@ class YAMNet(nn.Module):
 class _Convolution(nn.Module):
     """Convolution as TensorFlow pads it, then ReLU6."""
 
-    def __init__(self, n_inputs: int, n_outputs: int, *, size: int = 3, stride: int = 1, groups: int = 1) -> None:
+    def __init__(
+        self, n_inputs: int, n_outputs: int, *, size: int = 3, stride: int = 1, groups: int = 1
+    ) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(n_inputs, n_outputs, size, stride, groups=groups)
 
@@ -81,13 +85,19 @@ def state_from_tflite(constants: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     Kernels are (out, height, width, in) in TFLite, depthwise ones (1, height, width, channels).
 
     Raises:
-        ValueError: a layer is missing, or has another shape; the message names it.
+        TristreamError: a layer is missing, or has another shape; the message names it.
     """
     found: dict[str, Tensor] = {}
     for name, array in constants.items():
-        name = name.split(";")[0]  # TFLite joins the names of what it fused: the first is the array's own
+        name = name.split(";")[
+            0
+        ]  # TFLite joins the names of what it fused: the first is the array's own
         layer = _LAYER.search(name)
-        if layer is None or not np.issubdtype(array.dtype, np.floating) or array.ndim not in (1, 2, 4):
+        if (
+            layer is None
+            or not np.issubdtype(array.dtype, np.floating)
+            or array.ndim not in (1, 2, 4)
+        ):
             continue
         if array.ndim == 4:
             array = array.transpose((3, 0, 1, 2) if "sepconv" in name else (0, 3, 1, 2))
@@ -100,5 +110,7 @@ def state_from_tflite(constants: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     for key, shape in expected.items():
         if key not in found or tuple(found[key].shape) != shape:
             what = f"has shape {tuple(found[key].shape)}" if key in found else "is missing"
-            raise ValueError(f"constants of YAMNet's TFLite file: {key} {what}; it must have shape {shape}")
+            raise TristreamError(
+                f"constants of YAMNet's TFLite file: {key} {what}; it must have shape {shape}"
+            )
     return {key: found[key] for key in expected}

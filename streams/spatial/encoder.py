@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import nn
 
-from streams.encoder_weights import load_weights
-from streams.small_cnn import SegmentClassifier, SmallCNN
+from tristream.errors import TristreamError
+from tristream.streams.encoder_weights import load_weights
+from tristream.streams.small_cnn import SegmentClassifier, SmallCNN
 
 TORCHVISION = ("mobilenet_v2",)
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -76,23 +77,34 @@ def build_encoder(
         trainable_blocks: only so many of the last blocks learn; None: all do.
 
     Raises:
-        ValueError: timm has no such CNN, the file does not fit it, or it has fewer blocks.
+        TristreamError: timm has no such CNN, the file does not fit it, or it has fewer blocks.
     """
     if name == "small":
         if weights is not None:
-            raise ValueError(f"encoder 'small' is trained from scratch and takes no weights, not {weights}")
+            raise TristreamError(
+                f"encoder 'small' is trained from scratch and takes no weights, not {weights}"
+            )
         if trainable_blocks is not None:
-            raise ValueError(f"encoder 'small' is trained from scratch, whole, not its last {trainable_blocks} blocks")
-        small = SmallCNN(3, widths, input_size=input_size, embedding_dim=embedding_dim, dropout=dropout)
+            raise TristreamError(
+                f"encoder 'small' is trained from scratch, whole, not its last {trainable_blocks} blocks"
+            )
+        small = SmallCNN(
+            3, widths, input_size=input_size, embedding_dim=embedding_dim, dropout=dropout
+        )
         return SegmentClassifier(
-            Normalised(small, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), small.embedding_dim, n_classes, dropout=dropout
+            Normalised(small, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+            small.embedding_dim,
+            n_classes,
+            dropout=dropout,
         )
     network, width, usual = _of_torchvision() if name in TORCHVISION else _of_timm(name)
     if weights is not None:
         load_weights(network, weights, name)
     if trainable_blocks is not None:
         freeze_below(network, trainable_blocks, name)
-    return SegmentClassifier(Normalised(network, usual["mean"], usual["std"]), width, n_classes, dropout=dropout)
+    return SegmentClassifier(
+        Normalised(network, usual["mean"], usual["std"]), width, n_classes, dropout=dropout
+    )
 
 
 def _of_timm(name: str) -> tuple[nn.Module, int, Any]:
@@ -100,7 +112,7 @@ def _of_timm(name: str) -> tuple[nn.Module, int, Any]:
 
     if not timm.is_model(name):
         close = ", ".join(timm.list_models(f"*{name}*")[:5]) or "see timm.list_models()"
-        raise ValueError(
+        raise TristreamError(
             f"unknown spatial encoder '{name}'; available: small, {', '.join(TORCHVISION)}, or a name of timm ({close})"
         )
     network = timm.create_model(name, pretrained=False, num_classes=0)
@@ -119,11 +131,11 @@ def freeze_below(network: nn.Module, n_blocks: int, name: str) -> None:
     """Lets only the last `n_blocks` blocks learn: of timm its own coarse groups of layers, of torchvision `features`.
 
     Raises:
-        ValueError: the network has fewer blocks.
+        TristreamError: the network has fewer blocks.
     """
     blocks = _blocks(network)
     if not 1 <= n_blocks < len(blocks):
-        raise ValueError(
+        raise TristreamError(
             f"trainable_blocks = {n_blocks}: '{name}' has {len(blocks)} blocks; 1 … {len(blocks) - 1} can learn alone, "
             'none lets all, and mode = "frozen" lets no block learn'
         )
@@ -137,7 +149,10 @@ def _blocks(network: nn.Module) -> list[list[str]]:
     matcher = getattr(network, "group_matcher", None)
     if matcher is None:
         n = len(network.features)  # type: ignore[arg-type]
-        return [[f"features.{i}.{key}" for key, _ in network.features[i].named_parameters()] for i in range(n)]  # type: ignore[index, union-attr]
+        return [
+            [f"features.{i}.{key}" for key, _ in network.features[i].named_parameters()]
+            for i in range(n)
+        ]  # type: ignore[index, union-attr]
     from timm.models import group_parameters
 
     groups = group_parameters(network, matcher(coarse=True))

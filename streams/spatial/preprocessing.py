@@ -12,7 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import UInt8
 
-from streams.spatial.encoder import TORCHVISION
+from tristream.errors import TristreamError
+from tristream.streams.spatial.encoder import TORCHVISION
 
 
 def own_preprocessing(
@@ -26,7 +27,7 @@ def own_preprocessing(
         size: height and width of the result; timm's share of the picture that is cropped (crop_pct) is kept.
 
     Raises:
-        ValueError: an encoder that has none.
+        TristreamError: an encoder that has none.
     """
     from PIL import Image
 
@@ -35,7 +36,9 @@ def own_preprocessing(
 
 
 @functools.cache
-def _transform(encoder: str, size: tuple[int, int]) -> Callable[[object], UInt8[np.ndarray, "H2 W2 3"]]:
+def _transform(
+    encoder: str, size: tuple[int, int]
+) -> Callable[[object], UInt8[np.ndarray, "H2 W2 3"]]:
     if encoder in TORCHVISION:
         return _of_torchvision(size)
     import timm
@@ -43,15 +46,23 @@ def _transform(encoder: str, size: tuple[int, int]) -> Callable[[object], UInt8[
 
     usual = timm.get_pretrained_cfg(encoder) if timm.is_model(encoder) else None
     if usual is None:
-        raise ValueError(f"encoder '{encoder}' has no preprocessing of its own; set preprocess = \"squash\"")
+        raise TristreamError(
+            f"encoder '{encoder}' has no preprocessing of its own; set preprocess = \"squash\""
+        )
     chosen = resolve_data_config({"input_size": (3, *size)}, pretrained_cfg=usual.to_dict())
-    until_scaling = create_transform(**chosen, is_training=False, use_prefetcher=True)  # (3, H, W) uint8
-    return lambda picture: np.ascontiguousarray(np.asarray(until_scaling(picture)).transpose(1, 2, 0))
+    until_scaling = create_transform(
+        **chosen, is_training=False, use_prefetcher=True
+    )  # (3, H, W) uint8
+    return lambda picture: np.ascontiguousarray(
+        np.asarray(until_scaling(picture)).transpose(1, 2, 0)
+    )
 
 
 def _of_torchvision(size: tuple[int, int]) -> Callable[[object], UInt8[np.ndarray, "H2 W2 3"]]:
     """Bilinear until the shorter side is 256 / 224 of the crop's, as its ImageNet presets do."""
     from torchvision.transforms import v2
 
-    steps = v2.Compose([v2.Resize(round(min(size) * 256 / 224), antialias=True), v2.CenterCrop(size)])
+    steps = v2.Compose(
+        [v2.Resize(round(min(size) * 256 / 224), antialias=True), v2.CenterCrop(size)]
+    )
     return lambda picture: np.asarray(steps(picture))

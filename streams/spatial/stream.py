@@ -10,33 +10,55 @@ import numpy as np
 import torch
 from pydantic import BaseModel, Field
 
-from flow.sampling import sample_indices, uniform_indices
-from streams.augment import AugmentConfig, apply_views, draw_views
-from streams.backends import CPU, to_device
-from streams.config import ENCODE_BATCH_SIZE, AggregatorConfig, AggregatorPhase, EncoderPhase, SamplerConfig
-from streams.segments import Footage, Segments
-from streams.spatial.encoder import build_encoder
-from streams.stream import Encoder
-from streams.video import Video, squash
+from tristream.flow.sampling import sample_indices, uniform_indices
+from tristream.streams.augment import AugmentConfig, apply_views, draw_views
+from tristream.streams.backend import CPU
+from tristream.streams.config import (
+    ENCODE_BATCH_SIZE,
+    AggregatorConfig,
+    AggregatorPhase,
+    EncoderPhase,
+    SamplerConfig,
+)
+from tristream.streams.segments import Footage, Segments
+from tristream.streams.spatial.encoder import build_encoder
+from tristream.streams.stream import Encoder
+from tristream.streams.torch_backend import to_device
+from tristream.streams.video import Video, squash
 
 
 class SpatialPhase(EncoderPhase, extra="forbid", frozen=True):
     """How the CNN is trained."""
 
-    trainable_blocks: int | None = Field(None, ge=1, description="only so many of its last blocks learn; none: all do")
+    trainable_blocks: int | None = Field(
+        None, ge=1, description="only so many of its last blocks learn; none: all do"
+    )
 
 
 class SpatialConfig(BaseModel, extra="forbid", frozen=True):
     """Pictures and their CNN."""
 
-    encoder: str = Field("small", description="'small', 'mobilenet_v2', or the name of any 2-D CNN of timm")
-    encoder_weights: Path | None = Field(None, description="name of weights, or a safetensors file; none: from scratch")
-    weights_seed: int | None = Field(None, description="of random weights in their place (--random-weights)")
-    widths: tuple[int, ...] = Field((16, 32, 64, 64), description="channels of the 'small' encoder's blocks")
-    embedding_dim: int | None = Field(None, description="of the 'small' encoder; none: mean over space")
-    input_size: tuple[int, int] = Field((96, 96), description="height and width of pictures for the CNN, px")
+    encoder: str = Field(
+        "small", description="'small', 'mobilenet_v2', or the name of any 2-D CNN of timm"
+    )
+    encoder_weights: Path | None = Field(
+        None, description="name of weights, or a safetensors file; none: from scratch"
+    )
+    weights_seed: int | None = Field(
+        None, description="of random weights in their place (--random-weights)"
+    )
+    widths: tuple[int, ...] = Field(
+        (16, 32, 64, 64), description="channels of the 'small' encoder's blocks"
+    )
+    embedding_dim: int | None = Field(
+        None, description="of the 'small' encoder; none: mean over space"
+    )
+    input_size: tuple[int, int] = Field(
+        (96, 96), description="height and width of pictures for the CNN, px"
+    )
     preprocess: Literal["squash", "own"] = Field(
-        "squash", description="the whole picture squashed to input_size, or the network's own resize and centre crop"
+        "squash",
+        description="the whole picture squashed to input_size, or the network's own resize and centre crop",
     )
     encoder_dropout: float = Field(0.0, ge=0, lt=1)
     brightness: float = Field(0.0, ge=0, description="training: brightness off by up to this part")
@@ -60,7 +82,9 @@ class SpatialStream:
         """The sampled pictures only; the rest is not kept."""
         frames = video.frames()
         if sampler.method == "adaptive" and len(frames) > sampler.n_samples:
-            indices = sample_indices(video.motion, n_samples=sampler.n_samples, n_segments=sampler.n_segments)
+            indices = sample_indices(
+                video.motion, n_samples=sampler.n_samples, n_segments=sampler.n_segments
+            )
         else:
             indices = uniform_indices(len(frames), sampler.n_samples)
         decoded = video.decoded
@@ -71,12 +95,16 @@ class SpatialStream:
             plan=np.arange(len(indices)),
         )
 
-    def cut(self, footage: Footage, config: SpatialConfig, generator: np.random.Generator | None = None) -> Segments:
+    def cut(
+        self, footage: Footage, config: SpatialConfig, generator: np.random.Generator | None = None
+    ) -> Segments:
         """One segment for each picture, (S, H, W, 3) uint8."""
         array = footage.array
         if generator is not None:
             array = _augment(array, config, generator, alike=True).numpy()
-        return Segments(footage.start_seconds, footage.stop_seconds, lambda first, last: array[first:last])
+        return Segments(
+            footage.start_seconds, footage.stop_seconds, lambda first, last: array[first:last]
+        )
 
     def training_segments(
         self,
@@ -86,7 +114,9 @@ class SpatialStream:
         device: torch.device = CPU,
     ) -> torch.Tensor:
         """One random picture of each video, (B, H, W, 3) uint8."""
-        pictures = np.stack([footage.array[generator.integers(len(footage.array))] for footage in footages])
+        pictures = np.stack(
+            [footage.array[generator.integers(len(footage.array))] for footage in footages]
+        )
         return _augment(pictures, config, generator, alike=False, device=device)
 
     def build_encoder(self, config: SpatialConfig, n_classes: int) -> Encoder:
@@ -106,7 +136,7 @@ class SpatialStream:
 def _prepared(frames: np.ndarray, config: SpatialConfig) -> np.ndarray:
     if config.preprocess == "squash":
         return squash(frames, *config.input_size)
-    from streams.spatial.preprocessing import own_preprocessing
+    from tristream.streams.spatial.preprocessing import own_preprocessing
 
     return own_preprocessing(config.encoder, frames, config.input_size)
 

@@ -12,8 +12,9 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from streams.encoder_weights import load_weights
-from streams.small_cnn import SegmentClassifier
+from tristream.errors import TristreamError
+from tristream.streams.encoder_weights import load_weights
+from tristream.streams.small_cnn import SegmentClassifier
 
 FULL_RANGE_PX = 20.0  # such a displacement is to the network what full black or white is (TSN, I3D: 8-bit flow of ± 20)
 
@@ -31,7 +32,11 @@ class FlowStackCNN(nn.Module):
         super().__init__()
         self.network = network
         self.scale = 0.5 / std / FULL_RANGE_PX
-        norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        norms = [
+            module
+            for module in network.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        ]
         self._frozen = norms[1:] if partial_batch_norm else []
         for norm in self._frozen:
             norm.requires_grad_(False)
@@ -64,13 +69,15 @@ def build_cross_modality(
         dropout: before the softmax layer.
 
     Raises:
-        ValueError: timm has no such CNN, its first layer is no single convolution, or the file does not fit.
+        TristreamError: timm has no such CNN, its first layer is no single convolution, or the file does not fit.
     """
     import timm
 
     if not timm.is_model(name):
         close = ", ".join(timm.list_models(f"*{name}*")[:5]) or "see timm.list_models()"
-        raise ValueError(f"unknown temporal encoder '{name}'; available: motion_cnn, or a name of timm ({close})")
+        raise TristreamError(
+            f"unknown temporal encoder '{name}'; available: motion_cnn, or a name of timm ({close})"
+        )
     network = timm.create_model(name, pretrained=False, num_classes=0)
     if weights is not None:
         load_weights(network, weights, name)
@@ -92,7 +99,9 @@ def adapt_first_convolution(network: nn.Module, place: object, n_channels: int, 
     """
     own = network.get_submodule(place) if isinstance(place, str) else None
     if not isinstance(own, nn.Conv2d) or own.in_channels != 3 or own.groups != 1:
-        raise ValueError(f"temporal encoder '{name}' does not begin with one convolution of three channels ({place})")
+        raise TristreamError(
+            f"temporal encoder '{name}' does not begin with one convolution of three channels ({place})"
+        )
     own.weight = nn.Parameter(across_modalities(own.weight.detach(), n_channels))
     own.in_channels = n_channels
 

@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from streams.small_cnn import CeilMaxPool
+from tristream.errors import TristreamError
+from tristream.streams.small_cnn import CeilMaxPool
 
 _POOL = 3  # px, with stride 2, rounded up
 
@@ -36,7 +37,7 @@ class MotionCNN(nn.Module):
         batch_norm: "conv1" is the paper's; "all" normalises after every convolution.
 
     Raises:
-        ValueError: `input_size` is too small, a width rounds to no channel, an unknown `batch_norm`.
+        TristreamError: `input_size` is too small, a width rounds to no channel, an unknown `batch_norm`.
     """
 
     def __init__(
@@ -54,12 +55,12 @@ class MotionCNN(nn.Module):
     ) -> None:
         super().__init__()
         if batch_norm not in ("conv1", "all"):
-            raise ValueError(f"batch_norm is {batch_norm!r}; it must be 'conv1' or 'all'")
+            raise TristreamError(f"batch_norm is {batch_norm!r}; it must be 'conv1' or 'all'")
         self.input_shape = (2 * stack_length, *input_size)
         maps_height, maps_width = (_last_map_side(side, pool2=pool2) for side in input_size)
         if min(maps_height, maps_width) < 1:
             smallest = next(side for side in range(100) if _last_map_side(side, pool2=pool2) >= 1)
-            raise ValueError(
+            raise TristreamError(
                 f"flow fields of {input_size[0]} x {input_size[1]} px are too small for the motion CNN with "
                 f"pool2={pool2}; it needs at least {smallest} px each way"
                 + ("" if not pool2 else " (25 without pool2)")
@@ -93,10 +94,10 @@ class MotionCNN(nn.Module):
         """Segment embeddings: full7 after ReLU, before its dropout.
 
         Raises:
-            ValueError: stacks of another shape than the network was built for.
+            TristreamError: stacks of another shape than the network was built for.
         """
         if stacks.shape[1:] != self.input_shape:
-            raise ValueError(
+            raise TristreamError(
                 f"flow stacks are {tuple(stacks.shape[1:])} (channels, height, width); "
                 f"this network was built for {self.input_shape}"
             )
@@ -122,7 +123,9 @@ class MotionCNN(nn.Module):
 def _scaled(n_channels: int, width: float) -> int:
     scaled = round(n_channels * width)
     if scaled < 1:
-        raise ValueError(f"width {width} leaves {scaled} of {n_channels} channels; it must leave at least 1")
+        raise TristreamError(
+            f"width {width} leaves {scaled} of {n_channels} channels; it must leave at least 1"
+        )
     return scaled
 
 

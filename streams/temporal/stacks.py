@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from tristream.errors import TristreamError
+
 
 def n_stack_starts(n_fields: int, length: int, *, step: int = 1) -> int:
     """How many frames a stack can start at; 0 if `n_fields` flow fields are too few for one stack."""
@@ -25,17 +27,19 @@ def stack_flow(
     The result is a view of `flow` where `step` allows.
 
     Raises:
-        ValueError: the stack does not lie inside `flow`, or `length` or `step` is below 1.
+        TristreamError: the stack does not lie inside `flow`, or `length` or `step` is below 1.
     """
     for name, value in (("length", length), ("step", step)):
         if value < 1:
-            raise ValueError(f"{name} of a flow stack is {value}; it must be at least 1")
+            raise TristreamError(f"{name} of a flow stack is {value}; it must be at least 1")
     n_starts = n_stack_starts(len(flow), length, step=step)
     if not 0 <= start < n_starts:
         valid = (
-            f"0 to {n_starts - 1}" if n_starts else "none: repeat the last field (`repeat_last`) or shorten the stack"
+            f"0 to {n_starts - 1}"
+            if n_starts
+            else "none: repeat the last field (`repeat_last`) or shorten the stack"
         )
-        raise ValueError(
+        raise TristreamError(
             f"a stack of {length} fields with step {step} cannot start at {start} of {len(flow)} fields; valid: {valid}"
         )
     fields = flow[start : start + (length - 1) * step + 1 : step]  # (L, 2, H, W)
@@ -48,10 +52,12 @@ def repeat_last(
     """`flow` with its last field repeated until one stack fits (reason `padded_short_clip`), or itself if one fits.
 
     Raises:
-        ValueError: no field at all, as for a video of one frame: such a video has no motion to embed.
+        TristreamError: no field at all, as for a video of one frame: such a video has no motion to embed.
     """
     if len(flow) == 0:
-        raise ValueError("flow has 0 fields; a stack needs at least 1, so a video of at least 2 frames")
+        raise TristreamError(
+            "flow has 0 fields; a stack needs at least 1, so a video of at least 2 frames"
+        )
     n_missing = (length - 1) * step + 1 - len(flow)
     if n_missing <= 0:
         return flow

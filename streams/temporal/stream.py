@@ -10,36 +10,58 @@ import numpy as np
 import torch
 from pydantic import BaseModel, Field
 
-from flow.sampling import sample_indices, stack_motion, uniform_indices
-from streams.augment import AugmentConfig, Views, apply_views, draw_views
-from streams.backends import CPU, to_device
-from streams.config import ENCODE_BATCH_SIZE, AggregatorConfig, AggregatorPhase, EncoderPhase, SamplerConfig
-from streams.segments import Footage, Segments
-from streams.stream import Encoder
-from streams.temporal.cross_modality import build_cross_modality
-from streams.temporal.motion_cnn import MotionCNN
-from streams.temporal.stacks import remove_mean, stack_flow
-from streams.video import Video
+from tristream.flow.sampling import sample_indices, stack_motion, uniform_indices
+from tristream.streams.augment import AugmentConfig, Views, apply_views, draw_views
+from tristream.streams.backend import CPU
+from tristream.streams.config import (
+    ENCODE_BATCH_SIZE,
+    AggregatorConfig,
+    AggregatorPhase,
+    EncoderPhase,
+    SamplerConfig,
+)
+from tristream.streams.segments import Footage, Segments
+from tristream.streams.stream import Encoder
+from tristream.streams.temporal.cross_modality import build_cross_modality
+from tristream.streams.temporal.motion_cnn import MotionCNN
+from tristream.streams.temporal.stacks import remove_mean, stack_flow
+from tristream.streams.torch_backend import to_device
+from tristream.streams.video import Video
 
 
 class TemporalConfig(BaseModel, extra="forbid", frozen=True):
     """Optical flow, its stacks and the motion CNN (paper, sections III-B and IV-C)."""
 
     estimator: str = Field("dis", description="a name of flow.estimators; --flow-from replaces it")
-    weights_seed: int | None = Field(None, description="of random weights, where it is learned (--random-weights)")
-    estimate_size: tuple[int, int] = Field((240, 320), description="height and width pictures are squashed to, px")
-    input_size: tuple[int, int] = Field((240, 320), description="height and width flow is averaged down to, px")
+    weights_seed: int | None = Field(
+        None, description="of random weights, where it is learned (--random-weights)"
+    )
+    estimate_size: tuple[int, int] = Field(
+        (240, 320), description="height and width pictures are squashed to, px"
+    )
+    input_size: tuple[int, int] = Field(
+        (240, 320), description="height and width flow is averaged down to, px"
+    )
     stack_length: int = Field(10, ge=1, description="L: fields in a stack")
     stack_step: int = Field(1, ge=1, description="steps between the fields of a stack")
-    mean_removed: bool = Field(True, description="subtract each field's own mean: the camera's motion")
-    encoder: str = Field("motion_cnn", description="the paper's, or a CNN of timm, initialised across modalities (TSN)")
-    encoder_weights: Path | None = Field(None, description="of timm's CNN: name of weights, or a safetensors file")
+    mean_removed: bool = Field(
+        True, description="subtract each field's own mean: the camera's motion"
+    )
+    encoder: str = Field(
+        "motion_cnn",
+        description="the paper's, or a CNN of timm, initialised across modalities (TSN)",
+    )
+    encoder_weights: Path | None = Field(
+        None, description="of timm's CNN: name of weights, or a safetensors file"
+    )
     partial_batch_norm: bool = Field(True, description="timm: only the first batch norm learns")
     width: float = Field(1.0, gt=0, description="scales every layer of the motion CNN")
     pool2: bool = True
     full6: int | None = None
     full7: int | None = None
-    batch_norm: Literal["conv1", "all"] = Field("conv1", description="after the first convolution (the paper) or all")
+    batch_norm: Literal["conv1", "all"] = Field(
+        "conv1", description="after the first convolution (the paper) or all"
+    )
     encoder_dropout: float = Field(0.5, ge=0, lt=1)
     augment: AugmentConfig = AugmentConfig()
     encode_batch_size: int = Field(32, ge=8, multiple_of=8, description=ENCODE_BATCH_SIZE)
@@ -60,12 +82,16 @@ class TemporalStream:
     def footage(self, video: Video, config: TemporalConfig, sampler: SamplerConfig) -> Footage:
         """The flow of the whole video; the plan is the stack starts that are looked at."""
         flow = video.flow(config.estimator, config.estimate_size, config.input_size)
-        span = (config.stack_length - 1) * config.stack_step + 1  # steps from the first field of a stack to its last
+        span = (
+            config.stack_length - 1
+        ) * config.stack_step + 1  # steps from the first field of a stack to its last
         n_steps = len(flow.field)
         n_starts = max(1, n_steps - span + 1)
         if sampler.method == "adaptive" and n_starts > sampler.n_samples:
             motion = stack_motion(video.motion, config.stack_length, step=config.stack_step)
-            plan = sample_indices(motion[: n_starts - 1], n_samples=sampler.n_samples, n_segments=sampler.n_segments)
+            plan = sample_indices(
+                motion[: n_starts - 1], n_samples=sampler.n_samples, n_segments=sampler.n_segments
+            )
         else:
             plan = uniform_indices(n_starts, sampler.n_samples)
         # A stack that starts at τ sees the frames τ … τ + span: it lasts from the first until the last begins.
@@ -78,7 +104,9 @@ class TemporalStream:
             reasons=("padded_short_clip",) if n_steps < span else (),
         )
 
-    def cut(self, footage: Footage, config: TemporalConfig, generator: np.random.Generator | None = None) -> Segments:
+    def cut(
+        self, footage: Footage, config: TemporalConfig, generator: np.random.Generator | None = None
+    ) -> Segments:
         """One stack for each planned start, (S, 2L, H, W) float32."""
         starts, views = footage.plan, None
         if generator is not None:

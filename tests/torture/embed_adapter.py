@@ -43,8 +43,8 @@ def collect(work, out):
     """Embeddings of the run as one npz."""
     import numpy as np
 
-    from store import embeddings
-    from store.atomic import replace_file
+    from tristream.store import embeddings
+    from tristream.store.atomic import replace_file
 
     tables = [embeddings.read(space) for space in sorted(work.glob("embeddings/*/*"))]
     rows = [dict(zip(table.video_id, table.embedding)) for table in tables]

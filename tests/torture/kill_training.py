@@ -24,7 +24,7 @@ from prepare import HOME, TRISTREAM, quick, render, tristream
 
 
 def main() -> int:
-    import streams
+    from tristream import streams
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--streams", default=",".join(streams.names()))
@@ -51,7 +51,9 @@ def compared(stream: str, folder: Path, kills: int, epochs: int) -> bool:
 
     environment = {**os.environ, "PYTHONPATH": str(HOME)}
     begun = time.monotonic()
-    done = subprocess.run(command("undisturbed"), capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        command("undisturbed"), capture_output=True, text=True, env=environment, check=False
+    )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
     seconds, chosen = time.monotonic() - begun, random.Random(stream)
@@ -66,7 +68,9 @@ def compared(stream: str, folder: Path, kills: int, epochs: int) -> bool:
             process.kill()
             process.wait()
             phases.append(reached(folder / "disturbed" / "streams" / stream))
-    done = subprocess.run(command("disturbed"), capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        command("disturbed"), capture_output=True, text=True, env=environment, check=False
+    )
     stored = [json.loads((folder / run / "streams" / stream / "config.json").read_text())
               for run in ("undisturbed", "disturbed")]  # fmt: skip
     same = all(stored[0][key] == stored[1][key] for key in ("model_sha256", "space_id"))

@@ -28,7 +28,9 @@ def main() -> int:
     parser.add_argument("--videos", type=int, default=12)
     parser.add_argument("--every", type=float, default=5.0, help="seconds between kills")
     parser.add_argument("--seconds", type=float, default=30.0, help="length of each video")
-    parser.add_argument("--side", type=int, default=720, help="px; larger ones take longer to decode")
+    parser.add_argument(
+        "--side", type=int, default=720, help="px; larger ones take longer to decode"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tristream-workers-") as name:
         folder = Path(name)
@@ -37,7 +39,10 @@ def main() -> int:
         videos = variants(folder, arguments.videos, arguments.seconds, arguments.side)
         clean_seconds, clean, _ = embed(folder / "clean", run, videos, every=None)
         one = clean_seconds / arguments.videos
-        print(f"undisturbed: {clean_seconds:.1f} s, {one:.2f} s for each of {arguments.videos} videos", flush=True)
+        print(
+            f"undisturbed: {clean_seconds:.1f} s, {one:.2f} s for each of {arguments.videos} videos",
+            flush=True,
+        )
         seconds, found, n_kills = embed(folder / "disturbed", run, videos, every=arguments.every)
         lost = len(clean) - len(found)
         per_kill = (seconds - clean_seconds) / max(1, n_kills)
@@ -62,13 +67,24 @@ def variants(folder: Path, n: int, seconds: float, side: int) -> Path:
     return videos
 
 
-def embed(work: Path, run: Path, videos: Path, *, every: float | None) -> tuple[float, dict[str, bytes], int]:
+def embed(
+    work: Path, run: Path, videos: Path, *, every: float | None
+) -> tuple[float, dict[str, bytes], int]:
     """Seconds that `embed` took, embeddings by video, and how many of its decode processes were killed."""
-    from store import embeddings
+    from tristream.store import embeddings
 
     tristream("index", "--data", str(videos), "--run", str(work))
     (work / "streams").symlink_to(run / "streams")
-    command = [*TRISTREAM, "embed", "--run", str(work), "--cache", str(work / "cache"), "--device", "cpu"]
+    command = [
+        *TRISTREAM,
+        "embed",
+        "--run",
+        str(work),
+        "--cache",
+        str(work / "cache"),
+        "--device",
+        "cpu",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(HOME)}
     begun = time.monotonic()
     with (work / "said.txt").open("w") as said:
@@ -80,7 +96,11 @@ def embed(work: Path, run: Path, videos: Path, *, every: float | None) -> tuple[
         raise RuntimeError((work / "said.txt").read_text()[-2000:])
     tables = [embeddings.read(space) for space in sorted(work.glob("embeddings/*/*"))]
     rows = [dict(zip(table.video_id, table.embedding, strict=True)) for table in tables]
-    return seconds, {name: b"".join(row[name].tobytes() for row in rows) for name in rows[0]}, n_kills
+    return (
+        seconds,
+        {name: b"".join(row[name].tobytes() for row in rows) for name in rows[0]},
+        n_kills,
+    )
 
 
 def kill_children(process: subprocess.Popen[bytes], every: float) -> int:
@@ -99,7 +119,10 @@ def decode_processes(parent: int) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-            if int(fields[1]) == parent and b"media.child" in (folder / "cmdline").read_bytes():
+            if (
+                int(fields[1]) == parent
+                and b"media.sandbox.worker" in (folder / "cmdline").read_bytes()
+            ):
                 found.append(int(folder.name))
         except (FileNotFoundError, ProcessLookupError):
             continue

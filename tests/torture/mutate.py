@@ -27,9 +27,17 @@ import numpy as np
 from prepare import HOME, TRISTREAM
 
 HERE = Path(__file__).parent
-SOURCES = ("00_good.mp4", "24_audio_late.mkv", "15_no_index.avi", "35_pts_reset.ts", "27_audio_5_1_44k.mkv")
+SOURCES = (
+    "00_good.mp4",
+    "24_audio_late.mkv",
+    "15_no_index.avi",
+    "35_pts_reset.ts",
+    "27_audio_5_1_44k.mkv",
+)
 BOXES = rb"moov|trak|stbl|stsz|stco|stts|mdat|avcC"
-LIMIT_SECONDS = 60.0  # for one of these files: 10 s, and 10 s more for each of the seconds of video they last
+LIMIT_SECONDS = (
+    60.0  # for one of these files: 10 s, and 10 s more for each of the seconds of video they last
+)
 
 
 def main() -> int:
@@ -46,8 +54,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tristream-mutations-") as name:
         folder = Path(name)
         kit = folder / "kit"
-        subprocess.run([sys.executable, HERE / "make_bad_videos.py", kit], check=True, stdout=subprocess.DEVNULL)
-        for first, batch in batches(kit, folder / "batch", arguments.n, arguments.seed, arguments.batch):
+        subprocess.run(
+            [sys.executable, HERE / "make_bad_videos.py", kit],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        for first, batch in batches(
+            kit, folder / "batch", arguments.n, arguments.seed, arguments.batch
+        ):
             found, wrong = checked(batch, arguments.workers)
             states.update(entry["state"] for entry in found)
             reasons.update(reason for entry in found for reason in entry["reasons"])
@@ -60,9 +74,13 @@ def main() -> int:
             shutil.rmtree(batch)
         strays = sorted(path.name for path in folder.iterdir() if path != kit)
     n = sum(states.values())
-    print(f"{n} mutations, seed {arguments.seed}, {time.monotonic() - begun:.0f} s: {dict(sorted(states.items()))}")
+    print(
+        f"{n} mutations, seed {arguments.seed}, {time.monotonic() - begun:.0f} s: {dict(sorted(states.items()))}"
+    )
     print(f"reasons: {dict(reasons.most_common())}")
-    print(f"slowest file {slowest:.2f} s; ended parents and other faults: {len(faults)}; stray files: {strays or 0}")
+    print(
+        f"slowest file {slowest:.2f} s; ended parents and other faults: {len(faults)}; stray files: {strays or 0}"
+    )
     return int(bool(faults or strays or n != arguments.n))
 
 
@@ -111,7 +129,9 @@ def checked(folder: Path, workers: int) -> tuple[list[dict], list[str]]:
                               check=False)  # fmt: skip
     except subprocess.TimeoutExpired:
         return [], ["it did not end within an hour"]
-    wrong = [] if done.returncode in (0, 3) else [f"exit code {done.returncode}: {done.stderr[-500:]}"]
+    wrong = (
+        [] if done.returncode in (0, 3) else [f"exit code {done.returncode}: {done.stderr[-500:]}"]
+    )
     if "Traceback" in done.stderr:
         wrong.append(f"a traceback: {done.stderr[-500:]}")
     found = json.loads(done.stdout)["files"] if done.stdout else []

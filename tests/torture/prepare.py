@@ -10,10 +10,20 @@ from pathlib import Path
 HOME = Path(__file__).parents[2]
 sys.path.insert(0, str(HOME))
 TRISTREAM = [sys.executable, str(HOME / "orchestrate.py")]
-QUICK = ["--preset", "workshop", "--deterministic", "--device", "cpu", "--set", "sampler.n_samples=4"]
+QUICK = [
+    "--preset",
+    "workshop",
+    "--deterministic",
+    "--device",
+    "cpu",
+    "--set",
+    "sampler.n_samples=4",
+]
 
 
-def render(folder: Path, n_videos: int, *, seconds: float = 1.2, label: str = "", side: int | None = None) -> Path:
+def render(
+    folder: Path, n_videos: int, *, seconds: float = 1.2, label: str = "", side: int | None = None
+) -> Path:
     """Writes so many clips of the workshop, half of them bouncing with a knock, half spinning with a hum.
 
     Args:
@@ -26,10 +36,13 @@ def render(folder: Path, n_videos: int, *, seconds: float = 1.2, label: str = ""
     import cv2
     import numpy as np
 
-    from media.encode import write_video
-    from workshop.clips import FPS, Recipe, make_clip
+    from tristream.media.encode import write_video
+    from tristream.workshop.clips import FPS, Recipe, make_clip
 
-    kinds = {"bounce": Recipe(motions=("bounce",), sound="impact"), "spin": Recipe(motions=("spin",), sound="hum")}
+    kinds = {
+        "bounce": Recipe(motions=("bounce",), sound="impact"),
+        "spin": Recipe(motions=("spin",), sound="hum"),
+    }
     n_frames = round(seconds * FPS)
     for index in range(n_videos):
         name = sorted(kinds)[index % 2]
@@ -37,7 +50,12 @@ def render(folder: Path, n_videos: int, *, seconds: float = 1.2, label: str = ""
         n_repeats = -(-n_frames // len(clip.frames))
         frames = np.tile(clip.frames, (n_repeats, 1, 1, 1))[:n_frames]
         if side is not None:
-            frames = np.stack([cv2.resize(frame, (side, side), interpolation=cv2.INTER_LINEAR) for frame in frames])
+            frames = np.stack(
+                [
+                    cv2.resize(frame, (side, side), interpolation=cv2.INTER_LINEAR)
+                    for frame in frames
+                ]
+            )
         samples = np.tile(clip.samples, n_repeats)[: round(16_000 * seconds)]
         path = folder / (name if label else "") / f"{index:03d}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,12 +66,19 @@ def render(folder: Path, n_videos: int, *, seconds: float = 1.2, label: str = ""
 def quick(name: str, epochs: int = 1) -> list[str]:
     """Arguments of a `train-stream` that takes seconds."""
     phases = ("encoder_training", "aggregator_training")
-    return [*QUICK, *(word for phase in phases for word in ("--set", f"streams.{name}.{phase}.epochs={epochs}"))]
+    return [
+        *QUICK,
+        *(
+            word
+            for phase in phases
+            for word in ("--set", f"streams.{name}.{phase}.epochs={epochs}")
+        ),
+    ]
 
 
 def train(folder: Path) -> Path:
     """A run in which every stream has learned a little; returns its folder."""
-    import streams
+    from tristream import streams
 
     run = folder / "run"
     common = ["--run", str(run)]
@@ -70,7 +95,11 @@ def tristream(*arguments: str, codes: tuple[int, ...] = (0,)) -> subprocess.Comp
         RuntimeError: another exit code, with what it said.
     """
     environment = {**os.environ, "PYTHONPATH": str(HOME)}
-    done = subprocess.run([*TRISTREAM, *arguments], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        [*TRISTREAM, *arguments], capture_output=True, text=True, env=environment, check=False
+    )
     if done.returncode not in codes:
-        raise RuntimeError(f"tristream {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2000:]}")
+        raise RuntimeError(
+            f"tristream {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2000:]}"
+        )
     return done

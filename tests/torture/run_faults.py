@@ -27,13 +27,19 @@ def main() -> int:
     parser.add_argument("--only", help="names of experiments, with commas")
     parser.add_argument("--videos", type=int, default=8)
     arguments = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what it puts aside with SIGINT ignored
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell starts what it puts aside with SIGINT ignored
     with tempfile.TemporaryDirectory(prefix="tristream-faults-") as name:
         folder = Path(name)
         print("rendering videos and training a small run ...", flush=True)
         run, videos = train(folder), render(folder / "videos", arguments.videos)
         kit = folder / "kit"
-        subprocess.run([sys.executable, HERE / "make_bad_videos.py", kit], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, HERE / "make_bad_videos.py", kit],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         command = f"{sys.executable} {HERE / 'embed_adapter.py'} {run} {{in}} {{cache}} {{out}}"
         harness = [sys.executable, HERE / "fault_harness.py", "--cmd", command, "--in", videos]
         only = ["--only", arguments.only] if arguments.only else []

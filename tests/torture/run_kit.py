@@ -41,7 +41,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tristream-torture-") as name:
         folder = Path(name)
         kit = folder / "kit"
-        subprocess.run([sys.executable, HERE / "make_bad_videos.py", kit], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, HERE / "make_bad_videos.py", kit],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         cases = json.loads((kit / "expectations.json").read_text())["cases"]
         cases = [case for case in cases if arguments.only in case["file"]]
         before = listing(folder)
@@ -61,7 +65,9 @@ def main() -> int:
         harm["no stray file"] = listing(folder) - before <= {"unpacked"}
         for what, well in harm.items():
             print(f"{'PASS' if well else 'FAIL'}  {what}")
-        print(f"{len(rows) - wrong} of {len(rows)} as expected; {sum(harm.values())} of {len(harm)} harms prevented")
+        print(
+            f"{len(rows) - wrong} of {len(rows)} as expected; {sum(harm.values())} of {len(harm)} harms prevented"
+        )
         if arguments.json:
             arguments.json.write_text(json.dumps({"rows": rows, "harm": harm}, indent=1))
     return int(bool(wrong or not all(harm.values())))
@@ -71,11 +77,24 @@ def judged(case: dict, kit: Path, folder: Path) -> dict:
     """One input through `check`, and how what it says differs from what is expected."""
     errors = folder / f"errors-{abs(hash(case['file']))}"
     environment = {**os.environ, "PYTHONPATH": str(HOME)}
-    command = [*TRISTREAM, "check", "--json", "--workers", "1", "--data", str(kit), str(kit / case["file"])]
+    command = [
+        *TRISTREAM,
+        "check",
+        "--json",
+        "--workers",
+        "1",
+        "--data",
+        str(kit),
+        str(kit / case["file"]),
+    ]
     with errors.open("w+") as file:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True, env=environment)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=file, text=True, env=environment
+        )
         out = process.stdout.read()
-        _, status, used = os.wait4(process.pid, 0)  # its memory, or that of the largest process it has waited for
+        _, status, used = os.wait4(
+            process.pid, 0
+        )  # its memory, or that of the largest process it has waited for
         process.returncode = os.waitstatus_to_exitcode(status)
         file.seek(0)
         said = file.read()
@@ -104,7 +123,11 @@ def misses(row: dict, expect: dict, said: str) -> list[str]:
         found.append(f"{status}, expected {expect['status']}")
     if expect["reason"] is not None and expect["reason"] not in reasons:
         found.append(f"no {expect['reason']}")
-    if status != "reject" and expect["frames"] and not expect["frames"][0] <= row["n_frames"] <= expect["frames"][1]:
+    if (
+        status != "reject"
+        and expect["frames"]
+        and not expect["frames"][0] <= row["n_frames"] <= expect["frames"][1]
+    ):
         found.append(f"expected frames {expect['frames']}")
     if row["seconds"] > expect["max_s"]:
         found.append(f"over {expect['max_s']} s")
@@ -122,7 +145,14 @@ def misses(row: dict, expect: dict, said: str) -> list[str]:
 def line(row: dict) -> str:
     name = row["file"].encode("unicode_escape", "surrogateescape").decode("ascii", "replace")
     why = " ".join(row["reasons"])
-    cells = (name, row["state"], why[:26], str(row["n_frames"]), f"{row['seconds']:.2f}", f"{row['mib']:.0f}")
+    cells = (
+        name,
+        row["state"],
+        why[:26],
+        str(row["n_frames"]),
+        f"{row['seconds']:.2f}",
+        f"{row['mib']:.0f}",
+    )
     return COLUMNS.format(*cells, "; ".join(row["misses"]) or "as expected")
 
 
@@ -133,7 +163,9 @@ def do_harm(kit: Path, folder: Path) -> dict[str, bool]:
     def refused(*arguments: object) -> bool:
         command = [*TRISTREAM, *map(str, arguments)]
         environment = {**os.environ, "PYTHONPATH": str(HOME)}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, cwd=folder)
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, check=False, cwd=folder
+        )
         return done.returncode == 2 and "Traceback" not in done.stderr
 
     found = {"index refuses 70_labels_bad.csv": refused("index", "--data", kit, "--list", kit / "70_labels_bad.csv",
@@ -141,11 +173,18 @@ def do_harm(kit: Path, folder: Path) -> dict[str, bool]:
     found["and makes no run of it"] = not (run / "videos.csv").exists()
     weights = [*sorted(kit.glob("71_*")), kit / "72_lying.safetensors"]
     for file in weights:
-        found[f"weights add refuses {file.name}"] = refused("weights", "add", file, "--as", "resnet18", "--cache", run)
+        found[f"weights add refuses {file.name}"] = refused(
+            "weights", "add", file, "--as", "resnet18", "--cache", run
+        )
     videos = folder / "harm-videos"
     videos.mkdir()
     shutil.copy(kit / "00_good.mp4", videos)
-    subprocess.run([*TRISTREAM, "index", "--data", videos, "--run", run], check=True, capture_output=True, cwd=folder)
+    subprocess.run(
+        [*TRISTREAM, "index", "--data", videos, "--run", run],
+        check=True,
+        capture_output=True,
+        cwd=folder,
+    )
     stream = run / "streams" / "spatial"
     stream.mkdir(parents=True)
     for file in weights:
@@ -153,7 +192,9 @@ def do_harm(kit: Path, folder: Path) -> dict[str, bool]:
         # with the right sum: somebody who can write the one file can write the other
         sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
         (stream / "config.json").write_text(json.dumps({"sha256": sha256}))
-        found[f"embed refuses {file.name} as a checkpoint"] = refused("embed", "--run", run, "--cache", folder / "c")
+        found[f"embed refuses {file.name} as a checkpoint"] = refused(
+            "embed", "--run", run, "--cache", folder / "c"
+        )
     for file in ("73_traversal.tar", "74_bomb.zip"):
         found[f"unpack refuses {file}"] = refused("unpack", kit / file, folder / "unpacked")
     found["and writes nothing"] = not (folder / "unpacked").exists()
@@ -165,7 +206,9 @@ def do_harm(kit: Path, folder: Path) -> dict[str, bool]:
 
 def listing(folder: Path) -> set[str]:
     """Everything beside the kit, and beside the folder it is in, where `..` leads."""
-    return {path.name for path in folder.iterdir()} | {path.name for path in folder.parent.glob("escape_*")}
+    return {path.name for path in folder.iterdir()} | {
+        path.name for path in folder.parent.glob("escape_*")
+    }
 
 
 def connections(server: socket.socket) -> int:

@@ -1,0 +1,357 @@
+"""Which videos there are and what is said about them: folders and CSV files. Nothing is decoded, nothing is opened.
+
+All mistakes of a list are found before any work starts, and reported together.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tristream.errors import TristreamError
+from tristream.media.reasons import printable
+
+SPLITS = ("train", "val", "test", "unlabelled")
+SUFFIXES = frozenset(
+    (
+        *(
+            ".mp4",
+            ".m4v",
+            ".mov",
+            ".mkv",
+            ".webm",
+            ".avi",
+            ".mpg",
+            ".mpeg",
+            ".ts",
+            ".m2ts",
+            ".mts",
+            ".flv",
+            ".wmv",
+        ),
+        *(
+            ".asf",
+            ".3gp",
+            ".3g2",
+            ".ogv",
+            ".vob",
+            ".ogg",
+            ".oga",
+            ".opus",
+            ".wav",
+            ".flac",
+            ".mp3",
+            ".m4a",
+            ".aac",
+        ),
+        *(".aiff", ".wma"),
+    )
+)
+COLUMNS = ("path", "label", "split", "group", "anomaly", "fold")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_SHOWN_PROBLEMS = 50
+_BROKEN_BYTE = re.compile("[\udc80-\udcff]")  # as Python has it in names
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedVideo:
+    """One line of a list, or one file of a folder.
+
+    Attributes:
+        video_id: path relative to the data root.
+        path: absolute.
+        label: "" = none.
+        split: one of `SPLITS`; "" = not said.
+        group: the source that must not be in two splits; "" = not said.
+        anomaly: 1 abnormal, 0 normal, None = not said.
+        fold: as the list has it; "" = not said.
+        where: the line it comes from, for messages.
+    """
+
+    video_id: str
+    path: Path
+    label: str = ""
+    split: str = ""
+    group: str = ""
+    anomaly: int | None = None
+    fold: str = ""
+    where: str = ""
+
+
+class ManifestError(TristreamError):
+    """Mistakes in a list of videos.
+
+    Attributes:
+        problems: all of them in the order of lines, each with its line number and a stable code.
+    """
+
+    def __init__(self, source: Path | str, problems: list[str]) -> None:
+        rest = len(problems) - _SHOWN_PROBLEMS
+        more = [f"… and {rest} more"] if rest > 0 else []
+        shown = [
+            f"{printable(source)}: {len(problems)} problems",
+            *problems[:_SHOWN_PROBLEMS],
+            *more,
+        ]
+        super().__init__("\n  ".join(shown))
+        self.problems = problems
+
+
+def index_folder(root: Path) -> list[ListedVideo]:
+    """The videos below `root`: in ROOT/{train,val,test,unlabelled}/CLASS/… with their splits, else in ROOT/CLASS/….
+
+    A file that is in no class folder has no label. Hidden files, and files that are no media by their suffix, are left
+    out. Folders that are links are followed; whether their videos may be used is decided when they are opened.
+
+    Raises:
+        ManifestError: no folder, no video in it, or some have a class and others none.
+    """
+    root = Path(os.path.abspath(root))  # noqa: PTH100  (resolve() would follow links, and change every video_id)
+    if not root.is_dir():
+        raise ManifestError(
+            root,
+            ["not_found: there is no such folder; give the folder that holds the class folders"],
+        )
+    files = sorted(media_files(root), key=lambda path: os.fsencode(path))
+    tops = {path.relative_to(root).parts[0] for path in files if path.parent != root}
+    with_splits = "train" in tops and tops <= set(SPLITS)
+    rows = [_of_folder(path, root, with_splits=with_splits) for path in files]
+    if not rows:
+        raise ManifestError(
+            root, ["no_videos: no file below it has a suffix of a video or sound file"]
+        )
+    raise_if_any(root, check(rows))
+    return rows
+
+
+def _of_folder(path: Path, root: Path, *, with_splits: bool) -> ListedVideo:
+    *folders, _ = path.relative_to(root).parts
+    split = folders.pop(0) if with_splits and folders else ""
+    label = folders[0] if folders and split != "unlabelled" else ""
+    video_id = video_id_of(path, root)
+    return ListedVideo(
+        video_id=video_id, path=path, label=label, split=split, where=printable(video_id)
+    )
+
+
+def media_files(root: Path) -> Iterator[Path]:
+    """Everything below `root` that is called like a video or sound file, whatever it is; hidden ones are left out."""
+    seen = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        found = Path(folder).stat()
+        if (found.st_dev, found.st_ino) in seen:  # a link back to where we have been
+            folders.clear()
+            continue
+        seen.add((found.st_dev, found.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (
+            Path(folder, name)
+            for name in names
+            if Path(name).suffix.lower() in SUFFIXES and name[0] != "."
+        )
+
+
+def index_csv(path: Path, root: Path | None = None) -> list[ListedVideo]:
+    """The videos of a CSV file with a header: `path`, and any of `label`, `split`, `group`, `anomaly`, `fold`.
+
+    Args:
+        path: UTF-8, commas; the paths in it are relative to its folder.
+        root: the data root, inside which all of them must lie; by default the CSV's folder.
+
+    Raises:
+        ManifestError: with every mistake in it.
+    """
+    base = Path(os.path.abspath(path.parent))  # noqa: PTH100
+    root = base if root is None else Path(os.path.abspath(root))  # noqa: PTH100
+    problems: dict[int, str] = {}
+    rows: dict[int, ListedVideo] = {}
+    for line, cells in _records(path, problems):
+        try:
+            rows[line] = _of_cells(cells, base, root, f"line {line}")
+        except ValueError as error:
+            problems[line] = str(error)
+            # what is right about the line still counts: a class is not lonely because one of its paths is wrong
+            rows[line] = ListedVideo(
+                video_id="", path=base, label=cells.get("label", ""), split="unlabelled"
+            )
+    found = check([row for row in rows.values() if row.video_id])
+    for where, text in found.items():
+        problems.setdefault(int(where.split()[1]), text)
+    if problems:
+        problems.update(
+            {line: text for line, text in _lonely(rows).items() if line not in problems}
+        )
+        raise ManifestError(path, [f"line {line}: {problems[line]}" for line in sorted(problems)])
+    if not rows:
+        raise ManifestError(path, ["line 1: no_videos: there is no line after the header"])
+    return list(rows.values())
+
+
+def _records(path: Path, problems: dict[int, str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and cells by column name of every record; what is no record goes to `problems`."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+    except OSError as error:
+        raise ManifestError(path, [f"line 1: not_readable: {error.strerror}"]) from error
+    reader = csv.reader(io.StringIO(text, newline=""))
+    header = [name.strip() for name in next(reader, [])]
+    unknown = sorted(set(header) - set(COLUMNS))
+    if "path" not in header or unknown or len(set(header)) < len(header):
+        what = (
+            f"unknown column {unknown[0]!r}"
+            if unknown
+            else "needs one column 'path', and no column twice"
+        )
+        raise ManifestError(
+            path, [f"line 1: wrong_columns: {what}; columns are {', '.join(COLUMNS)}"]
+        )
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            problems[line] = f"not_csv: {error}"
+            return
+        if cells is None:
+            return
+        if not cells:
+            continue
+        if any("\udc80" <= character <= "\udcff" for cell in cells for character in cell):
+            problems[line] = "not_utf8: save the file as UTF-8"
+        elif len(cells) != len(header):
+            problems[line] = f"wrong_field_count: {len(cells)} fields; the header has {len(header)}"
+        else:
+            yield line, {name: cell.strip() for name, cell in zip(header, cells)}
+
+
+def _of_cells(cells: dict[str, str], base: Path, root: Path, where: str) -> ListedVideo:
+    path = local_path(cells["path"], base, root)
+    split, anomaly = cells.get("split", ""), cells.get("anomaly", "")
+    if split not in ("", *SPLITS):
+        raise TristreamError(
+            f"unknown_split: {split!r}; must be one of {', '.join(SPLITS)}, or empty"
+        )
+    if anomaly not in ("", "0", "1"):
+        raise TristreamError(
+            f"unknown_anomaly: {anomaly!r}; must be 0 (normal), 1 (abnormal) or empty"
+        )
+    return ListedVideo(
+        video_id=video_id_of(path, root),
+        path=path,
+        label=cells.get("label", ""),
+        split=split,
+        group=cells.get("group", ""),
+        anomaly=int(anomaly) if anomaly else None,
+        fold=cells.get("fold", ""),
+        where=where,
+    )
+
+
+def local_path(text: str, base: Path, root: Path) -> Path:
+    """The absolute path that a list means; it exists and, as far as its name says, lies inside `root`.
+
+    Raises:
+        TristreamError: empty_path, outside_root, not_a_local_path, not_found or not_a_file, with the path.
+    """
+    if not text:
+        raise TristreamError("empty_path: there is no path")
+    shown = printable(text)
+    path = Path(os.path.normpath(base / text.replace("\0", "\ufffd")))
+    # nothing outside is looked at, and no URL is: a colon may stand in a name only where that file exists
+    inside = path.is_relative_to(root)
+    if _SCHEME.match(text) and not (inside and os.path.lexists(path)):
+        raise TristreamError(
+            f"not_a_local_path: {shown}; only files on this machine, relative to the list's folder"
+        )
+    if not inside:
+        raise TristreamError(f"outside_root: {shown} lies outside {printable(root)}")
+    if "\0" in text or not os.path.lexists(path):
+        raise TristreamError(f"not_found: {shown}")
+    if stat.S_ISDIR(path.lstat().st_mode):
+        raise TristreamError(f"not_a_file: {shown} is a folder")
+    return path
+
+
+def video_id_of(path: Path, root: Path | None) -> str:
+    """The path relative to the data root, with `/`; absolute where it lies outside, or there is none.
+
+    It is text, for tables that hold nothing else: a byte of the name that is no UTF-8 becomes U+FFFD and two digits.
+    """
+    return _BROKEN_BYTE.sub(
+        lambda byte: f"\ufffd{ord(byte.group()) - 0xDC00:02x}", relative_path(path, root)
+    )
+
+
+def relative_path(path: Path, root: Path | None) -> str:
+    """The same byte for byte."""
+    return (
+        path.relative_to(root).as_posix()
+        if root is not None and path.is_relative_to(root)
+        else path.as_posix()
+    )
+
+
+def check(rows: Iterable[ListedVideo]) -> dict[str, str]:
+    """Mistakes that show only when lines are held against each other: what is wrong, by the line it is said at."""
+    rows = list(rows)
+    problems: dict[str, str] = {}
+    first: dict[str, ListedVideo] = {}
+    for row in rows:
+        known = first.setdefault(row.video_id, row)
+        if known is not row:
+            here, there = (row.label, row.split, row.group), (known.label, known.split, known.group)
+            code = "repeats" if here == there else "contradicts"
+            said = "" if here == there else f" as {' '.join(filter(None, there)) or 'nothing'}"
+            problems[row.where] = (
+                f"{code} {known.where}: {printable(row.video_id)} is named there already{said}"
+            )
+    learned = [row for row in rows if row.split != "unlabelled"]
+    if any(row.label for row in learned):
+        for row in learned:
+            if not row.label:
+                problems.setdefault(
+                    row.where,
+                    "empty_label: give every video one, or none at all, or say split = unlabelled",
+                )
+    if any(row.split for row in learned):
+        for row in learned:
+            if not row.split:
+                problems.setdefault(row.where, "empty_split: give every video one, or none at all")
+    homes: dict[str, ListedVideo] = {}
+    for row in learned:
+        home = homes.setdefault(row.group, row)
+        if row.group and row.split and home.split != row.split:
+            text = f"group_in_two_splits: {row.group!r} is in {row.split} here and in {home.split} at {home.where}"
+            problems.setdefault(row.where, text)
+    return problems
+
+
+def _lonely(rows: dict[int, ListedVideo]) -> dict[int, str]:
+    """Lines of classes with one video, said beside real mistakes; alone they stop nothing."""
+    by_label = defaultdict(list)
+    for line, row in rows.items():
+        by_label[row.label].append(line)
+    return {
+        lines[0]: f"one_video: class {label!r} has no other (warning)"
+        for label, lines in by_label.items()
+        if label and len(lines) == 1
+    }
+
+
+def lonely_classes(rows: Iterable[ListedVideo]) -> list[str]:
+    """Warnings about classes with one video: it can be trained on, but neither validated nor tested."""
+    counts = Counter(row.label for row in rows if row.label and row.split != "unlabelled")
+    return [f"class {label!r} has one video" for label, n in sorted(counts.items()) if n == 1]
+
+
+def raise_if_any(source: Path, problems: dict[str, str]) -> None:
+    """Raises all of them together."""
+    if problems:
+        raise ManifestError(source, [f"{where}: {text}" for where, text in problems.items()])

@@ -1,0 +1,1 @@
+"""Action classification on fused embeddings: linear SVM, calibration, late fusion, ablation."""

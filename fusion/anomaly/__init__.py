@@ -1,0 +1,1 @@
+"""Anomaly detection on fused embeddings: detectors, thresholds, windows, events."""

@@ -1,0 +1,252 @@
+"""Scores of windows and their regions → one timeline per video → events that name their streams and regions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from numpy.typing import ArrayLike
+
+from tristream.errors import TristreamError
+from tristream.fusion.anomaly.attribution import error_shares
+from tristream.fusion.anomaly.events import Event, events
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """Anomaly scores of one video, window by window.
+
+    Attributes:
+        video_id: which video.
+        start_seconds, stop_seconds: of each window.
+        scores: of its most abnormal region.
+        errors: what each stream adds there; mean over the streams it has = score.
+        region: which region that was.
+        row: which row of the matrix that was.
+    """
+
+    video_id: str
+    start_seconds: Float64[np.ndarray, " n"]
+    stop_seconds: Float64[np.ndarray, " n"]
+    scores: Float64[np.ndarray, " n"]
+    errors: Float64[np.ndarray, "n streams"]
+    region: Int64[np.ndarray, " n"]
+    row: Int64[np.ndarray, " n"]
+
+    @property
+    def times(self) -> Float64[np.ndarray, " n"]:
+        """Centres of the windows, seconds."""
+        return (self.start_seconds + self.stop_seconds) / 2
+
+    @property
+    def watched_seconds(self) -> float:
+        """How much of the video was scored."""
+        return (
+            float(self.stop_seconds.max() - self.start_seconds.min()) if len(self.scores) else 0.0
+        )
+
+    def shares(self) -> Float64[np.ndarray, "n streams"]:
+        """Share of each stream in a window's error, each row summing to 1."""
+        return error_shares(self.errors, np.ones(self.errors.shape, bool))
+
+    def at(self, instants: ArrayLike) -> Float64[np.ndarray, " m"]:
+        """Score at any time: linear between the centres of windows, level beyond the first and the last."""
+        return np.interp(np.asarray(instants, np.float64), self.times, self.scores)
+
+
+@dataclass(frozen=True)
+class CausedEvent:
+    """An event and what made it.
+
+    Attributes:
+        event: when, how high.
+        shares: {stream: part of the squared error of the event's windows}, summing to 1.
+        region: the most abnormal region at the peak.
+        row: row of the matrix at the peak, for its nearest normal neighbours.
+    """
+
+    event: Event
+    shares: dict[str, float]
+    region: int
+    row: int
+
+    def streams(self, *, at_least: float) -> list[str]:
+        """The streams that made it, largest share first: those with `at_least` this share, or the first alone."""
+        ordered = sorted(self.shares, key=lambda name: -self.shares[name])
+        return [name for name in ordered if self.shares[name] >= at_least] or ordered[:1]
+
+
+def timelines(
+    video_ids: Sequence[str],
+    start_seconds: ArrayLike,
+    stop_seconds: ArrayLike,
+    region: ArrayLike,
+    scores: ArrayLike,
+    errors: Float64[np.ndarray, "rows streams"],
+) -> list[Timeline]:
+    """One timeline for each video, in the order in which they first come; a window counts by its strongest region.
+
+    Args:
+        video_ids: of each row; a row is one region of one window.
+        errors: per row and stream, as `stream_errors` gives them.
+    """
+    starts, stops, values = (
+        np.asarray(x, np.float64) for x in (start_seconds, stop_seconds, scores)
+    )
+    regions = np.asarray(region, np.int64)
+    rows_of: dict[str, dict[tuple[float, float], int]] = {}
+    for row, video in enumerate(video_ids):
+        best = rows_of.setdefault(video, {})
+        key = (float(starts[row]), float(stops[row]))
+        if key not in best or values[row] > values[best[key]]:
+            best[key] = row
+    found = []
+    for video, best in rows_of.items():
+        rows = np.array([best[key] for key in sorted(best)], np.int64)
+        found.append(
+            Timeline(
+                video, starts[rows], stops[rows], values[rows], errors[rows], regions[rows], rows
+            )
+        )
+    return found
+
+
+def caused_events(
+    timeline: Timeline,
+    threshold: float,
+    streams: Sequence[str],
+    *,
+    hysteresis: float,
+    min_seconds: float,
+) -> list[CausedEvent]:
+    """The events of a video, each with its causes.
+
+    The only window of a video lasts as long as the window, though `events` knows no step there.
+
+    Args:
+        streams: names of the columns of `errors`.
+        hysteresis, min_seconds: as in `events`.
+    """
+    found = events(
+        timeline.times, timeline.scores, threshold, hysteresis=hysteresis, min_seconds=0.0
+    )
+    caused = []
+    for event in found:
+        if len(timeline.scores) == 1:
+            event = Event(
+                float(timeline.start_seconds[0]),
+                float(timeline.stop_seconds[0]),
+                event.peak_seconds,
+                event.peak_score,
+            )
+        if event.stop_seconds - event.start_seconds < min_seconds - 1e-9:
+            continue
+        inside = (timeline.times >= event.start_seconds) & (timeline.times <= event.stop_seconds)
+        total = timeline.errors[inside].sum(axis=0)
+        shares = error_shares(total[None], np.ones((1, len(total)), bool))[0]
+        peak = int(np.argmin(np.abs(timeline.times - event.peak_seconds)))
+        caused.append(
+            CausedEvent(
+                event,
+                dict(zip(streams, shares.tolist(), strict=True)),
+                int(timeline.region[peak]),
+                int(timeline.row[peak]),
+            )
+        )
+    return caused
+
+
+def to_json(
+    timeline: Timeline,
+    caused: Sequence[CausedEvent],
+    streams: Sequence[str],
+    *,
+    path: str,
+    labels: Sequence[tuple[float, float]] | None,
+    nearest: Sequence[Sequence[str]],
+    regions: Sequence[str],
+) -> dict[str, Any]:
+    """One video of timelines.json."""
+    shares = timeline.shares()
+    return {
+        "video_id": timeline.video_id,
+        "path": path,
+        "times": np.round(timeline.times, 4).tolist(),
+        "scores": np.round(timeline.scores, 6).tolist(),
+        "shares": {name: np.round(shares[:, s], 4).tolist() for s, name in enumerate(streams)},
+        "labels": None if labels is None else [list(pair) for pair in labels],
+        "events": [
+            event_json(one, near, regions) for one, near in zip(caused, nearest, strict=True)
+        ],
+    }
+
+
+def event_json(
+    caused: CausedEvent, nearest: Sequence[str], regions: Sequence[str]
+) -> dict[str, Any]:
+    """One event, for files and for --json."""
+    event = caused.event
+    return {
+        "start_seconds": round(event.start_seconds, 3),
+        "stop_seconds": round(event.stop_seconds, 3),
+        "peak_seconds": round(event.peak_seconds, 3),
+        "peak_score": round(event.peak_score, 6),
+        "shares": {name: round(share, 4) for name, share in caused.shares.items()},
+        "region": regions[caused.region],
+        "nearest": list(nearest),
+    }
+
+
+def frame_labels(
+    intervals: Sequence[tuple[float, float]], instants: ArrayLike
+) -> Int64[np.ndarray, " m"]:
+    """1 at the instants that lie inside an interval [start, stop), else 0."""
+    at = np.asarray(instants, np.float64)
+    inside = np.zeros(len(at), np.int64)
+    for start, stop in intervals:
+        inside |= ((at >= start) & (at < stop)).astype(np.int64)
+    return inside
+
+
+def intervals_of(flags: ArrayLike, *, step_seconds: float) -> list[tuple[float, float]]:
+    """Runs of 1 in a list of 0 and 1, one value for each `step_seconds`, as [start, stop) in seconds."""
+    edges = np.diff(np.concatenate([[0], np.asarray(flags, np.int64), [0]]))
+    starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    return [
+        (float(a) * step_seconds, float(b) * step_seconds)
+        for a, b in zip(starts, stops, strict=True)
+    ]
+
+
+def mapping_of(labels: Any, known: Sequence[str]) -> Mapping[str, list[tuple[float, float]]]:
+    """{video_id: abnormal intervals} as a JSON file says it.
+
+    Raises:
+        TristreamError: another shape, a video that is not known, an interval that ends before it begins.
+    """
+    if not isinstance(labels, dict):
+        raise TristreamError(
+            f"frame labels are a {type(labels).__name__}; they must be {{video_id: [[start, stop], …]}}"
+        )
+    found: dict[str, list[tuple[float, float]]] = {}
+    for video, pairs in labels.items():
+        if video not in known:
+            raise TristreamError(
+                f"frame labels name '{video}', which is no video of the run (one is '{known[0]}')"
+            )
+        if not isinstance(pairs, list) or not all(
+            isinstance(p, list) and len(p) == 2 for p in pairs
+        ):
+            raise TristreamError(
+                f"frame labels of '{video}' are {pairs!r}; they must be [[start, stop], …] in seconds"
+            )
+        found[video] = [(float(start), float(stop)) for start, stop in pairs]
+        for start, stop in found[video]:
+            if not 0 <= start < stop:
+                raise TristreamError(
+                    f"frame labels of '{video}' hold [{start:g}, {stop:g}); start must lie before stop"
+                )
+    return found

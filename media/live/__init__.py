@@ -1,0 +1,1 @@
+"""Sources without an end: cameras, pipes, growing files."""

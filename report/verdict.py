@@ -1,0 +1,267 @@
+"""The verdict: what a run has found, in sentences that somebody in a hurry can read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from tristream.fusion.intervals import Estimate
+from tristream.report.charts import Curves
+from tristream.report.collect import Gain, Run, Subset
+from tristream.report.markup import clock, html, listed, signed
+
+
+def verdict(run: Run, best_possible: Mapping[str, float] | None = None) -> list[Markup]:
+    """One paragraph: how often it is right, which streams help and which hurt, what is abnormal, what failed."""
+    subsets, sentences = run.subsets(best_possible), []
+    if subsets:
+        sentences += _accuracy(run, subsets)
+        sentences += _streams(run.gains(), subsets)
+    elif run.decisions:
+        sentences.append(Markup("This run names no actions: it has no labels to learn from."))
+    elif run.configs:
+        names = listed(sorted(run.configs))
+        sentences.append(
+            html("The streams {} are trained; nothing has been decided with them yet.", names)
+        )
+    else:
+        sentences.append(Markup("Nothing is trained in this run yet."))
+    sentences += _detection(run.detection)
+    sentences += _left_out(run)
+    return sentences
+
+
+def _accuracy(run: Run, subsets: Sequence[Subset]) -> list[Markup]:
+    whole = subsets[-1]
+    who = (
+        f"{listed(whole.streams)} together name"
+        if len(whole.streams) > 1
+        else f"{whole.streams[0]} alone names"
+    )
+    n_classes = n_training_classes(run)
+    of = html(" of {} classes", n_classes) if n_classes else Markup("")
+    guess = Markup("")
+    if n_classes:
+        chance = f"{100 / n_classes:.1f}"
+        lost = whole.test.low <= 1 / n_classes
+        guess = html(
+            "; <strong>guessing</strong> would do as well ({} %)"
+            if lost
+            else "; guessing would give {} %",
+            chance,
+        )
+    limit = Markup("")
+    if whole.best_possible is not None:
+        limit = html(", and {} % is the best possible", f"{100 * whole.best_possible:.4g}")
+    found = [
+        html(
+            "On {} test videos{}, {} the right action in <strong>{} %</strong> of cases{}{}{}.",
+            whole.test.n,
+            of,
+            who,
+            f"{100 * whole.test.value:.1f}",
+            interval(whole.test),
+            guess,
+            limit,
+        )
+    ]
+    best = max(subsets, key=lambda subset: subset.test.value)
+    if best.test.value > whole.test.value:
+        found.append(
+            html(
+                "With {} only it is {} %{}, the highest in the table: picked by looking at the test videos, so a "
+                "hint and no result.",
+                listed(best.streams),
+                f"{100 * best.test.value:.1f}",
+                interval(best.test),
+            )
+        )
+    return found
+
+
+def interval(found: Estimate) -> Markup:
+    """The 95 % interval of a share, in brackets; nothing where there is none."""
+    if not (math.isfinite(found.low) and math.isfinite(found.high)):
+        return Markup("")
+    return html(" (95 % interval {}–{} %)", f"{100 * found.low:.1f}", f"{100 * found.high:.1f}")
+
+
+def _streams(gains: Sequence[Gain], subsets: Sequence[Subset]) -> list[Markup]:
+    """Which streams help, which hurt, and of which one cannot say."""
+    if not gains:
+        return []
+    helps = [gain for gain in gains if gain.retrained.low > 0]
+    hurts = [gain for gain in gains if gain.retrained.high < 0]
+    unclear = [gain for gain in gains if gain not in helps and gain not in hurts]
+    found = []
+    if len(helps) == len(gains):
+        found.append(html("Every stream helps: {}.", _losses(helps)))
+    elif helps:
+        found.append(html("What helps: {}.", _losses(helps)))
+    for gain in hurts:
+        found.append(
+            html(
+                "<strong>{} makes it worse</strong>: an SVM without it names {} points more [{}, {}].",
+                gain.stream.capitalize(),
+                *(f"{-100 * v:.1f}" for v in _value_low_high(gain.retrained, flip=True)),
+            )
+        )
+    if unclear:
+        parts = [f"{gain.stream} {_points(gain.retrained)}" for gain in unclear]
+        found.append(html("No effect can be told from chance for {}.", listed(parts)))
+    return found
+
+
+def _losses(gains: Sequence[Gain]) -> str:
+    first, *rest = sorted(gains, key=lambda gain: -gain.retrained.value)
+    words = [f"without {first.stream} {100 * first.retrained.value:.1f} points are lost"]
+    return listed(
+        [*words, *(f"without {gain.stream} {100 * gain.retrained.value:.1f}" for gain in rest)]
+    )
+
+
+def _value_low_high(found: Estimate, *, flip: bool) -> tuple[float, float, float]:
+    return (found.value, found.high, found.low) if flip else (found.value, found.low, found.high)
+
+
+def _points(found: Estimate) -> str:
+    value, low, high = (signed(100 * part) for part in (found.value, found.low, found.high))
+    return f"({value} points, {low} to {high})"
+
+
+def _detection(found: Mapping[str, Any]) -> list[Markup]:
+    """How well the detector ranks videos, what it finds at its threshold, and which events."""
+    sentences = []
+    if found.get("auroc") is not None:
+        sentence = html(
+            "Shown one abnormal and one normal test video, the detector knows which is which in "
+            "<strong>{} %</strong> of cases (50 % is guessing)",
+            f"{100 * found['auroc']:.0f}",
+        )
+        if found.get("hits") is not None and found.get("false_alarms") is not None:
+            sentence += html(
+                "; at its threshold it finds {} % of the abnormal ones and raises a false alarm on {} % of the normal",
+                f"{100 * found['hits']:.0f}",
+                f"{100 * found['false_alarms']:.0f}",
+            )
+        sentences.append(sentence + ".")
+    events = found.get("events") or {}
+    if events.get("n_true") and events.get("watched_seconds"):
+        sentences.append(
+            html(
+                "Of {} labelled events it finds <strong>{}</strong>, with {} false alarms in {} of video.",
+                events["n_true"],
+                events["n_hits"],
+                events["n_false"],
+                clock(events["watched_seconds"]),
+            )
+        )
+    return sentences
+
+
+def _left_out(run: Run) -> list[Markup]:
+    """How many videos could not be used, or only in part."""
+    if not run.status:
+        return []
+    n = len(run.status)
+    rejected = sum(row.get("status") == "rejected" for row in run.status)
+    masked: dict[str, int] = {}
+    for row in run.status:
+        for absent in (row.get("absent_streams") or "").split():
+            if row.get("status") != "rejected":
+                name = absent.partition(":")[0]
+                masked[name] = masked.get(name, 0) + 1
+    if not rejected and not masked:
+        return [html("All {} videos could be used by every stream.", n)]
+    parts = [f"{rejected} of {n} videos could not be used at all"] if rejected else []
+    parts += [
+        f"{count} of {n} have no {name} and are judged without it"
+        for name, count in sorted(masked.items())
+    ]
+    return [html("{}.", listed(parts).capitalize())]
+
+
+def n_training_classes(run: Run) -> int:
+    """Classes the classifier can name."""
+    return len({row.label for row in run.rows if row.split == "train" and row.label})
+
+
+def facts(run: Run) -> list[str]:
+    """What there is, in a few words each."""
+    found = []
+    if run.rows:
+        seconds = sum(row.duration_seconds or 0.0 for row in run.rows)
+        found.append(
+            f"{len(run.rows)} videos" + (f", {seconds / 60:.0f} minutes" if seconds >= 60 else "")
+        )
+    if n_classes := n_training_classes(run):
+        found.append(f"{n_classes} classes")
+    if run.streams:
+        found.append(listed(run.streams))
+    return found
+
+
+def phase(accuracy: Curves) -> str:
+    """How far one phase of training came."""
+    val = accuracy.lines[-1]
+    if accuracy.mark is None or not len(val.y):
+        return ""
+    at = int(np.argmin(np.abs(val.x - accuracy.mark[0])))
+    return f"{len(val.x)} epochs, kept number {accuracy.mark[0]:.0f}: {val.y[at]:.1f} % of the validation videos right"
+
+
+def detection_figures(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What is known of the detector: (what, figure, explanation)."""
+    told = [
+        ("auroc", "AUROC", ".3f", "1: every abnormal video above every normal one; 0.5: chance"),
+        ("average_precision", "average precision", ".3f", ""),
+        ("equal_error_rate", "equal error rate", ".3f", "by interpolation of the ROC curve"),
+        ("hits", "found at the threshold", ".0%", "of the abnormal test videos"),
+        ("false_alarms", "false alarms", ".0%", "of the normal test videos"),
+        ("threshold", "threshold", ".4g", "anomaly score from which it alarms"),
+        ("bottleneck", "bottleneck", "d", "numbers that must say all of an embedding"),
+    ]
+    figures = []
+    for key, name, form, note in told:
+        value = found.get(key)
+        if isinstance(value, int | float) and math.isfinite(value):
+            if key == "average_precision" and found.get("prevalence") is not None:
+                note = f"a random score has {found['prevalence']:.3f}"
+            figures.append((name, format(value, form).replace("%", " %"), note))
+    events = found.get("events") or {}
+    if events.get("n_true"):
+        figures.append(
+            (
+                "events found",
+                f"{events['n_hits']} of {events['n_true']}",
+                "labelled abnormal stretches",
+            )
+        )
+    if isinstance(events.get("false_per_hour"), int | float):
+        watched = clock(events.get("watched_seconds") or 0.0)
+        figures.append(
+            ("false alarms an hour", f"{events['false_per_hour']:.3g}", f"over {watched} of video")
+        )
+    if isinstance(events.get("median_seconds_to_alarm"), int | float):
+        figures.append(
+            (
+                "alarm after",
+                f"{events['median_seconds_to_alarm']:.1f} s",
+                "from the start of an event, median",
+            )
+        )
+    return figures
+
+
+def calibration(found: Mapping[str, Any]) -> str:
+    """How much the probabilities were improved, one sentence; "" where nothing is known."""
+    if found.get("ece_before") is None or found.get("ece_after") is None:
+        return ""
+    return (
+        f"Calibrated by {found.get('method', 'an unnamed method')} on {found.get('n_val', '–')} validation videos: the "
+        f"calibration error went from {100 * found['ece_before']:.1f} to {100 * found['ece_after']:.1f} %."
+    )

@@ -1,0 +1,156 @@
+"""Flow estimators for the streams: each made once, the learned ones with their pretrained weights."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tristream.errors import TristreamError
+from tristream.flow import estimators
+from tristream.store import weights
+from tristream.store.weights import catalogue
+from tristream.streams.backend import as_function
+from tristream.streams.config import SamplerConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tristream.flow.estimators import FlowEstimator
+    from tristream.flow.network import Compile
+    from tristream.store.weights.library import Places
+    from tristream.streams.backend import Backend
+    from tristream.streams.model import TrainedStream
+
+PAIRS_ON_A_GPU = (
+    8  # at once: FlowNet 2.0 takes 8 ms a pair on an H100, 27 ms one by one (bench gpu)
+)
+
+
+class Estimators:
+    """Flow estimators by name.
+
+    Args:
+        seeds: name of a learned estimator → seed of random weights in place of its pretrained ones.
+        where: places of pretrained weights; None: the usual ones.
+        backend: what the learned ones run on; None: torch, as they are.
+    """
+
+    def __init__(
+        self,
+        seeds: Mapping[str, int] | None = None,
+        *,
+        where: Places | None = None,
+        backend: Backend | None = None,
+    ) -> None:
+        self._seeds = dict(seeds or {})
+        self._where = where
+        self.backend = backend
+        self._loaded: dict[str, FlowEstimator] = {}
+        self._lock = threading.Lock()
+
+    def load(self, name: str) -> FlowEstimator:
+        """The estimator of this name; several threads may ask.
+
+        Raises:
+            TristreamError: an unknown name.
+            Missing: weights that no place has.
+        """
+        with self._lock:
+            if name not in self._loaded:
+                self._loaded[name] = estimators.load(
+                    name,
+                    weights=self._weights(name),
+                    compile=self._compile(),
+                    batch_size=self._batch_size(),
+                )
+            return self._loaded[name]
+
+    def check(self, trained: Iterable[TrainedStream], *, precomputed_flow: bool = False) -> None:
+        """Finds out before any work whether the weights that some streams need are there.
+
+        Raises:
+            Missing: weights that no place has.
+        """
+        looking = [stream for stream in trained if stream.stream.needs_pictures]
+        names = {stream.sampler.estimator for stream in looking}
+        if not precomputed_flow:
+            names |= {
+                name for stream in looking for name in names_of(stream.config, stream.sampler)
+            }
+        for name in sorted(names):
+            self._weights(name)
+
+    def identity(self, name: str) -> str:
+        """The name and what its weights are: the published file's sha256, or the seed of random ones.
+
+        Nothing is loaded for it: files of other bytes are refused when they are.
+        """
+        if not estimators.is_learned(name):
+            return name
+        if name in self._seeds:
+            return f"{name}, random weights {self._seeds[name]}"
+        return f"{name}, weights {published_sha256(name)}"
+
+    def key(self, name: str) -> str:
+        """What decides the bits of its flow: `identity`, and what it runs on, where that is not torch on a CPU."""
+        if self.backend is None or not estimators.is_learned(name):
+            return self.identity(name)
+        engine = self.backend.identity()["backend"]
+        return self.identity(name) if engine == "torch-cpu" else f"{self.identity(name)}, {engine}"
+
+    def _weights(self, name: str) -> Path | int | None:
+        if not estimators.is_learned(name):
+            return None
+        if name in self._seeds:
+            return self._seeds[name]
+        return weights.get(estimators.weights_name(name), where=self._where)
+
+    def _compile(self) -> Compile | None:
+        return None if self.backend is None else as_function(self.backend)
+
+    def _batch_size(self) -> int:
+        return 1 if self.backend is None or self.backend.device.type == "cpu" else PAIRS_ON_A_GPU
+
+
+def published_sha256(name: str) -> str:
+    """What is known of the sha256 of a learned estimator's published weights: all digits, or the first eight."""
+    known_as = estimators.weights_name(name)
+    return catalogue.describe(known_as, quick=True).sha256 or catalogue.describe(known_as).sha256
+
+
+def seeds_of(config: Any, sampler: SamplerConfig) -> dict[str, int]:
+    """Learned estimators that a stream's configuration runs with random weights."""
+    found = {}
+    for part in (sampler, config):
+        name, seed = getattr(part, "estimator", None), getattr(part, "weights_seed", None)
+        if name is not None and seed is not None and estimators.is_learned(name):
+            found[name] = seed
+    return found
+
+
+def names_of(config: Any, sampler: SamplerConfig) -> list[str]:
+    """Estimators whose flow reaches a stream that looks at pictures."""
+    own = getattr(config, "estimator", None)
+    return sorted({sampler.estimator, *([own] if own is not None else [])})
+
+
+def of(trained: Iterable[TrainedStream], *, where: Places | None = None) -> Estimators:
+    """The estimators that some trained streams need: those they were loaded with, where they were.
+
+    Raises:
+        TristreamError: two streams ran one estimator with different random weights.
+    """
+    trained = list(trained)
+    for stream in trained:
+        if stream.estimators is not None:
+            return stream.estimators
+    seeds: dict[str, int] = {}
+    for stream in trained:
+        for name, seed in seeds_of(stream.config, stream.sampler).items():
+            if seeds.setdefault(name, seed) != seed:
+                raise TristreamError(
+                    f"the streams ran '{name}' with random weights of seed {seeds[name]} and of seed {seed}; train "
+                    "them with one --random-weights"
+                )
+    return Estimators(seeds, where=where)

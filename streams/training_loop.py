@@ -1,0 +1,328 @@
+"""The one training loop: any phase of any stream, resumable after any epoch with the same weights in the end."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from tristream.errors import TristreamError
+from tristream.store.checkpoint import ArtifactError, load_artifact, save_artifact
+from tristream.store.lineage import digest
+from tristream.streams.backend import Precision
+from tristream.streams.batches import Batch, made_ahead
+from tristream.streams.config import TrainingConfig
+from tristream.streams.parallel import Ranks
+from tristream.streams.torch_backend import autocast, full_float32, to_device
+
+MIN_GAIN = 1e-4  # what counts as a decrease of the validation loss
+MIN_RATE = 1e-6  # paper, section V-D
+ALONE = Ranks()
+
+
+class TrainingDiverged(TristreamError):
+    """The loss is not finite; the message names the videos of the batch."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of training.
+
+    Attributes:
+        name: stands in metrics and in the name of the resumable state.
+        config: optimiser, schedule, stop.
+        module: what is trained, saved and restored.
+        logits: inputs of a batch → (B, n_classes).
+        n_batches: in one epoch.
+        train_batches: one epoch, drawn with the generator.
+        val_batches: always the same.
+    """
+
+    name: str
+    config: TrainingConfig
+    module: nn.Module
+    logits: Callable[..., torch.Tensor]
+    n_batches: int
+    train_batches: Callable[[np.random.Generator], Iterator[Batch]]
+    val_batches: Callable[[], Iterator[Batch]]
+
+
+@dataclass
+class Progress:
+    """Where a phase stands: everything but the tensors."""
+
+    epoch: int = 0
+    best_loss: float = math.inf  # of the weights that are kept
+    plateau_loss: float = math.inf  # what patience is counted against
+    n_bad: int = 0  # epochs since the loss last fell below it
+    n_reductions: int = 0  # of the learning rate
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def note(self, metrics: dict[str, float], config: TrainingConfig) -> bool:
+        """Takes in an epoch; returns whether it is the best so far.
+
+        Patience follows Keras, which the paper used: a gain is at least 1e-4, and the rate is divided by 10 *at* the
+        fifth epoch without one (torch's ReduceLROnPlateau does that with patience=4).
+        """
+        self.epoch += 1
+        self.history.append(metrics)
+        is_best = metrics["val_loss"] < self.best_loss
+        self.best_loss = min(self.best_loss, metrics["val_loss"])
+        if metrics["val_loss"] < self.plateau_loss - MIN_GAIN:
+            self.plateau_loss, self.n_bad = metrics["val_loss"], 0
+        else:
+            self.n_bad += 1
+            self.n_reductions += self.n_bad % config.reduce_patience == 0
+        return is_best
+
+    def finished(self, config: TrainingConfig) -> bool:
+        """Whether the epochs are used up, or the patience is."""
+        return self.epoch >= config.epochs or (
+            config.stop_patience is not None and self.n_bad >= config.stop_patience
+        )
+
+
+def learning_rate(config: TrainingConfig, done: float, n_reductions: int = 0) -> float:
+    """The rate at one step.
+
+    Args:
+        config: `one_cycle`: a cosine up over the first 30 % of all steps, from 1/25, and one down to almost nothing
+            (Smith 2018; torch's OneCycleLR within one step). `plateau`: a tenth for each reduction, never under 1e-6.
+        done: part of all steps that lies behind, in [0, 1].
+        n_reductions: how often the validation loss has stood still.
+    """
+    if config.schedule == "constant":
+        return config.learning_rate
+    if config.schedule == "plateau":
+        return max(min(MIN_RATE, config.learning_rate), config.learning_rate * 0.1**n_reductions)
+    first, last, phase = (
+        (1 / 25, 1.0, done / 0.3) if done < 0.3 else (1.0, 4e-6, (done - 0.3) / 0.7)
+    )
+    return config.learning_rate * (last + (first - last) * (1 + math.cos(math.pi * phase)) / 2)
+
+
+def run_phase(
+    phase: Phase,
+    *,
+    seed: int,
+    device: torch.device,
+    state: Path | None = None,
+    signature: str = "",
+    save_seconds: float = 10.0,
+    precision: Precision = "float32",
+    ranks: Ranks = ALONE,
+    on_epoch: Callable[[dict[str, float]], None] = lambda metrics: None,
+) -> list[dict[str, float]]:
+    """Trains `phase.module` in place and leaves it with the weights of the epoch of the lowest validation loss.
+
+    Every epoch draws from generators seeded with (seed, phase, epoch) alone, so a run that is killed and started again
+    goes through the same numbers as one that is not.
+
+    Args:
+        phase: what to train, on what.
+        seed: of the whole run.
+        device: where to train.
+        state: name of the resumable state (`.safetensors` and `.json` are added); None: not resumable.
+        signature: what the state must have been made with to be taken up; another one is not, and is overwritten.
+        save_seconds: the state is written when this much time has passed since it last was.
+        precision: bf16 is torch's autocast; weights, losses and optimiser stay float32.
+        ranks: the processes that train together; the first one writes.
+        on_epoch: called with the metrics of each epoch, also of those that were done before a resume.
+
+    Returns:
+        Metrics of every epoch: epoch, loss, accuracy, val_loss, val_accuracy, learning_rate.
+
+    Raises:
+        TrainingDiverged: the loss is not finite.
+    """
+    config = phase.config
+    full_float32(device)
+    phase.module.to(device)
+    optimizer = _optimizer(phase.module, config)
+    also = [] if (precision, ranks.n) == ("float32", 1) else [precision, ranks.n]
+    signature = digest([signature, phase.name, config.model_dump(mode="json"), seed, *also])
+    progress, best = Progress(), _copy(phase.module)
+    if state is not None:
+        progress, best = _resume(state, signature, phase.module, optimizer) or (progress, best)
+    for metrics in progress.history:
+        on_epoch(metrics)
+    saved = time.monotonic()
+    while not progress.finished(config):
+        metrics = _epoch(
+            phase, optimizer, progress, seed=seed, device=device, precision=precision, ranks=ranks
+        )
+        if progress.note(metrics, config):
+            best = _copy(phase.module)
+        on_epoch(metrics)
+        if (
+            state is not None
+            and ranks.index == 0
+            and (time.monotonic() - saved >= save_seconds or progress.finished(config))
+        ):
+            _save(state, signature, phase.module, optimizer, progress, best)
+            saved = time.monotonic()
+    phase.module.load_state_dict(best)
+    phase.module.eval()
+    return progress.history
+
+
+def _epoch(
+    phase: Phase,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    *,
+    seed: int,
+    device: torch.device,
+    precision: Precision,
+    ranks: Ranks,
+) -> dict[str, float]:
+    config = phase.config
+    epoch_seed = int(digest([seed, phase.name, progress.epoch])[:8], 16)
+    generator = np.random.default_rng(epoch_seed)
+    torch.manual_seed(epoch_seed + ranks.index)  # each has its own dropout
+    phase.module.train()
+    loss_sum, n_right, n_seen, rate = 0.0, 0, 0, config.learning_rate
+    for index, batch in enumerate(made_ahead(phase.train_batches(generator))):
+        done = (progress.epoch + min(1.0, index / phase.n_batches)) / config.epochs
+        rate = learning_rate(config, done, progress.n_reductions)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        n_rows = len(batch.labels)
+        if ranks.n > 1:
+            batch = batch.part(ranks.rows(n_rows))
+        labels = batch.labels.to(device)
+        with autocast(device, precision):
+            logits = phase.logits(*(to_device(tensor, device) for tensor in batch.inputs))
+        loss = nn.functional.cross_entropy(
+            logits.float(), labels, label_smoothing=config.label_smoothing
+        )
+        _check_finite(
+            loss.item(),
+            phase,
+            batch,
+            f"the loss became {loss.item()} in epoch {progress.epoch + 1}",
+        )
+        optimizer.zero_grad(set_to_none=True)
+        (loss if ranks.n == 1 else loss * ranks.weight(n_rows)).backward()
+        ranks.add_gradients(phase.module)
+        optimizer.step()
+        loss_sum += loss.item() * len(labels)
+        n_right += int((logits.argmax(1) == labels).sum())
+        n_seen += len(labels)
+    ranks.mean_buffers(phase.module)
+    if ranks.n > 1:
+        loss_sum, n_right, n_seen = ranks.total(loss_sum, n_right, n_seen)  # type: ignore[assignment]
+    val_loss, val_accuracy = evaluate(phase, device, precision)
+    return {
+        "epoch": progress.epoch + 1,
+        "loss": loss_sum / n_seen,
+        "accuracy": n_right / n_seen,
+        "val_loss": val_loss,
+        "val_accuracy": val_accuracy,
+        "learning_rate": rate,
+    }
+
+
+@torch.no_grad()
+def evaluate(
+    phase: Phase, device: torch.device, precision: Precision = "float32"
+) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy over the validation batches.
+
+    Raises:
+        TrainingDiverged: the loss is not finite.
+    """
+    phase.module.eval()
+    loss_sum, n_right, n_seen = 0.0, 0, 0
+    for batch in phase.val_batches():
+        labels = batch.labels.to(device)
+        with autocast(device, precision):
+            logits = phase.logits(*(to_device(tensor, device) for tensor in batch.inputs))
+        loss = nn.functional.cross_entropy(logits.float(), labels, reduction="sum").item()
+        _check_finite(loss, phase, batch, f"the validation loss became {loss}")
+        loss_sum += loss
+        n_right += int((logits.argmax(1) == labels).sum())
+        n_seen += len(labels)
+    return loss_sum / n_seen, n_right / n_seen
+
+
+def _check_finite(loss: float, phase: Phase, batch: Batch, what: str) -> None:
+    if not math.isfinite(loss):
+        raise TrainingDiverged(
+            f"{phase.name}: {what}, on the videos {', '.join(batch.video_ids)}; look at these files, or lower "
+            f"learning_rate (now {phase.config.learning_rate:g})"
+        )
+
+
+def _optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    rate, decay = config.learning_rate, config.weight_decay
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            module.parameters(),
+            rate,
+            momentum=config.momentum,
+            nesterov=config.momentum > 0,
+            weight_decay=decay,
+        )
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    return kinds[config.optimizer](module.parameters(), rate, weight_decay=decay)
+
+
+def _copy(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def _save(
+    state: Path,
+    signature: str,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    best: dict[str, torch.Tensor],
+) -> None:
+    arrays = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+    arrays |= {f"best.{name}": tensor for name, tensor in best.items()}
+    for index, slots in optimizer.state_dict()["state"].items():
+        arrays |= {
+            f"optimizer.{index}.{slot}": tensor
+            for slot, tensor in slots.items()
+            if tensor is not None
+        }
+    config = {"signature": signature, "progress": asdict(progress)}
+    save_artifact(
+        state, {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()}, config
+    )
+
+
+def _resume(
+    state: Path, signature: str, module: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[Progress, dict[str, torch.Tensor]] | None:
+    """Takes up a saved state in place; None where there is none that fits."""
+    try:
+        arrays, config = load_artifact(state)
+    except ArtifactError:
+        return None
+    if config["signature"] != signature:
+        return None
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    module.load_state_dict(_under("module.", tensors))
+    slots: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in _under("optimizer.", tensors).items():
+        index, slot = name.split(".", 1)
+        slots.setdefault(int(index), {})[slot] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+    return Progress(**config["progress"]), _under("best.", tensors)
+
+
+def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
