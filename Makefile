@@ -53,7 +53,7 @@ test-lowest: $(READY)  ## the fast tests with the oldest libraries that pyprojec
 	@.venv-lowest/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow" --deselect tests/test_lint.py
 
 lint: $(READY)   ## ruff and mypy alone
-	@$(BIN)/ruff check . && $(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_lint.py
 
 lock: $(READY)   ## renew requirements.lock (Python 3.11, with hashes, naming no index)
 	@$(BIN)/uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --extra dev pyproject.toml -o requirements.lock

@@ -140,18 +140,12 @@ def networks(subject: Subject) -> list[tuple[str, nn.Module, np.ndarray]]:
                 )
         elif hasattr(made.config, "stack_length"):
             shape = (ROWS, 2 * made.config.stack_length, *made.config.input_size)
-            found.append(
-                ("motion CNN", Embedding(encoder), generator.normal(size=shape).astype(np.float32))
-            )  # type: ignore[arg-type]
+            stacks = generator.normal(size=shape).astype(np.float32)
+            found.append(("motion CNN", Embedding(encoder), stacks))  # type: ignore[arg-type]
         elif hasattr(made.config, "n_frames"):
             shape = (ROWS, made.config.n_frames, 64)
-            found.append(
-                (
-                    made.config.encoder,
-                    Embedding(encoder),
-                    generator.normal(size=shape).astype(np.float32),
-                )
-            )  # type: ignore[arg-type]
+            examples = generator.normal(size=shape).astype(np.float32)
+            found.append((made.config.encoder, Embedding(encoder), examples))  # type: ignore[arg-type]
     for _, module, _ in found:
         module.to(memory_format=torch.channels_last).eval()
     return found

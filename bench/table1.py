@@ -134,9 +134,8 @@ def learn(
     """A new aggregator and softmax layer that have learned the training sequences."""
     torch.manual_seed(seed)
     width = parts["train"].embeddings[0].shape[1]
-    model = StreamModel(
-        torch.nn.Identity(), aggregator.build(input_dim=width, **settings), n_classes
-    )  # type: ignore[arg-type]
+    no_encoder: Any = torch.nn.Identity()
+    model = StreamModel(no_encoder, aggregator.build(input_dim=width, **settings), n_classes)
 
     def batch(part: Sequences, rows: np.ndarray) -> Batch:
         labels = torch.from_numpy(part.labels[rows])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,8 +23,21 @@ def test_ruff_finds_nothing():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def link_rooms() -> None:
+    """build/typing/tristream as installed: mypy does not follow a `__path__` that is extended."""
+    folder = HOME / "build" / "typing" / "tristream"
+    folder.mkdir(parents=True, exist_ok=True)
+    for link in folder.iterdir():
+        link.unlink()
+    rooms = [path.parent for path in HOME.glob("*/__init__.py") if path.parent.name != "tristream"]
+    for target in (*rooms, *(HOME / "tristream").glob("*.py"), HOME / "tristream" / "presets"):
+        if target.exists():
+            (folder / target.name).symlink_to(os.path.relpath(target, folder))
+
+
 @pytest.mark.slow
 def test_mypy_finds_nothing():
+    link_rooms()
     done = run("mypy", "--no-error-summary")
     assert done.returncode == 0, done.stdout + done.stderr
 

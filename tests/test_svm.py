@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.svm import SVC
 
+from tristream.fusion.action import svm as svm_module
 from tristream.fusion.action.svm import READINGS, LinearSVM, choose_l2, fit_svm, hinge_weight
 
 COLUMNS = {"one": slice(0, 4), "two": slice(4, 10)}
@@ -59,7 +60,7 @@ def slow_optimum(Z: np.ndarray, sign: np.ndarray, C: float) -> float:
 def test_each_class_reaches_the_optimum_of_the_hinge_primal(
     gram_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(svm, "GRAM_ROWS", gram_rows)
+    monkeypatch.setattr(svm_module, "GRAM_ROWS", gram_rows)
     X, y = blobs(45, width=6)
     svm = fit_svm(X, y, l2=1e-2)
     Z = (X - X.mean(axis=0)) / X.std(axis=0)

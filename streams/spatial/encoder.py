@@ -148,11 +148,12 @@ def _blocks(network: nn.Module) -> list[list[str]]:
     """Names of the parameters of each block, from the input up."""
     matcher = getattr(network, "group_matcher", None)
     if matcher is None:
-        n = len(network.features)  # type: ignore[arg-type]
+        features = network.get_submodule("features")
+        assert isinstance(features, nn.Sequential)
         return [
-            [f"features.{i}.{key}" for key, _ in network.features[i].named_parameters()]
-            for i in range(n)
-        ]  # type: ignore[index, union-attr]
+            [f"features.{i}.{key}" for key, _ in block.named_parameters()]
+            for i, block in enumerate(features)
+        ]
     from timm.models import group_parameters
 
     groups = group_parameters(network, matcher(coarse=True))
