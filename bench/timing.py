@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import tristream
 from tristream.errors import MachineError
 
 SAMPLE_SECONDS = 0.05  # how often the memory of a process tree is read
@@ -73,7 +74,7 @@ def run_child(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **(environment or {})},
+        env={**os.environ, "PYTHONPATH": str(Path(tristream.__file__).parents[1]), **(environment or {})},
     )
     peak, over = 0, threading.Event()
 

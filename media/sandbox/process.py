@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import tristream
 from tristream.media.limits import Limits
 from tristream.media.sandbox import protocol
 
@@ -178,7 +179,7 @@ def _environment() -> dict[str, str]:
         "TMPDIR",
     )
     found = {name: os.environ[name] for name in kept if name in os.environ}
-    places = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    places = [str(Path(tristream.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     python = {
         "PYTHONPATH": os.pathsep.join(filter(None, places)),
