@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import statistics
@@ -14,10 +13,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tristream
 from tristream.errors import MachineError
+from tristream.memory import tree_bytes
 
 SAMPLE_SECONDS = 0.05  # how often the memory of a process tree is read
+
+PACKAGE = Path(str(sys.modules["tristream"].__file__)).parent
 
 
 def in_turns(
@@ -74,7 +75,11 @@ def run_child(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(tristream.__file__).parents[1]), **(environment or {})},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(PACKAGE.parent),
+            **(environment or {}),
+        },
     )
     peak, over = 0, threading.Event()
 
@@ -108,19 +113,3 @@ def cpu_seconds(pids: Iterable[int]) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def tree_bytes(pid: int) -> int:
-    """Proportional set size of a process and its descendants: what they share is counted once."""
-    total, waiting = 0, [pid]
-    while waiting:
-        one = waiting.pop()
-        with contextlib.suppress(OSError, ValueError):
-            for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += 1024 * int(line.split()[1])
-        with contextlib.suppress(OSError):
-            for task in Path(f"/proc/{one}/task").iterdir():
-                with contextlib.suppress(OSError):
-                    waiting += map(int, (task / "children").read_text().split())
-    return total

@@ -13,8 +13,8 @@ import typer
 
 from tristream.bench.targets import summary
 from tristream.commands import options, screen
-from tristream.commands.workspace import write_json
 from tristream.errors import UsageError
+from tristream.files import write_json
 from tristream.store.atomic import write_bytes
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def plots_of(name: str, tables: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _measure(name: str, measured: Subject) -> list[Table]:
-    tables: list[Table] = importlib.import_module(f"bench.{name.replace('-', '_')}").run(measured)
+    tables: list[Table] = importlib.import_module(f"tristream.bench.{name.replace('-', '_')}").run(
+        measured
+    )
     return tables
 
 

@@ -5,27 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from tristream.commands import (
     embed,
-    fit_detector,
     fuse,
     index,
     options,
     report,
     screen,
-    settings,
     train_stream,
     workshop,
 )
-from tristream.commands.workspace import Workspace, write_json
-
-if TYPE_CHECKING:
-    from tristream.commands.fuse import Fused
+from tristream.files import write_json
+from tristream.workspace import stream_names
 
 PRESET = "workshop"
 MARGIN = 10.0  # points between one more stream and one less (SCIENCE.md section 3)
@@ -46,8 +41,6 @@ def run(
     Ends with a table beside the known ceilings, PASS or MISS for each ordering that must hold, and the paths of what
     was written. Nothing is downloaded. It takes minutes on two cores; a second call is quick.
     """
-    from tristream import streams
-
     started = time.monotonic()
     common = {"cache": out / "cache", "seed": seed, "workers": workers}
     actions, anomalies = out / "actions", out / "anomalies"
@@ -63,13 +56,13 @@ def run(
     _call(index.run, data=out / "videos", run=actions, seed=seed, workers=workers)
     _call(index.run, data=out / "scenes", run=anomalies, seed=seed, workers=workers)
     _step("3/6  training the streams, each alone")
-    for name in streams.names():
+    for name in stream_names():
         _call(train_stream.run, name=name, run=actions, preset=PRESET, **common)
     _step("4/6  embedding every video, and naming the action")
     _call(embed.run, run=actions, cache=common["cache"], workers=workers)
     _call(fuse.run, run=actions, preset=PRESET, **common)
     _step("5/6  the same streams on scenes they were not trained on: what is abnormal?")
-    for name in streams.names():
+    for name in stream_names():
         _call(train_stream.run, name=name, run=anomalies, from_run=actions, cache=common["cache"])
     _call(embed.run, run=anomalies, cache=common["cache"], workers=workers)
     _call(fuse.run, run=anomalies, preset=PRESET, **common)
@@ -169,57 +162,16 @@ def _orderings(found: dict[str, float]) -> dict[str, bool]:
     return checks
 
 
-def _kinds(run: Path, scenes: Path, seed: int) -> dict[str, Any]:
-    """AUROC of each kind of anomaly against normal test videos of the same classes, by each stream alone and by all."""
-    from tristream.fusion.evaluate import auroc
-    from tristream.workshop.dataset import read_kinds
+def _kinds(run: Path, scenes: Path, seed: int) -> dict[str, dict[str, float]]:
+    """Print and return the AUROC of each kind of anomaly, by each stream alone and by all."""
+    from tristream.bench.kinds import kinds
 
-    workspace = Workspace(run, options.CACHE)
-    fused = fuse.fused_embeddings(workspace, workspace.manifest(None).rows, None)
-    kinds = read_kinds(scenes)
-    kind = np.array([kinds[row.video_id] for row in fused.rows])
-    test, label = fused.of("split") == "test", fused.of("label")
-    chosen = settings.load(PRESET)
-    scores = {name: _scores(_only(fused, [name]), chosen, seed) for name in fused.columns}
-    scores["all"] = _scores(fused, chosen, seed)
-    table: dict[str, dict[str, float]] = {}
-    for abnormal in sorted(set(kind) - {"normal"}):
-        is_abnormal = test & (kind == abnormal)
-        rows = is_abnormal | (test & (kind == "normal") & np.isin(label, label[is_abnormal]))
-        table[abnormal] = {
-            who: auroc(is_abnormal[rows], score[rows]) for who, score in scores.items()
-        }
+    table = kinds(options.workspace(run), scenes, preset=PRESET, seed=seed)
     screen.table(
         "What is abnormal? AUROC (1: always found; 0.5: chance)",
-        ["kind", *scores],
+        ["kind", *next(iter(table.values()))],
         [[name, *(f"{value:.2f}" for value in by.values())] for name, by in table.items()],
-        caption="each kind against normal test videos of its own classes; audio_shifted is expected to fail: "
-        "a mean over segments does not know when a sound comes",
+        caption="each kind against normal test videos of its own classes; audio_shifted is "
+        "expected to fail: a mean over segments does not know when a sound comes",
     )
     return table
-
-
-def _only(fused: Fused, names: list[str]) -> Fused:
-    """The same videos with some of the streams."""
-    blocks = [fused.X[:, fused.columns[name]] for name in names]
-    columns, start = {}, 0
-    for name, block in zip(names, blocks, strict=True):
-        columns[name] = slice(start, start + block.shape[1])
-        start += block.shape[1]
-    kept = [list(fused.columns).index(name) for name in names]
-    spaces = {name: fused.spaces[name] for name in names}
-    return type(fused)(
-        fused.rows, np.concatenate(blocks, axis=1), fused.masks[:, kept], columns, spaces
-    )
-
-
-def _scores(fused: Fused, chosen: settings.Settings, seed: int) -> np.ndarray:
-    from tristream.fusion.anomaly.autoencoder import AutoencoderDetector
-
-    train, val = (
-        fit_detector.normal_rows(fused.rows, None, split)[0] for split in ("train", "val")
-    )
-    detector = AutoencoderDetector(
-        columns=fused.columns, random_state=seed, **chosen.detector.autoencoder()
-    )
-    return detector.fit(fused.X[train], X_val=fused.X[val]).anomaly_score(fused.X)

@@ -1,33 +1,32 @@
-"""tristream detect: how abnormal new videos are, when, and which stream says so."""
+"""tristream detect: how abnormal videos are, when, and by which stream."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tristream.commands import options, screen, settings
-from tristream.commands.event_lines import STRONG_SHARE, flat_event, say_video
-from tristream.commands.workspace import Workspace, given_rows
+from tristream.commands import options, output, screen
 from tristream.errors import UsageError
 
 if TYPE_CHECKING:
-    from tristream.commands.detector_store import StoredDetector
-    from tristream.streams.model import TrainedStream
+    from tristream.live import Alarm, FollowOptions, LiveEvent, Notice
+    from tristream.workspace import Workspace
 
 
 @screen.command
 def run(
-    paths: Annotated[list[Path] | None, typer.Argument(help="Video files.")] = None,
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Video files, folders or patterns.")
+    ] = None,
     run: options.Run = options.RUN,
     cache: options.CacheDir = options.CACHE,
     threshold: Annotated[
         float | None,
-        typer.Option(
-            "--threshold", help="Anomaly score an alarm starts at; default: the stored one."
-        ),
+        typer.Option("--threshold", help="Anomaly score an alarm starts at; default: stored."),
     ] = None,
     quantile: Annotated[
         float | None,
@@ -39,28 +38,26 @@ def run(
     ] = None,
     false_alarms_per_hour: Annotated[
         float | None,
-        typer.Option("--false-alarms-per-hour", help="… or a budget of alarming windows an hour."),
+        typer.Option("--false-alarms-per-hour", help="… or a budget of false alarms an hour."),
     ] = None,
     follow: Annotated[
         str | None,
         typer.Option(
-            "--follow",
-            metavar="SOURCE",
-            help="Watch a growing file, a pipe or -, a camera, or a URL.",
+            "--follow", metavar="SOURCE", help="Watch a growing file, a pipe or -, a camera, a URL."
         ),
     ] = None,
     protocols: Annotated[
         str | None,
         typer.Option(
-            "--protocols", metavar="A,B", help="What --follow may speak: rtsp, http, https, …"
+            "--protocols",
+            metavar="A,B",
+            help="Network protocols allowed for --follow: rtsp, http, https, …",
         ),
     ] = None,
     silence: Annotated[
         float,
         typer.Option(
-            "--silence",
-            min=0.5,
-            help="Seconds without a frame after which --follow raises an alarm.",
+            "--silence", min=0.5, help="Seconds without a frame after which --follow alarms."
         ),
     ] = 20.0,
     max_lag: Annotated[
@@ -68,14 +65,12 @@ def run(
         typer.Option(
             "--max-lag",
             min=0,
-            help="Seconds --follow may lie behind before it drops frames; a pipe waits.",
+            help="Seconds --follow may lag before it drops frames; a pipe waits.",
         ),
     ] = None,
     save: Annotated[
         Path | None,
-        typer.Option(
-            "--save", metavar="DIR", help="Write a short clip and a picture of each event."
-        ),
+        typer.Option("--save", metavar="DIR", help="Write a short clip and a picture per event."),
     ] = None,
     flow_from: options.FlowFrom = None,
     config: options.LimitsFile = None,
@@ -84,271 +79,101 @@ def run(
     weights_dir: options.WeightsDir = None,
     device: options.Device = "auto",
     workers: options.Workers = options.WORKERS,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Also write the result to FILE.csv or FILE.json.")
-    ] = None,
+    out: options.Out = None,
     as_json: options.Json = False,
 ) -> int:
-    """Score how abnormal videos are: the detector's error, the share of each stream, and, in windows, when.
+    """Score how abnormal videos are: the detector's error, the share of each stream, and events.
 
-    Higher is more anomalous; 1 is a usual normal video or window. A detector that was fitted on windows (tristream fuse
-    --window) gives events with start, stop and cause; one of whole videos gives one score each. The threshold comes
-    from normal validation videos and can be replaced for this call, without training anything again.
+    Higher is more anomalous; 1 is a usual normal video or window. A detector that was fitted on
+    windows (tristream fuse --window) reports events with start, stop and cause; one of whole videos
+    reports one score each. The threshold comes from normal validation videos and can be replaced
+    for this call, without training again.
     """
-    from tristream.commands.decide import check_out
-    from tristream.commands.detector_store import StoredDetector
+    from tristream.detect import ThresholdRule, detect
 
-    check_out(out)
+    output.check_out(out)
     paths = paths or []
     if bool(paths) == bool(follow):
         what = "a" if follow else "no"
-        raise UsageError(
-            f"{len(paths)} video files and {what} --follow SOURCE; give one or the other"
-        )
+        raise UsageError(f"{len(paths)} video files and {what} --follow SOURCE; give one of them")
     if follow and out is not None:
         raise UsageError("--out is for files; with --follow, --json prints one object a line")
-    limits = settings.limits(config, assignments or ())
-    workspace = Workspace(
-        run, cache, weights_dir=weights_dir, limits=limits, follow_links=follow_links
-    )
-    stored = StoredDetector.load(workspace)
-    limit = chosen_threshold(
-        stored,
-        threshold=threshold,
-        quantile=quantile,
-        mean_sd=mean_sd,
-        per_hour=false_alarms_per_hour,
-    )
-    if follow is not None:
-        from tristream.commands import watch
-
-        trained = workspace.load_streams(list(stored.spaces))
-        check_spaces(stored, trained, run)
-        return watch.follow(
-            follow, stored, trained, limit, protocols=protocols, device=device, cache=workspace.cache(),
-            silence_seconds=silence, max_lag_seconds=max_lag, as_json=as_json, save=save,
-        )  # fmt: skip
-    if stored.plan.seconds:
-        if flow_from is not None:
-            raise UsageError(
-                "--flow-from is for whole videos; the run's detector scores windows, whose flow is estimated"
-            )
-        return _windows(
-            paths,
-            workspace,
-            stored,
-            limit,
-            device=device,
-            workers=workers,
-            out=out,
-            save=save,
-            as_json=as_json,
-        )
-    if save is not None:
-        raise UsageError(
-            "--save needs events; the run's detector scores whole videos: tristream fuse --window 2"
-        )
-    return _whole(
-        paths,
-        workspace,
-        stored,
-        limit,
+    rule = ThresholdRule(threshold, quantile, mean_sd, false_alarms_per_hour)
+    workspace = options.workspace(
+        run,
+        cache,
+        weights_dir=weights_dir,
+        limits=options.limits(config, assignments),
+        follow_links=follow_links,
         flow_from=flow_from,
         device=device,
         workers=workers,
-        out=out,
-        as_json=as_json,
     )
+    if follow is not None:
+        from tristream.live import FollowOptions
 
-
-def chosen_threshold(
-    stored: StoredDetector,
-    *,
-    threshold: float | None,
-    quantile: float | None,
-    mean_sd: float | None,
-    per_hour: float | None,
-) -> float:
-    """The threshold of this call: the stored one unless an option says another.
-
-    Raises:
-        UsageError: two options at once.
-        TristreamError: as `choose_threshold`.
-    """
-    options = {"--threshold": threshold, "--quantile": quantile, "--mean-sd": mean_sd,
-               "--false-alarms-per-hour": per_hour}  # fmt: skip
-    given = [name for name, value in options.items() if value is not None]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} say different thresholds; give one of them")
-    if threshold is not None:
-        return threshold
-    rules = {"quantile": quantile, "mean_sd": mean_sd, "per_hour": per_hour}
-    for rule, level in rules.items():
-        if level is not None:
-            found = stored.threshold(rule=rule, level=level)
-            if found.remark:
-                screen.warn(found.remark)
-            return found.value
-    return stored.detector.threshold_.value
-
-
-def check_spaces(stored: StoredDetector, trained: Sequence[TrainedStream], run: Path) -> None:
-    """Refuses streams that were trained again since the detector was fitted.
-
-    Raises:
-        UsageError: one was.
-    """
-    from tristream.commands.windows import window_spaces
-
-    for name, space in window_spaces(trained, stored.plan).items():
-        if space != stored.spaces[name]:
-            raise UsageError(
-                f"the stream '{name}' now gives embeddings of space {space}, the detector was fitted in "
-                f"{stored.spaces[name]}; run tristream fuse --run {run} again"
-            )
-
-
-def _windows(
-    paths: Sequence[Path],
-    workspace: Workspace,
-    stored: StoredDetector,
-    limit: float,
-    *,
-    device: str,
-    workers: int,
-    out: Path | None,
-    save: Path | None,
-    as_json: bool,
-) -> int:
-    """Events of each video, from windows of the length that the detector was fitted on."""
-    import numpy as np
-
-    from tristream.commands.decide import write_out
-    from tristream.commands.fit_windows import events_of, scored
-    from tristream.commands.windows import embed_windows, side_by_side
-    from tristream.fusion.anomaly.window_scores import event_json
-
-    trained = workspace.load_streams(list(stored.spaces))
-    check_spaces(stored, trained, workspace.run)
-    root = workspace.manifest(None).root if workspace.manifest_path.exists() else None
-    rows = given_rows(paths, root)
-    typed = {row.video_id: str(path) for row, path in zip(rows, paths, strict=True)}
-    results = embed_windows(
-        rows, trained, stored.plan, workspace, root, device=device, workers=workers
-    )
-    whole = side_by_side(results, trained)
-    lines = {
-        line.video_id: line for line in scored(stored, whole, np.ones(len(whole.video_id), bool))
-    }
-    regions = [cell.name for cell in stored.plan.cells()]
-    videos: list[dict[str, Any]] = []
-    for row in rows:
-        if (line := lines.get(row.video_id)) is None:
-            continue
-        caused = events_of(stored, line, limit)
-        at = [one.row for one in caused]
-        nearest = stored.nearest(whole.X[at], whole.region[at])
-        events = [
-            {**event_json(one, near, regions), "streams": one.streams(at_least=STRONG_SHARE)}
-            for one, near in zip(caused, nearest, strict=True)
-        ]
-        videos.append(
-            {
-                "path": typed[row.video_id],
-                "anomaly_score": round(float(line.scores.max()), 6),
-                "threshold": round(limit, 6),
-                "abnormal": bool(line.scores.max() >= limit),
-                "n_windows": len(line.scores),
-                "watched_seconds": round(line.watched_seconds, 3),
-                "events": events,
-            }
+        names = [name.strip() for name in (protocols or "").split(",") if name.strip()]
+        return _follow(
+            workspace, follow, FollowOptions(names, silence, max_lag, rule, save), as_json
         )
-        if save is not None and events:
-            from tristream.commands.event_pictures import save_events
-
-            written = save_events(
-                save, row.path, line, events, limit, workers=workers, limits=workspace.limits
-            )
-            screen.note(
-                f"{typed[row.video_id]}: {len(written)} files of {len(events)} events in {save}"
-            )
-    for video in videos if not as_json else ():
-        say_video(video)
-    failed = {typed[r.source.video_id]: r.rejected_reason for r in whole.rejected}
-    if out is not None and out.suffix == ".csv":
-        about = ("path", "anomaly_score", "threshold", "abnormal")
-        cells = [
-            {**{k: v[k] for k in about}, **event} for v in videos for event in v["events"] or [{}]
-        ]
-        write_out(out, cells, flat_event)
-    else:
-        write_out(out, videos, dict)
-    screen.emit({"detections": videos, "rejected": failed}, as_json=as_json)
-    return screen.SOME_REJECTED if failed else screen.OK
-
-
-def _whole(
-    paths: Sequence[Path],
-    workspace: Workspace,
-    stored: StoredDetector,
-    limit: float,
-    *,
-    flow_from: Path | None,
-    device: str,
-    workers: int,
-    out: Path | None,
-    as_json: bool,
-) -> int:
-    """One score for each video."""
-    import numpy as np
-
-    from tristream.commands.decide import embed_new, write_out
-
-    names = list(stored.spaces)
-    new = embed_new(
-        paths, workspace, stored.spaces, names, device=device, workers=workers, flow_from=flow_from
-    )
-    rows: list[dict[str, Any]] = []
-    if len(new.X):
-        detector = stored.detector
-        scores, shares = detector.anomaly_score(new.X), detector.attribution(new.X)
-        nearest = stored.nearest(new.X, np.zeros(len(new.X), np.int64))
-        for result, score, share, mask, near in zip(
-            new.usable, scores, shares, new.masks, nearest, strict=True
-        ):
-            rows.append(
-                {
-                    "path": new.name(result),
-                    "anomaly_score": round(float(score), 6),
-                    "threshold": round(float(limit), 6),
-                    "abnormal": bool(score >= limit),
-                    "shares": {
-                        name: round(float(part), 4) for name, part in zip(names, share, strict=True)
-                    },
-                    "masked": [name for name, there in zip(names, mask, strict=True) if not there],
-                    "nearest": near,
-                }
-            )
-    failed = {new.name(r): r.rejected_reason for r in new.results if r.rejected}
+    detections = detect(workspace, paths, rule, save=save)
+    rows = [detection.to_json() for detection in detections]
     for row in rows if not as_json else ():
-        word = "ABNORMAL" if row["abnormal"] else "normal"
-        shares_text = "  ".join(f"{name} {part:.0%}" for name, part in row["shares"].items())
-        masked = f"  (masked: {', '.join(row['masked'])})" if row["masked"] else ""
-        typer.echo(
-            screen.printable(
-                f"{row['path']}: {word}  {row['anomaly_score']:.3f} (threshold {limit:.3f})  [{shares_text}]{masked}"
-            )
-        )
-    write_out(out, rows, _flat)
-    screen.emit({"detections": rows, "rejected": failed}, as_json=as_json)
-    return screen.SOME_REJECTED if failed else screen.OK
+        for line in _lines(row):
+            screen.echo(line)
+    _write(out, rows)
+    screen.emit({"detections": rows, "rejected": detections.failures}, as_json=as_json)
+    return screen.SOME_REJECTED if detections.failures else screen.OK
 
 
-def _flat(row: Any) -> dict[str, Any]:
-    shares = {f"share_{name}": part for name, part in row["shares"].items()}
-    return {
-        **{k: v for k, v in row.items() if k not in ("shares", "masked", "nearest")},
-        **shares,
-        "masked": " ".join(row["masked"]),
-        "nearest": " ".join(row["nearest"]),
-    }
+def _lines(row: dict[str, Any]) -> list[str]:
+    """Lines of one video: its score, then its events or the share of each stream."""
+    word = "ABNORMAL" if row["abnormal"] else "normal"
+    limit = row["threshold"]
+    head = f"{row['path']}: {word}  {row['anomaly_score']:.3f} (threshold {limit:.3f})"
+    if "events" in row:
+        events = [f"  {output.event_words(event)}" for event in row["events"]]
+        return [f"{head}  {row['n_windows']} windows", *events]
+    shares = "  ".join(f"{name} {part:.0%}" for name, part in row["shares"].items())
+    masked = f"  (masked: {', '.join(row['masked'])})" if row["masked"] else ""
+    return [f"{head}  [{shares}]{masked}"]
+
+
+def _write(out: Path | None, rows: list[dict[str, Any]]) -> None:
+    """Write --out: of windows, one line per event in a CSV."""
+    if not rows or "events" not in rows[0]:
+        output.write_out(out, rows, output.flat_detection)
+    elif out is not None and out.suffix == ".csv":
+        names = ("path", "anomaly_score", "threshold", "abnormal")
+        cells = [
+            {**{name: row[name] for name in names}, **event}
+            for row in rows
+            for event in row["events"] or [{}]
+        ]
+        output.write_out(out, cells, output.flat_event)
+    else:
+        output.write_out(out, rows, dict)
+
+
+def _follow(workspace: Workspace, source: str, chosen: FollowOptions, as_json: bool) -> int:
+    from tristream.live import Notice, follow
+
+    for item in follow(workspace, source, chosen):
+        if as_json:
+            sys.stdout.write(json.dumps(item.to_json(), ensure_ascii=True) + "\n")
+            sys.stdout.flush()
+        elif isinstance(item, Notice):
+            screen.warn(item.words)
+        else:
+            screen.echo(_live_line(item))
+    return screen.OK
+
+
+def _live_line(item: Alarm | LiveEvent | Notice) -> str:
+    row = item.to_json()
+    if row["type"] == "event":
+        return "event " + output.event_words(row)
+    return (
+        f"ALARM at {row['start_seconds']:.2f} s  score {row['score']:.3f} "
+        f"(threshold {row['threshold']:.3f})  by {'+'.join(row['streams'])}"
+    )

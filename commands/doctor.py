@@ -232,7 +232,7 @@ def _extras() -> dict[str, str]:
 
 
 def _weights(weights_dir: Path | None, cache: Path) -> list[str]:
-    from tristream.commands.pretrained import places
+    from tristream.pretrained import places
     from tristream.store import weights
     from tristream.store.weights.catalogue import TABLE
 

@@ -1,32 +1,13 @@
-"""tristream fuse: concatenate the streams, fit the SVM and the anomaly detector, say what each stream is worth."""
+"""tristream fuse: linear SVM, anomaly detector, and the effect of each stream."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import numpy as np
 import typer
 
-from tristream.commands import (
-    fit_classifier,
-    fit_detector,
-    fit_windows,
-    options,
-    screen,
-    settings,
-    windows,
-)
-from tristream.commands.tables import read_tables, side_by_side
-from tristream.commands.workspace import Workspace, chosen_streams, write_json
-from tristream.errors import UsageError
-
-if TYPE_CHECKING:
-    from tristream.dataset.manifest import VideoRow
-    from tristream.store.embeddings import EmbeddingTable
-    from tristream.streams.model import TrainedStream
+from tristream.commands import options, screen
 
 
 @screen.command
@@ -35,9 +16,11 @@ def run(
     run: options.Run = options.RUN,
     stream_list: options.Streams = None,
     normal: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            "--normal", metavar="LABEL,…", help="Labels that are normal, for the anomaly detector."
+            "--normal",
+            metavar="LABEL,…",
+            help="Labels that are normal, for the anomaly detector; repeatable.",
         ),
     ] = None,
     preset: options.Preset = "light",
@@ -58,7 +41,7 @@ def run(
     regions: Annotated[
         str | None,
         typer.Option(
-            "--regions", metavar="ROWSxCOLUMNS", help="Cells each window's picture is cut into."
+            "--regions", metavar="ROWSxCOLUMNS", help="Cells that each frame is cut into."
         ),
     ] = None,
     frame_labels: Annotated[
@@ -66,7 +49,7 @@ def run(
         typer.Option(
             "--frame-labels",
             metavar="FILE.json",
-            help="{video_id: [[start, stop], …]}, seconds: the truth.",
+            help="{video_id: [[start, stop], …]} in seconds: abnormal intervals, to measure with.",
         ),
     ] = None,
     follow_links: options.FollowLinks = False,
@@ -77,154 +60,80 @@ def run(
     verbose: Annotated[
         bool,
         typer.Option(
-            "--verbose", help="Also show classes, confusions, hardest videos and rivals of the SVM."
+            "--verbose", help="Also show classes, confusions, hardest videos and baselines."
         ),
     ] = False,
     as_json: options.Json = False,
 ) -> int:
-    """Concatenate the streams, fit the linear SVM and the anomaly detector, and say what each stream is worth.
+    """Fit the linear SVM and the anomaly detector on the concatenated streams, and show what each adds.
 
-    The SVM learns on train and is measured on test: every stream, every pair and all of them, with 95 % intervals. The
-    detector learns on normal training videos; its threshold comes from normal validation videos. Normal are the labels
-    of --normal; without it, what the column anomaly says; without that, every training video. With --window the
-    detector learns on windows of the videos instead, and says when and why a video is abnormal (timelines.json).
+    The SVM learns on train and is measured on test: every stream, every pair and all of them, with
+    95 % intervals. The detector learns on normal training videos; its threshold comes from normal
+    validation videos. Normal are the labels of --normal; without it, rows with anomaly = 0; without
+    that column, every training video. With --window the detector learns on windows of the videos
+    and reports when and why a video is abnormal (timelines.json).
     """
-    chosen = settings.load(preset, config, assignments or ())
-    workspace = Workspace(run, cache, limits=chosen.limits.to_limits(), follow_links=follow_links)
-    workspace.check_writable(run)
-    plan = windows.plan_of(window, hop, regions)
-    rows = workspace.manifest(data).rows
-    fit_detector.normal_rows(
-        rows, normal, "train"
-    )  # what is no label, no detector or no table is said before any work
-    fit_detector.check_kind(chosen)
-    labels = fit_windows.read_labels(frame_labels, rows)
-    report: dict[str, Any] = {}
-    if plan.seconds and not has_embeddings(workspace):
-        screen.note(
-            "no classifier: the videos have no embeddings (tristream embed); windows are embedded here"
-        )
-    else:
-        fused = fused_embeddings(workspace, rows, chosen_streams(stream_list))
-        report |= {
-            "streams": list(fused.columns),
-            "n_videos": len(fused.rows),
-            "spaces": fused.spaces,
-        }
-        report["random_weights"] = workspace.random_weights(list(fused.columns))
-        report["leaks"] = _say_leaks(fused, chosen.fusion.min_cosine)
-        report["classification"] = fit_classifier.classify(
-            workspace, fused, chosen, seed, verbose=verbose
-        )
-    if plan.seconds:
-        report["detection"] = fit_windows.detect_windows(
-            workspace, rows, chosen_streams(stream_list), plan, chosen, normal, labels=labels, seed=seed,
-            device=device, workers=workers,
-        )  # fmt: skip
-    else:
-        report["detection"] = fit_detector.detect(
-            workspace, fused, chosen, normal, seed, workers=workers
-        )
-    write_json(workspace.fusion_dir / "report.json", report)
+    from tristream.commands import fuse_tables
+    from tristream.fuse import FuseOptions, fuse, parse_regions
+
+    chosen = FuseOptions(
+        streams=options.names(stream_list),
+        normal=normal or None,
+        window_seconds=window,
+        hop_seconds=hop,
+        regions=parse_regions(regions),
+        frame_labels=frame_labels,
+        preset=preset,
+        config=config,
+        assignments=tuple(assignments or ()),
+        seed=seed,
+    )
+    workspace = options.workspace(
+        run, cache, follow_links=follow_links, device=device, workers=workers
+    )
+    report = fuse(workspace, chosen, data=data)
+    if report.get("classification"):
+        fuse_tables.classification(report["classification"], verbose=verbose)
+    if report["detection"]:
+        _show_detection(report["detection"])
     screen.note(
-        f"wrote {workspace.fusion_dir}; next: tristream report, predict FILE or detect FILE, with --run {run}"
+        f"wrote {workspace.fusion_dir}; next: tristream report, predict FILE or detect FILE, "
+        f"with --run {run}"
     )
     screen.emit(report, as_json=as_json)
     return screen.OK
 
 
-@dataclass(frozen=True)
-class Head:
-    """What the softmax layer that a stream was trained with says of the videos.
-
-    Attributes:
-        classes: it was trained to tell apart.
-        logits: (n, classes), NaN throughout where a video lacks the stream.
-    """
-
-    classes: tuple[str, ...]
-    logits: np.ndarray
-
-
-@dataclass(frozen=True)
-class Fused:
-    """Embeddings of a run's videos side by side, and what videos.csv says of them.
-
-    Attributes:
-        rows: of videos.csv, those that have embeddings.
-        X, masks, columns: as `fuse_tables` gives them.
-        spaces: {stream: space_id}.
-        heads: {stream: its own decision}.
-    """
-
-    rows: list[VideoRow]
-    X: np.ndarray
-    masks: np.ndarray
-    columns: dict[str, slice]
-    spaces: dict[str, str]
-    heads: dict[str, Head] = field(default_factory=dict)
-
-    def of(self, name: str) -> np.ndarray:
-        """One column of videos.csv."""
-        return np.array([getattr(row, name) for row in self.rows])
-
-
-def has_embeddings(workspace: Workspace) -> bool:
-    """Whether `embed` has been run since the streams were trained."""
-    trained = workspace.load_streams(None)
-    return all(
-        workspace.embeddings_dir(stream.name, stream.space_id).exists() for stream in trained
-    )
-
-
-def fused_embeddings(
-    workspace: Workspace, rows: Sequence[VideoRow], wanted: Sequence[str] | None
-) -> Fused:
-    """The embeddings of the run's streams in the spaces of its checkpoints, in the order of videos.csv.
-
-    Raises:
-        UsageError: a stream was trained but not embedded since, or there are embeddings of none of the videos.
-    """
-    from tristream.fusion.concatenate import fuse_tables
-
-    streams = workspace.load_streams(wanted)
-    tables = read_tables(workspace, {trained.name: trained.space_id for trained in streams})
-    by_id = {row.video_id: row for row in rows}
-    kept = [video for video in next(iter(tables.values())).video_id if video in by_id]
-    if not kept:
-        raise UsageError(
-            f"no video of {workspace.manifest_path} has embeddings; run tristream embed --run {workspace.run}"
+def _show_detection(detection: dict[str, Any]) -> None:
+    """Print the detectors side by side, by video and by frame, where both kinds are labelled."""
+    if rows := detection.get("rivals"):
+        by = ", by their highest window" if "windows" in detection else ""
+        n_abnormal = detection["n_abnormal"]
+        screen.table(
+            f"What is abnormal? {detection['n_test']} test videos, {n_abnormal} abnormal{by}",
+            ["detector", "AUROC", "average precision", "equal error rate", "FPR at 95 % TPR"],
+            [
+                [
+                    name,
+                    f"{m['auroc']:.3f}",
+                    f"{m['average_precision']:.3f}",
+                    f"{m['equal_error_rate']:.3f}",
+                    f"{m['fpr_at_95_tpr']:.3f}",
+                ]
+                for name, m in rows.items()
+            ],
+            caption=f"prevalence {n_abnormal / detection['n_test']:.3f}: the average precision of "
+            "chance; equal error rate by interpolation of the ROC curve",
         )
-    tables = side_by_side(tables, kept, workspace.run)
-    X, masks, columns = fuse_tables(tables)
-    spaces = {name: table.space_id for name, table in tables.items()}
-    heads = {trained.name: _own_decision(trained, tables[trained.name]) for trained in streams}
-    return Fused([by_id[video] for video in kept], X, masks, columns, spaces, heads)
-
-
-def _own_decision(trained: TrainedStream, table: EmbeddingTable) -> Head:
-    import torch
-
-    logits = np.full((len(table), len(trained.classes)), np.nan)
-    with torch.inference_mode():
-        found = trained.model.classifier(torch.from_numpy(table.embedding[table.present]))
-    logits[table.present] = found.double().numpy()
-    return Head(trained.classes, logits)
-
-
-def _say_leaks(fused: Fused, min_cosine: float) -> list[str]:
-    from tristream.fusion.action.leaks import check_splits
-
-    leaks = check_splits(
-        video_ids=list(fused.of("video_id")),
-        splits=list(fused.of("split")),
-        labels=list(fused.of("label")),
-        groups=list(fused.of("group")),
-        content_ids=list(fused.of("content_id")),
-        embeddings=fused.X,
-        columns=fused.columns,
-        min_cosine=min_cosine,
-    )
-    for leak in leaks:
-        screen.warn(leak.words)
-    return [leak.words for leak in leaks]
+    if frames := detection.get("frames"):
+        n_undefined = next(iter(frames.values()))["n_undefined"]
+        screen.table(
+            "When? Frame-level AUROC, 10 instants a second",
+            ["detector", "micro", "macro"],
+            [
+                [name, f"{m['micro']:.3f}", "-" if m["macro"] is None else f"{m['macro']:.3f}"]
+                for name, m in frames.items()
+            ],
+            caption="micro: all instants of all test videos together; macro: mean over the videos "
+            f"where it is defined ({n_undefined} have only one kind of frames)",
+        )

@@ -1,6 +1,6 @@
-"""The front door: names of the commands, their help, and exit codes. Imports a command when it is called.
+"""The command line: names of the commands, help, version, exit codes. A command is imported when it is called.
 
-tristream COMMAND …    or    python orchestrate.py COMMAND …
+tristream COMMAND …    or    python -m tristream COMMAND …    or    python orchestrate.py COMMAND …
 """
 
 from __future__ import annotations
@@ -9,59 +9,64 @@ import importlib
 import sys
 from collections.abc import Callable
 
-from tristream.commands import environment
+from tristream import environment
 
 COMMANDS = {
-    "demo": "Render the built-in data set, train the three streams, fuse, classify, find anomalies.",
+    "demo": "Render the built-in data set, train three streams, fuse, classify, detect anomalies.",
     "workshop": "Render the built-in data set: videos whose best possible accuracy is known.",
-    "check": "Say which files can be used, and why the others cannot; needs no run.",
+    "check": "Report which files can be used, and why the others cannot; needs no run.",
     "unpack": "Unpack an archive of videos into a new folder, safely.",
     "index": "Read a labelled folder, a CSV or official lists into RUN/videos.csv.",
     "train-stream": "Train one stream, and nothing else: spatial, temporal or audio.",
-    "embed": "Turn every video into one embedding per trained stream.",
-    "fuse": "Concatenate the streams, fit the SVM and the anomaly detector, and say what each stream is worth.",
-    "report": "Write what a run has found into one HTML file that opens without a network.",
+    "embed": "Compute one embedding per video and trained stream.",
+    "fuse": "Fit the linear SVM and the anomaly detector on all streams; show what each stream adds.",
+    "report": "Write one HTML file about a run that opens without a network.",
     "show": "Show what a run holds, what of it is out of date, and the next command.",
     "export": "Write the embeddings of a run as Parquet, npz, CSV or a FAISS index.",
-    "similar": "List the videos of a run that are most like one video.",
+    "similar": "List the videos of a run that are most similar to one video.",
     "predict": "Name the action in new videos.",
-    "detect": "Score how abnormal new videos are, and which stream says so.",
-    "flow": "Look at optical flow: flow show VIDEO writes frames, flow, motion and chosen frames side by side.",
-    "plan": "Show which moments of a video each stream looks at.",
-    "bench": "Measure speed and memory here, against the limits of this machine.",
-    "weights": "Pretrained weights by name: list what there is, get it, take in a file you have.",
-    "cache": "Show what the cache takes, or make it smaller.",
-    "doctor": "Show versions, decoders and devices, and what to do about what is wrong with them.",
+    "detect": "Score how abnormal new videos are, when, and by which stream.",
+    "flow": "Draw optical flow: flow show VIDEO writes frames, flow and motion side by side.",
+    "plan": "Show the moments of a video that each stream reads.",
+    "bench": "Measure speed and memory against the limits of this machine.",
+    "weights": "List, download or convert pretrained weights by name.",
+    "cache": "Show the size of the cache, or reduce it.",
+    "doctor": "Show versions, decoders and devices, and the remedy for each problem.",
 }
 
 EPILOG = (
-    "A first look: tristream demo. Your own videos, one folder per class: tristream index --data DIR, then "
-    "train-stream spatial | temporal | audio, embed, fuse, predict FILE. "
-    "Exit codes: 0 all well; 2 your mistake, said before any work; 3 finished, some videos rejected; "
-    "4 the environment failed (disk, memory, network); 130 interrupted; 1 our bug."
+    "First look: tristream demo. Your own videos, one folder per class: tristream index --data DIR, "
+    "then train-stream spatial | temporal | audio, embed, fuse, predict FILE. "
+    "Exit codes: 0 success; 2 invalid input, reported before any work starts; 3 finished, some "
+    "videos rejected; 4 the environment failed (disk, memory, network); 130 interrupted; 1 a bug."
 )
+INTERRUPTED = 130
 
 
 def main() -> None:
-    """Runs the command line and exits with its code."""
+    """Run the command line and exit with its code."""
     try:
         environment.prepare()
         arguments = sys.argv[1:]
+        if arguments == ["--version"]:
+            import tristream
+
+            sys.stdout.write(f"tristream {tristream.__version__}\n")
+            return
         _app(arguments)(arguments or ["--help"])
     except KeyboardInterrupt:
-        sys.stderr.write(
-            "\ninterrupted; what was finished is kept, the same command goes on from there\n"
-        )
-        sys.exit(130)
+        sys.stderr.write("\ninterrupted; finished work is kept, rerun the same command to resume\n")
+        sys.exit(INTERRUPTED)
 
 
 def _app(arguments: list[str]) -> Callable[[list[str]], None]:
-    """The application with the asked-for command in full and the others by name: help must not wait for torch."""
+    """Return the application with the called command in full and the others by name: help is quick."""
     import typer
 
     app = typer.Typer(
         name="tristream",
-        help="Folders of videos in; one embedding per video and stream out; the action named, the abnormal found.",
+        help="Train per-stream video embeddings, classify actions and detect anomalies. "
+        "--version: print the version.",
         epilog=EPILOG,
         no_args_is_help=True,
         add_completion=False,
@@ -69,9 +74,9 @@ def _app(arguments: list[str]) -> Callable[[list[str]], None]:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    called = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, summary in COMMANDS.items():
-        if name == asked:
+        if name == called:
             module = importlib.import_module(f"tristream.commands.{name.replace('-', '_')}")
             if hasattr(module, "app"):  # a command with commands of its own
                 app.add_typer(module.app, name=name)

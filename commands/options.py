@@ -1,18 +1,19 @@
-"""Options that mean the same in every command."""
+"""Options with the same meaning in every command, and the workspace they describe."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from tristream.commands.screen import PROGRESS
+from tristream.media.limits import DEFAULT_LIMITS, Limits
 from tristream.media.machine import n_cores
+from tristream.paths import CACHE, RUN
+from tristream.workspace import Compute, Reading, Workspace
 
-Run = Annotated[
-    Path,
-    typer.Option("--run", help="Folder of this run: what it reads and writes.", show_default=True),
-]
+Run = Annotated[Path, typer.Option("--run", help="Folder of this run: what it reads and writes.")]
 Data = Annotated[
     Path | None, typer.Option("--data", help="Folder the paths of videos are relative to.")
 ]
@@ -21,7 +22,7 @@ CacheDir = Annotated[
     typer.Option(
         "--cache",
         envvar="TRISTREAM_CACHE",
-        help="Folder for what need not be computed twice; shared between runs.",
+        help="Folder for results that need not be computed twice; shared between runs.",
     ),
 ]
 NoFlowCache = Annotated[
@@ -46,7 +47,8 @@ Set = Annotated[
     ),
 ]
 LimitsFile = Annotated[
-    Path | None, typer.Option("--config", help="TOML file; of it the section [limits] counts here.")
+    Path | None,
+    typer.Option("--config", help="TOML file; only its section [limits] is used here."),
 ]
 SetLimit = Annotated[
     list[str] | None,
@@ -71,23 +73,23 @@ FlowFrom = Annotated[
 ]
 Streams = Annotated[
     str | None,
-    typer.Option("--streams", metavar="A,B", help="Streams to use; default: all there are."),
+    typer.Option("--streams", metavar="A,B", help="Streams to use; default: all that are trained."),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.")]
+Seed = Annotated[int, typer.Option("--seed", help="Random seed.")]
 Device = Annotated[
-    str, typer.Option("--device", help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps.")
+    str, typer.Option("--device", help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps.")
 ]
 Backend = Annotated[
     str,
     typer.Option(
         "--backend",
-        help="What runs the networks: auto (OpenVINO on a CPU that has it), torch, openvino.",
+        help="Inference engine: auto (OpenVINO on a CPU that has it), torch, openvino.",
     ),
 ]
 Workers = Annotated[
     int,
     typer.Option(
-        "--workers", min=1, help="Videos decoded at the same time, each in a process of its own."
+        "--workers", min=1, help="Videos decoded at the same time, each in its own process."
     ),
 ]
 WeightsDir = Annotated[
@@ -95,7 +97,7 @@ WeightsDir = Annotated[
     typer.Option(
         "--weights-dir",
         envvar="TRISTREAM_WEIGHTS",
-        help="Folder with files of pretrained weights: looked into first.",
+        help="Folder with files of pretrained weights, searched first.",
     ),
 ]
 RandomWeights = Annotated[
@@ -103,15 +105,19 @@ RandomWeights = Annotated[
     typer.Option(
         "--random-weights",
         metavar="SEED",
-        help="Random numbers in place of pretrained weights: a rehearsal, whose figures mean nothing.",
+        help="Random numbers in place of pretrained weights: a rehearsal with meaningless figures.",
     ),
 ]
 Deterministic = Annotated[
     bool,
     typer.Option(
         "--deterministic",
-        help="Only algorithms that give the same bits every time; slower on a GPU.",
+        help="Only algorithms that return the same bits every time; slower on a GPU.",
     ),
+]
+Paths = Annotated[list[Path], typer.Argument(help="Video files, folders or patterns.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Also write the result to FILE.csv or FILE.json.")
 ]
 Json = Annotated[
     bool,
@@ -121,6 +127,49 @@ Json = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Do again what is already done.")]
 
-RUN = Path("runs/default")
-CACHE = Path("cache")
 WORKERS = n_cores()
+__all__ = ["CACHE", "RUN", "WORKERS"]
+
+
+def workspace(run: Path, cache: Path = CACHE, **parts: Any) -> Workspace:
+    """Return the workspace that the options of a command describe.
+
+    Args:
+        run, cache: folders.
+        parts: any of keeps_flow, weights_dir; limits, follow_links, flow_from; device, backend,
+            workers, deterministic.
+    """
+    reading = {k: parts.pop(k) for k in ("limits", "follow_links", "flow_from") if k in parts}
+    compute = {
+        k: parts.pop(k) for k in ("device", "backend", "workers", "deterministic") if k in parts
+    }
+    return Workspace(
+        run,
+        cache,
+        reading=Reading(**reading),
+        compute=Compute(**compute),
+        progress=PROGRESS,
+        **parts,
+    )
+
+
+def limits(config: Path | None, assignments: list[str] | None) -> Limits:
+    """Return the limits per file of --config and --set; the default ones without either."""
+    if config is None and not assignments:
+        return DEFAULT_LIMITS
+    from tristream.settings import limits as limits_of
+
+    return limits_of(config, assignments or ())
+
+
+def names(text: str | None) -> list[str] | None:
+    """Return the stream names of --streams A,B.
+
+    Raises:
+        UsageError: an unknown stream.
+    """
+    from tristream.workspace import check_names
+
+    if text is None:
+        return None
+    return check_names([name.strip() for name in text.split(",") if name.strip()])

@@ -1,19 +1,15 @@
-"""tristream plan: which moments of a video each stream looks at."""
+"""tristream plan: the moments of a video that each stream reads."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from tristream.commands import options, screen, settings
-from tristream.commands.workspace import Workspace
+from tristream.commands import options, screen
 
 
 @screen.command
 def run(
-    paths: Annotated[list[Path], typer.Argument(help="Video files.")],
+    paths: options.Paths,
     run: options.Run = options.RUN,
     cache: options.CacheDir = options.CACHE,
     stream_list: options.Streams = None,
@@ -24,51 +20,36 @@ def run(
     workers: options.Workers = options.WORKERS,
     as_json: options.Json = False,
 ) -> int:
-    """Show which moments of a video each trained stream looks at: the seconds each of its segments covers.
+    """Show the moments of a video that each trained stream reads: the seconds of each of its segments.
 
-    Where the sampler is adaptive, moments lie dense where there is motion. embed stores the same times with the
-    segment embeddings.
+    With the adaptive sampler, moments are dense where there is motion. embed stores the same times
+    with the segment embeddings.
     """
-    from tristream.commands.embed import results_of
-    from tristream.commands.workspace import chosen_streams, given_rows
+    from tristream.sampling_plan import sampling_plans
 
-    limits = settings.limits(config, assignments or ())
-    workspace = Workspace(run, cache, limits=limits, follow_links=follow_links)
-    trained = workspace.load_streams(chosen_streams(stream_list))
-    root = workspace.manifest(None).root if workspace.manifest_path.exists() else None
-    plans: list[dict[str, Any]] = []
-    failed = {}
-    for result in results_of(
-        given_rows(paths, root),
-        trained,
-        workspace,
-        root,
-        device="cpu",
-        workers=workers,
+    workspace = options.workspace(
+        run,
+        cache,
+        limits=options.limits(config, assignments),
+        follow_links=follow_links,
         flow_from=flow_from,
-    ):
-        if result.rejected:
-            failed[str(result.video.path)] = result.rejected_reason
-            continue
-        entry: dict[str, Any] = {"path": str(result.video.path), "streams": {}}
-        for name, found in result.segments.items():
-            times = [[round(float(a), 4), round(float(b), 4)] for a, b in zip(found.start_seconds, found.stop_seconds,
-                                                                              strict=True)]  # fmt: skip
-            entry["streams"][name] = {"absent": found.absent, "segments": times}
-        plans.append(entry)
-        if not as_json:
-            typer.echo(screen.printable(str(result.video.path)))
-            for name, found in entry["streams"].items():
-                typer.echo(f"  {name:9s} {_picture(found)}")
-    screen.emit({"plans": plans, "rejected": failed}, as_json=as_json)
-    return screen.SOME_REJECTED if failed else screen.OK
+        workers=workers,
+    )
+    plans = sampling_plans(workspace, paths, streams=options.names(stream_list))
+    rows = [plan.to_json() for plan in plans]
+    for row in rows if not as_json else ():
+        screen.echo(row["path"])
+        for name, stream in row["streams"].items():
+            screen.echo(f"  {name:9s} {_picture(stream)}")
+    screen.emit({"plans": rows, "rejected": plans.failures}, as_json=as_json)
+    return screen.SOME_REJECTED if plans.failures else screen.OK
 
 
-def _picture(found: dict[str, Any]) -> str:
+def _picture(stream: dict[str, Any]) -> str:
     """One line: how many segments, and a ruler of the video with a mark where each begins."""
-    times = found["segments"]
-    if found["absent"]:
-        return f"masked ({found['absent']})"
+    times = stream["segments"]
+    if stream["absent"]:
+        return f"masked ({stream['absent']})"
     last = max(stop for _, stop in times)
     ruler = [" "] * 60
     for start, _ in times:

@@ -1,4 +1,4 @@
-"""What people see: progress, tables and notes on stderr; results on stdout; every failure one sentence and a code."""
+"""Screen of the command line: notes, bars and tables on stderr, results on stdout, exit codes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import contextlib
 import errno
 import functools
 import json
+import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, ParamSpec
 
 import typer
@@ -16,19 +19,22 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
 from tristream.errors import MachineError, TristreamError
+from tristream.files import readable
+from tristream.paths import expanded
+from tristream.progress import Advance
 
 P = ParamSpec("P")
 
-OK, BUG, MISTAKE, SOME_REJECTED, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 4, 130
+OK, BUG, INVALID, SOME_REJECTED, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 4, 130
 ENVIRONMENT_ERRNOS = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -37,45 +43,101 @@ ENVIRONMENT_ERRNOS = {
     errno.ENOMEM,
     errno.EMFILE,
 }
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch says so in a RuntimeError
-_BROKEN_BYTE = re.compile("[\udc80-\udcff]")  # as the file system's encoding has it
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # in RuntimeErrors of torch
+INTERRUPTED_WORDS = "interrupted; finished work is kept, rerun the same command to resume"
 _NO_LIBRARY = re.compile(r"(lib[^\s/]+\.so[.\d]*): cannot open shared object file")
 _OF_OPENCV = {"libxcb.so.1", "libGL.so.1", "libgthread-2.0.so.0", "libglib-2.0.so.0"}
-LESS_MEMORY = "lower --workers, or give the process more"
+LESS_MEMORY = "lower --workers, or give the process more memory"
 
 people = Console(
     stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else 120
 )
 
 
+class Screen:
+    """Progress on stderr: bars on a terminal, else a line now and then."""
+
+    def note(self, sentence: str) -> None:
+        note(sentence)
+
+    def warn(self, sentence: str) -> None:
+        warn(sentence)
+
+    @contextlib.contextmanager
+    def bar(self, title: str, total: int | None) -> Iterator[Advance]:
+        if not people.is_terminal:
+            yield _lines(title, total)
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Bars(*columns, console=people) as bars:
+            task = bars.add_task(title, total=total, note="")
+            yield lambda advance=1, note="": bars.update(task, advance=advance, note=note)
+
+
+def _lines(title: str, total: int | None) -> Advance:
+    done, start = 0, time.monotonic()
+    last = start
+
+    def move(advance: int = 1, note: str = "") -> None:
+        nonlocal done, last
+        done += advance
+        now = time.monotonic()
+        if done == total or now - last >= 5:
+            last = now
+            line = f"{title}: {done}/{total} after {now - start:.0f} s {note}".rstrip()
+            people.print(Text(line))
+
+    return move
+
+
+PROGRESS = Screen()
+
+
 def note(sentence: str) -> None:
-    """One line for people; control characters of file names are made visible, not obeyed."""
+    """Print one line; control characters of file names are made visible."""
     people.print(Text(printable(sentence)))
 
 
 def warn(sentence: str) -> None:
-    """One line for people, in yellow."""
+    """Print one line in yellow."""
     people.print(Text(printable(sentence), style="yellow"))
 
 
+def echo(line: str) -> None:
+    """Print one line of a result on stdout."""
+    typer.echo(printable(line))
+
+
 def printable(text: str) -> str:
-    """The text with newlines, escapes and broken bytes spelled out."""
+    """Return the text with newlines, escapes and broken bytes spelled out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def command(function: Callable[P, int | None]) -> Callable[P, None]:
-    """A command whose errors become a sentence and an exit code; the number it returns is the code otherwise."""
+    """Wrap a command: errors become a sentence and an exit code, else the returned number is it.
+
+    `~` in paths of options and arguments is expanded.
+    """
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
+            kwargs.update({name: _expanded(value) for name, value in kwargs.items()})
             code = function(*args, **kwargs) or OK
+            sys.stdout.flush()
         except typer.Exit:  # a RuntimeError, but an answer
             raise
         except MachineError as error:
             _fail(str(error), ENVIRONMENT)
         except TristreamError as error:
-            _fail(str(error), MISTAKE)
+            _fail(str(error), INVALID)
         except RuntimeError as error:
             if not any(words in str(error) for words in OUT_OF_MEMORY):
                 raise
@@ -87,42 +149,58 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
         except MemoryError:
             _fail(f"out of memory; {LESS_MEMORY}", ENVIRONMENT)
         except KeyboardInterrupt:
-            warn("interrupted; what was finished is kept, the same command goes on from there")
+            warn(INTERRUPTED_WORDS)
             raise
+        except BrokenPipeError:  # the reader of stdout has left, as `head` does
+            _discard_stdout()
+            code = OK
         except FileNotFoundError as error:
-            _fail(f"{error.filename} does not exist", MISTAKE)
+            _fail(f"{error.filename} does not exist", INVALID)
         except PermissionError as error:
             _fail(
-                f"{error.filename}: {error.strerror}; give another --run or --cache, or the right to write",
-                MISTAKE,
+                f"{error.filename}: {error.strerror}; use another --run or --cache, or get the "
+                "right to write",
+                INVALID,
             )
         except OSError as error:
             if error.errno == errno.EROFS:
-                _fail(f"{error.filename}: {error.strerror}; give another --run or --cache", MISTAKE)
+                _fail(f"{error.filename}: {error.strerror}; use another --run or --cache", INVALID)
             if error.errno not in ENVIRONMENT_ERRNOS:
                 raise
-            _fail(
-                f"{error.filename or 'writing'}: {error.strerror}; what was finished is kept",
-                ENVIRONMENT,
-            )
-        sys.stdout.flush()
+            what = error.filename or "writing"
+            _fail(f"{what}: {error.strerror}; finished work is kept", ENVIRONMENT)
         raise typer.Exit(code)
 
     return guarded
 
 
+def _expanded(value: Any) -> Any:
+    if isinstance(value, Path):
+        return expanded(value)
+    if isinstance(value, list):
+        return [_expanded(one) for one in value]
+    return value
+
+
+def _discard_stdout() -> None:
+    """Send what is still buffered nowhere, so that the interpreter's last flush is silent."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def missing_library(error: ImportError) -> str | None:
-    """What to do where a Python package was installed and a library of the system that it needs was not."""
-    found = _NO_LIBRARY.search(str(error))
-    if found is None:
+    """Return the remedy if a system library of an installed package is missing, else None."""
+    missing = _NO_LIBRARY.search(str(error))
+    if missing is None:
         return None
-    if found[1] in _OF_OPENCV:
+    library = missing[1]
+    if library in _OF_OPENCV:
         return (
-            f"OpenCV cannot be loaded: this system lacks {found[1]}, as many small containers do; apt-get install "
-            "libxcb1 libgl1 libglib2.0-0, or take the OpenCV that needs none of them: pip uninstall -y opencv-python "
-            "&& pip install opencv-python-headless"
+            f"OpenCV cannot be loaded: this system lacks {library}, as many small containers do; "
+            "apt-get install libxcb1 libgl1 libglib2.0-0, or use the OpenCV that needs none of "
+            "them: pip uninstall -y opencv-python && pip install opencv-python-headless"
         )
-    return f"this system lacks {found[1]}, which an installed package needs ({error}); install it"
+    return f"this system lacks {library}, which an installed package needs ({error}); install it"
 
 
 def _fail(sentence: str, code: int) -> None:
@@ -131,48 +209,10 @@ def _fail(sentence: str, code: int) -> None:
     raise typer.Exit(code)
 
 
-@contextlib.contextmanager
-def progress(title: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """A bar; the block gets a function (advance=1, note="") that moves it. Not a terminal: a line now and then."""
-    if not people.is_terminal:
-        yield _plain_progress(title, total)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=people) as bar:
-        task = bar.add_task(title, total=total, note="")
-        yield lambda advance=1, note="": bar.update(task, advance=advance, note=note)
-
-
-def _plain_progress(title: str, total: int | None) -> Callable[..., None]:
-    import time
-
-    state = {"done": 0, "said": time.monotonic(), "start": time.monotonic()}
-
-    def move(advance: int = 1, note: str = "") -> None:
-        state["done"] += advance
-        now = time.monotonic()
-        if state["done"] == total or now - state["said"] >= 5:
-            state["said"] = now
-            people.print(
-                Text(
-                    f"{title}: {state['done']}/{total} after {now - state['start']:.0f} s {note}".rstrip()
-                )
-            )
-
-    return move
-
-
 def table(
     title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = ""
 ) -> None:
-    """A table for people; numbers to the right."""
+    """Print a table on stderr, numbers right-aligned."""
     grid = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left")
     for index, name in enumerate(header):
         grid.add_column(name, justify="left" if index == 0 else "right")
@@ -182,20 +222,7 @@ def table(
 
 
 def emit(result: dict[str, Any], *, as_json: bool) -> None:
-    """The result as one JSON object on stdout, where it is wanted."""
+    """Print the result as one JSON object on stdout if `as_json`."""
     if as_json:
         sys.stdout.write(json.dumps(readable(result), ensure_ascii=True, allow_nan=False) + "\n")
-
-
-def readable(value: Any) -> Any:
-    """The value as JSON can hold it and any program reads it: bytes that are no UTF-8 stand in names as `\\xNN`."""
-    if isinstance(value, Mapping):
-        return {
-            readable(key) if isinstance(key, str) else key: readable(below)
-            for key, below in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [readable(below) for below in value]
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    return _BROKEN_BYTE.sub(lambda byte: f"\\x{ord(byte.group()) - 0xDC00:02x}", str(value))
+        sys.stdout.flush()

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from tristream.commands import options, screen
-from tristream.commands.pretrained import download_progress, places
 from tristream.errors import MachineError
+from tristream.pretrained import download_bar, places
 
 app = typer.Typer(
     help="Pretrained weights by name: list what there is, get it, take in a file you have.",
@@ -74,7 +74,7 @@ def get(
     from tristream.store import weights
 
     try:
-        with download_progress(name) as progress:
+        with download_bar(name, screen.PROGRESS) as progress:
             path = weights.get(
                 name,
                 where=places(weights_dir, cache),

@@ -53,7 +53,7 @@ def run(
 
     known = size in dataset.SIZES and variant in dataset.VARIANTS  # else render says what there is
     n_clips = len(dataset.plan(size=size, seed=seed, variant=variant)) if known else None
-    with screen.progress(f"rendering {variant} ({size})", n_clips) as move:
+    with screen.PROGRESS.bar(f"rendering {variant} ({size})", n_clips) as move:
         done = 0
 
         def show(n: int, total: int) -> None:
@@ -83,7 +83,7 @@ def _like_ucf101(out: Path, layout: str, *, seed: int, workers: int, as_json: bo
         raise UsageError(f"--layout {layout} is unknown; available: ucf101")
     from tristream.workshop import ucf101
 
-    with screen.progress("rendering videos like UCF101's", None) as move:
+    with screen.PROGRESS.bar("rendering videos like UCF101's", None) as move:
         lists = ucf101.render(
             out, seed=seed, n_workers=workers, progress=lambda n_done, n_total: move(1)
         )

@@ -26,5 +26,5 @@ def load(name: str) -> Stream:
         raise TristreamError(f"unknown stream '{name}'; available: {', '.join(names())}")
     import importlib
 
-    stream: Stream = importlib.import_module(f"streams.{name}.stream").STREAM
+    stream: Stream = importlib.import_module(f"{__name__}.{name}.stream").STREAM
     return stream

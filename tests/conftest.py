@@ -102,8 +102,7 @@ def toy_video():
 @pytest.fixture(scope="session")
 def workshop_settings():
     """Settings of the smallest preset, for every stream there is."""
-    from tristream import streams
-    from tristream.commands import settings
+    from tristream import settings, streams
 
     return settings.load("workshop", stream_names=streams.names())
 

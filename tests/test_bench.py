@@ -10,9 +10,10 @@ import pytest
 
 from tristream.bench.inputs import subject
 from tristream.bench.table import Table, as_text
-from tristream.bench.timing import in_turns, run_child, tree_bytes
+from tristream.bench.timing import in_turns, run_child
 from tristream.commands.bench import BENCHES
 from tristream.errors import MachineError
+from tristream.memory import tree_bytes
 
 
 def test_a_table_keeps_its_numbers_in_json_and_shows_three_digits():

@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from tristream import streams
-from tristream.commands import fit_detector, fuse, settings
-from tristream.commands.workspace import Workspace, decode_pool, decoder, make_video
+from tristream import fit_detector, settings
+from tristream.fused import Fused, fused_embeddings
 from tristream.fusion.action.ablation import ablate
 from tristream.fusion.action.score_fusion import mean_scores
 from tristream.fusion.action.svm import fit_svm
@@ -30,8 +29,10 @@ from tristream.streams.encoding import encode
 from tristream.streams.extraction import gather_footage
 from tristream.streams.torch_backend import TorchBackend
 from tristream.streams.training_loop import run_phase
+from tristream.videos import decode_pool, decoder, make_video
 from tristream.workshop.classes import CEILINGS, SOUND
 from tristream.workshop.dataset import read_kinds, render
+from tristream.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -86,10 +87,10 @@ class Trained:
         self.fused = self.fuse(self.workspace)
 
     @staticmethod
-    def fuse(workspace: Workspace) -> fuse.Fused:
-        return fuse.fused_embeddings(workspace, workspace.manifest(None).rows, None)
+    def fuse(workspace: Workspace) -> Fused:
+        return fused_embeddings(workspace, workspace.manifest(None).rows, None)
 
-    def on(self, variant: str) -> tuple[Path, fuse.Fused]:
+    def on(self, variant: str) -> tuple[Path, Fused]:
         """The same streams on another variant of the data set, estimated flow."""
         videos, run = self.folder / variant, self.folder / f"run-{variant}"
         render(videos, size="small", variant=variant)
@@ -277,13 +278,15 @@ def examples(
     manifest, kept = workspace.manifest(None), {"train": [], "val": [], "test": []}
     classes = sorted({row.label for row in manifest.rows})
     rows = {row.video_id: row for row in manifest.rows}
-    with decode_pool(2) as pool:
-        decode = decoder(pool, manifest.root)
+    workspace = workspace.reading_from(manifest.root)
+    with decode_pool(workspace) as pool:
+        decode, cache = decoder(pool, workspace.reading), workspace.cache()
         videos = [
-            make_video(row, row.content_id, decode=decode, cache=workspace.cache(), data=trained.data,
-                       sampler=trained.sampler, stream_names=[trained.name], flow_from=flow_from)
+            make_video(
+                row, row.content_id, [trained], decode=decode, cache=cache, flow_from=flow_from
+            )
             for row in manifest.rows
-        ]  # fmt: skip
+        ]
         for video, footage in gather_footage(
             videos, trained.stream, trained.config, trained.sampler, n_threads=2
         ):
@@ -325,10 +328,8 @@ def aggregated(
     return hits
 
 
-def anomaly_scores(fused: fuse.Fused, names: list[str]) -> np.ndarray:
-    from tristream.commands.demo import _only
-
-    part = _only(fused, names)
+def anomaly_scores(fused: Fused, names: list[str]) -> np.ndarray:
+    part = fused.only(names)
     train, val = (fit_detector.normal_rows(part.rows, None, split)[0] for split in ("train", "val"))
     detector = AutoencoderDetector(
         columns=part.columns, **settings.load("workshop").detector.autoencoder()

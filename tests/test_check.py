@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import typer
 
-from tristream.commands import settings
+from tristream import settings
 from tristream.commands.check import run as check_command
 from tristream.errors import UsageError
 from tristream.media.encode import write_video

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tristream.commands.curves import EVENTS, Curves
+from tristream.curves import EVENTS, Curves
 
 
 def epoch(number: int, loss: float) -> dict[str, float]:

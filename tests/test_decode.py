@@ -641,7 +641,7 @@ def test_every_reason_that_the_code_gives_is_in_the_list_and_the_other_way_round
         *home.glob("media/**/*.py"),
         *home.glob("dataset/*.py"),
         *home.glob("streams/**/*.py"),
-        home / "commands/companions.py",
+        home / "tristream/companions.py",
     ]
     source = "".join(
         file.read_text(encoding="utf-8") for file in files if file.name != "reasons.py"

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tristream.commands import fit_windows, settings
-from tristream.commands.detector_store import StoredDetector, fit_stored
-from tristream.commands.workspace import Workspace
+from tristream import fit_windows, settings
+from tristream.commands.screen import PROGRESS
 from tristream.dataset.manifest import VideoRow
 from tristream.errors import UsageError
+from tristream.stored_detector import StoredDetector, fit_stored
 from tristream.streams.windows import WindowPlan
+from tristream.workspace import Workspace
 
 COLUMNS = {"one": slice(0, 8), "two": slice(8, 20)}
 PLAN = WindowPlan(2.0, 1.0)
@@ -140,9 +141,10 @@ def test_without_normal_training_videos_there_is_no_detector(
 ) -> None:
     rows = [row("a", "train", 1), row("b", "test", 0)]
     found = fit_windows.detect_windows(
-        Workspace(tmp_path, tmp_path), rows, None, PLAN, settings.load("workshop"), None, labels=None, seed=0,
-        device="cpu", workers=1,
-    )  # fmt: skip
+        Workspace(tmp_path, tmp_path, progress=PROGRESS),
+        rows,
+        fit_windows.WindowOptions(PLAN, settings.load("workshop")),
+    )
     assert found is None
     assert (
         "no anomaly detector: 0 normal training videos (videos with anomaly = 0)"

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tristream.commands import fit_classifier, screen, settings
-from tristream.commands.fuse import Fused, Head
-from tristream.commands.workspace import Workspace
+from tristream import fit_classifier, settings
+from tristream.commands import fuse_tables, screen
+from tristream.fused import Fused, Head
 from tristream.fusion.action.svm import LinearSVM
 from tristream.store.checkpoint import load_artifact
+from tristream.workspace import Workspace
 
 WIDTH, CLASSES = 12, tuple(f"class{k}" for k in range(6))
 
@@ -61,8 +62,10 @@ def planted(n: int = 360, *, silent: np.ndarray | None = None, seed: int = 0) ->
 
 def run(folder: Path, fused: Fused, *assignments: str, verbose: bool = False) -> dict:
     chosen = settings.load("light", None, assignments)
-    found = fit_classifier.classify(Workspace(folder, folder), fused, chosen, 0, verbose=verbose)
+    workspace = Workspace(folder, folder, progress=screen.PROGRESS)
+    found = fit_classifier.classify(workspace, fused, chosen, 0)
     assert found is not None
+    fuse_tables.classification(found, verbose=verbose)
     return json.loads(json.dumps(found, allow_nan=False))
 
 
@@ -215,7 +218,7 @@ def test_the_screen_holds_one_table_and_verbose_the_rest(tmp_path: Path, said) -
         "Hardest test videos",
         "Each class",
         "One stream more",
-        "Other ways",
+        "Baselines of the SVM",
     ):
         assert title in full
 

@@ -7,11 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from tristream.commands.forecast import Forecast, duration, forecast
-from tristream.commands.pace import Pace
-from tristream.commands.workspace import Workspace
+from tristream.forecast import Forecast, Pace, duration, forecast
 from tristream.store.atomic import write_bytes
 from tristream.streams.timings import Stages
+from tristream.workspace import Workspace
 
 PER_SECOND, PREPARING, BYTES_PER_SECOND = (
     0.02,
@@ -98,7 +97,7 @@ def test_a_single_video_is_measured_twice(tmp_path):
 def test_the_forecast_is_one_sentence():
     text = Forecast(120, 100, 9, 7500.0, 75.0, 2.5e9, 1.25e9).sentence()
     assert text.startswith(
-        "100 of 120 videos are to be computed: about 2.1 h, 2500 MB of disk, 1250 MB of memory"
+        "100 of 120 videos to compute: about 2.1 h, 2500 MB of disk, 1250 MB of memory"
     )
     assert "measured on 9 of them" in text
 

@@ -43,7 +43,7 @@ def test_mypy_finds_nothing():
 
 
 def test_no_line_of_a_document_or_a_preset_ends_in_spaces():
-    patterns = ("*.md", "docs/*.md", "*.toml", "commands/presets/*.toml")
+    patterns = ("*.md", "docs/*.md", "*.toml", "tristream/presets/*.toml")
     pages = [page for pattern in patterns for page in HOME.glob(pattern)]
     wrong = [
         f"{page.relative_to(HOME)}:{number}"

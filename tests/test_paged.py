@@ -6,8 +6,8 @@ import tempfile
 import numpy as np
 import pytest
 
-from tristream.bench.timing import tree_bytes
 from tristream.media import paged
+from tristream.memory import tree_bytes
 
 
 def test_large_arrays_leave_memory_and_keep_their_values():

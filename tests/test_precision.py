@@ -3,13 +3,14 @@ from __future__ import annotations
 import pytest
 
 from tristream import streams
-from tristream.commands.precision import in_precision
-from tristream.commands.workspace import Workspace
+from tristream.commands.screen import PROGRESS
 from tristream.errors import UsageError
+from tristream.precision import in_precision
 from tristream.store.cache import Cache
 from tristream.streams import model
 from tristream.streams.compute import choose
 from tristream.streams.extraction import extract
+from tristream.workspace import Workspace
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def run(tmp_path, make_videos, toy_video, untrained):
     """A run with one trained stream, and what embeds its videos on an engine that has bf16."""
     import torch
 
-    workspace = Workspace(tmp_path / "run", tmp_path / "cache")
+    workspace = Workspace(tmp_path / "run", tmp_path / "cache", progress=PROGRESS)
     stream = untrained(streams.names()[0])
     model.save(workspace.stream_dir(stream.name), stream)
     cache = Cache(tmp_path / "cache")
@@ -37,7 +38,7 @@ def run(tmp_path, make_videos, toy_video, untrained):
 
     def call(wanted):
         trained = workspace.load_streams(None)
-        return in_precision(wanted, trained, list(files), workspace, embed)
+        return in_precision(workspace, wanted, trained, list(files), embed)
 
     return workspace, call, seen
 
@@ -51,7 +52,7 @@ def test_bf16_is_measured_on_the_first_videos_and_printed(run, capsys):
         ["bf16", ["40.mp4", "50.mp4", "60.mp4"]],
     ]
     said = capsys.readouterr().err
-    assert "bf16 against float32 on your videos" in said
+    assert "bf16 against float32 on 3 of your videos" in said
     assert f"{stream.name}: bf16 in this run from now on; it is another embedding space" in said
 
 

@@ -249,7 +249,7 @@ def test_a_number_that_is_not_one_never_reaches_json():
 
 
 def test_progress_that_nobody_watches_is_a_line_now_and_then(said):
-    with screen.progress("embedding", 3) as move:
+    with screen.PROGRESS.bar("embedding", 3) as move:
         for _ in range(3):
             move(note="loss 0.1")
     assert said.getvalue().startswith("embedding: 3/3 after 0 s loss 0.1")
@@ -307,8 +307,8 @@ def test_the_front_door_ends_with_the_code_of_the_design(body, code, heard):
 def test_a_split_without_positives_or_without_negatives_is_said(abnormal, both, heard, said):
     import numpy as np
 
-    from tristream.commands.fit_detector import has_both
+    from tristream.fit_detector import has_both
 
-    assert has_both(np.array(abnormal, bool)) == both
+    assert has_both(np.array(abnormal, bool), screen.PROGRESS) == both
     assert said.getvalue().startswith(heard)
     assert bool(said.getvalue()) == bool(heard)

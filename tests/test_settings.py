@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tristream import streams
-from tristream.commands import options, settings
+from tristream import settings, streams
+from tristream.commands import options
 from tristream.errors import UsageError
+from tristream.pretrained import Pretrained
 from tristream.streams.config import SamplerConfig
 
 PRESETS = sorted(path.stem for path in settings.PRESETS.glob("*.toml"))
@@ -31,9 +32,13 @@ def test_the_help_names_every_shipped_preset():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_valid_for_every_stream(preset):
-    chosen = settings.load(preset, stream_names=streams.names(), random_weights=0)
+    chosen = settings.load(
+        preset, stream_names=streams.names(), pretrained=Pretrained(random_weights=0)
+    )
     assert chosen.streams.keys() == set(streams.names())
-    again = settings.load(preset, stream_names=streams.names(), random_weights=0)
+    again = settings.load(
+        preset, stream_names=streams.names(), pretrained=Pretrained(random_weights=0)
+    )
     assert again.to_json() == chosen.to_json()
 
 
@@ -233,7 +238,11 @@ def load_with_weights(name, value, where, **kwargs):
 
     chosen = [f"streams.{name}.encoder_weights={value}"]
     return settings.load(
-        "light", None, chosen, stream_names=[name], where=weights.Places(where, where), **kwargs
+        "light",
+        None,
+        chosen,
+        stream_names=[name],
+        pretrained=Pretrained(weights.Places(where, where), **kwargs),
     )
 
 
@@ -292,7 +301,7 @@ def test_settings_without_streams_do_not_import_torch():
     import subprocess
     import sys
 
-    code = "import sys\nfrom commands import settings\nsettings.load('light')\nprint('torch' in sys.modules)"
+    code = "import sys\nfrom tristream import settings\nsettings.load('light')\nprint('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=settings.PRESETS.parents[1],

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from tristream import streams
-from tristream.commands.tables import read_tables, trained_spaces
-from tristream.commands.workspace import Workspace
+from tristream.fused import read_tables, trained_spaces
 from tristream.fusion.concatenate import fuse_tables
+from tristream.workspace import Workspace
 
 RUN = "runs/default"
 
@@ -221,7 +221,7 @@ def test_an_export_of_windows_is_the_table_that_fuse_has_written(own) -> None:
     for name, table in read_tables(workspace, trained_spaces(workspace, None)).items():
         twice = table.take([row for row in range(len(table)) for _ in range(2)])
         twice.start_seconds[:] = np.tile([0.0, 0.5], len(table))
-        embeddings.write(twice, workspace.run / "windows" / name / "plan")
+        embeddings.write(twice, workspace.folder / "windows" / name / "plan")
     written = own.json("export", "--windows")["written"]
     import pyarrow.parquet as pq
 

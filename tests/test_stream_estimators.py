@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from tristream import streams
-from tristream.commands import settings
+from tristream import settings, streams
 from tristream.errors import UsageError
 from tristream.flow import estimators
+from tristream.pretrained import Pretrained
 from tristream.store import weights
 from tristream.store.weights.convert import sha256_of
 from tristream.streams import flow_estimators as estimators_of_streams
@@ -24,7 +24,11 @@ LEARNED = "raft_small"  # torchvision's: no extra is needed for it
 def chosen(name, tmp_path, **kwargs):
     where = weights.Places(tmp_path, tmp_path / "cache")
     return settings.load(
-        "light", None, [f"sampler.estimator={LEARNED}"], stream_names=[name], where=where, **kwargs
+        "light",
+        None,
+        [f"sampler.estimator={LEARNED}"],
+        stream_names=[name],
+        pretrained=Pretrained(where, **kwargs),
     )
 
 

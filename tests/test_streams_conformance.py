@@ -37,12 +37,16 @@ def clips(tmp_path_factory):
 @pytest.fixture(scope="module")
 def video(clips, tmp_path_factory, workshop_settings):
     """(file name) → Video, decoded by a process of its own."""
-    from tristream.commands.workspace import decode_pool, decoder
+    from tristream.streams.compute import Compute
+    from tristream.streams.reading import Reading
     from tristream.streams.video import Video
+    from tristream.videos import decode_pool, decoder
+    from tristream.workspace import Workspace
 
     cache = Cache(tmp_path_factory.mktemp("cache"))
-    with decode_pool(1) as pool:
-        decode = decoder(pool, clips)
+    workspace = Workspace(clips, compute=Compute(workers=1), reading=Reading(root=clips))
+    with decode_pool(workspace) as pool:
+        decode = decoder(pool, workspace.reading)
         yield lambda file: Video(
             file, clips / file, file, decode=decode, cache=cache,
             data=workshop_settings.data, sampler=workshop_settings.sampler,

@@ -14,10 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import tristream
 from tristream.media.limits import Limits
 from tristream.media.sandbox import protocol
 
+PACKAGE = Path(str(sys.modules["tristream"].__file__)).parent  # a child has to find it
 START_SECONDS = 60.0  # for a child to import its libraries, on a machine that is busy
 TRANSFER_BYTES_PER_SECOND = (
     10e6  # slower than this, a child that hands over its answer counts as stuck
@@ -179,7 +179,7 @@ def _environment() -> dict[str, str]:
         "TMPDIR",
     )
     found = {name: os.environ[name] for name in kept if name in os.environ}
-    places = [str(Path(tristream.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    places = [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     python = {
         "PYTHONPATH": os.pathsep.join(filter(None, places)),

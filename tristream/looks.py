@@ -1,4 +1,4 @@
-"""Where the trained streams look in a few videos of a run: for the report. No encoder runs."""
+"""Segments of the trained streams in a few videos of a run, for the report. No encoder runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tristream.commands.workspace import Workspace, contents, decode_pool, decoder, make_video
+from tristream.videos import contents, decode_pool, decoder, make_video
+from tristream.workspace import Workspace
 
 if TYPE_CHECKING:
     from tristream.dataset.video_row import VideoRow
@@ -21,10 +22,8 @@ N_FRAMES = 8
 FRAME_PX = 90
 
 
-def where_streams_look(
-    found: Run, workspace: Workspace, *, workers: int, follow_links: bool
-) -> list[Looks]:
-    """Frames, motion and the segments of every trained stream, of a few test videos of different classes.
+def sampled_segments(workspace: Workspace, found: Run) -> list[Looks]:
+    """Return frames, motion and segments of every stream, of a few test videos of different classes.
 
     Raises:
         TristreamError: a checkpoint cannot be read, or a video cannot be used any more.
@@ -32,22 +31,21 @@ def where_streams_look(
     rows = _few(found)
     if not rows or found.manifest is None or not workspace.trained_names():
         return []
-    trained, root, cache = workspace.load_streams(None), found.manifest.root, workspace.cache()
-    content = contents(rows, root, follow_links=follow_links)
+    workspace = workspace.reading_from(found.manifest.root)
+    trained, cache = workspace.load_streams(), workspace.cache()
+    content = contents(rows, workspace.reading)
     looks = []
-    with decode_pool(workers) as pool:
-        decode = decoder(pool, root, follow_links=follow_links)
+    with decode_pool(workspace) as pool:
+        decode = decoder(pool, workspace.reading)
         for number, row in enumerate(rows):
-            video = make_video(
-                row, content[row.video_id], decode=decode, cache=cache, data=trained[0].data,
-                sampler=trained[0].sampler, stream_names=[stream.name for stream in trained],
-            )  # fmt: skip
+            content_id = content[row.video_id]
+            video = make_video(row, content_id, trained, decode=decode, cache=cache)
             looks.append(_look(f"looks-{number}", row.label, video, trained))
     return looks
 
 
 def _few(found: Run) -> list[VideoRow]:
-    """The first usable test video of some classes, far apart in the alphabet."""
+    """Return the first usable test video of a few classes, far apart in the alphabet."""
     from tristream.report.thumbnails import spread
 
     rejected = {row.get("video_id") for row in found.failures}

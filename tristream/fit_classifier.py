@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tristream.commands import screen, settings
-from tristream.commands.workspace import Workspace
+from tristream.fused import Fused
+from tristream.settings import Settings
+from tristream.workspace import Workspace
 
 if TYPE_CHECKING:
-    from tristream.commands.fuse import Fused
     from tristream.fusion.action.ablation import Ablation
     from tristream.fusion.action.classifier import CalibratedSVM
     from tristream.fusion.action.late_fusion import LateFusion
@@ -24,12 +24,10 @@ N_HARDEST = 20
 def classify(
     workspace: Workspace,
     fused: Fused,
-    chosen: settings.Settings,
+    chosen: Settings,
     seed: int,
-    *,
-    verbose: bool = False,
 ) -> dict[str, Any] | None:
-    """Fits and stores the SVM and prints the table of streams; None where there are no two classes to tell apart."""
+    """Fit, store and measure the SVM; return the report, or None with fewer than two classes."""
     from tristream.fusion.action.ablation import ablate
     from tristream.fusion.action.classifier import calibrate
     from tristream.fusion.action.softmax_head import fit_softmax
@@ -44,7 +42,7 @@ def classify(
         split == "test" and label != "" for label, split in zip(labels, splits, strict=True)
     )
     if n_classes < 2 or not n_test:
-        screen.note(
+        workspace.progress.note(
             f"no classifier: {n_classes} class(es) in train, {n_test} labelled videos in test"
         )
         return None
@@ -74,7 +72,6 @@ def classify(
         **_rivals(fused, found, late, softmax_named, seed),
     }
     report["warnings"] = [*found.words, *without_late, *report.pop("unsure")]
-    _show(found, views, report, n_classes, verbose=verbose)
     return report
 
 
@@ -289,26 +286,3 @@ def plain(estimate: Estimate | None) -> Any:
         k: None if isinstance(v, float) and not np.isfinite(v) else v
         for k, v in vars(estimate).items()
     }
-
-
-def _show(
-    found: Ablation,
-    views: list[StreamViews],
-    report: dict[str, Any],
-    n_classes: int,
-    *,
-    verbose: bool,
-) -> None:
-    from tristream.commands import say_classifier
-
-    say_classifier.table_of_subsets(found, n_classes)
-    say_classifier.gains(found, views)
-    say_classifier.rivals_and_calibration(report)
-    if verbose:
-        say_classifier.details(report)
-    for sentence in report["warnings"]:
-        screen.warn(sentence)
-    if not verbose:
-        screen.note(
-            "classes, confusions, hardest videos, late fusion one by one: --verbose, or fusion/report.json"
-        )

@@ -1,4 +1,4 @@
-"""The fitted anomaly detector as it stands in RUN/fusion: what it learned, on what kind of thing, what is normal."""
+"""Fitted anomaly detector as stored in RUN/fusion, with its validation scores and normal neighbours."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tristream.commands.settings import DetectorConfig
-from tristream.commands.windows import plan_from
-from tristream.commands.workspace import Workspace
+from tristream.decision_files import load_decision
 from tristream.errors import UsageError
+from tristream.settings import DetectorConfig
+from tristream.windows import stored_plan
+from tristream.workspace import Workspace
 
 if TYPE_CHECKING:
     from tristream.fusion.anomaly.baselines import PlainDetector
@@ -134,16 +135,15 @@ class StoredDetector:
         Raises:
             UsageError: there is none, or it is of another version.
         """
-        from tristream.commands.decide import load_decision
         from tristream.fusion.anomaly import detectors
         from tristream.fusion.anomaly.baselines import PlainDetector
         from tristream.fusion.anomaly.region_scale import RowScale
 
         path = workspace.fusion_dir / "detector"
-        arrays, config = load_decision(path, workspace.run)
+        arrays, config = load_decision(path, workspace.folder)
         if "neighbours" not in config:
             raise UsageError(
-                f"{path}.json is of an earlier version; run tristream fuse --run {workspace.run} again"
+                f"{path}.json is of an earlier version; run tristream fuse --run {workspace.folder} again"
             )
         near = {
             name.removeprefix(_PREFIX): array
@@ -163,7 +163,7 @@ class StoredDetector:
             neighbours=PlainDetector.from_arrays(near, config["neighbours"]),
             neighbour_ids=list(config["neighbours"]["video_id"]),
             val_scores=arrays["val_scores"],
-            plan=plan_from(config["windows"]),
+            plan=stored_plan(config["windows"]),
             spaces=dict(config["spaces"]),
             hysteresis=config["hysteresis"],
             min_seconds=config["min_seconds"],

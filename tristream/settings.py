@@ -1,4 +1,4 @@
-"""What is in force: flag over TOML file over preset over default; unknown keys refused with the valid ones named."""
+"""Settings in force: flag over TOML file over preset over default; unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
 from tristream import streams
-from tristream.commands import pretrained
 from tristream.errors import UsageError
 from tristream.media.limits import DEFAULT_LIMITS, Limits
+from tristream.paths import expanded
+from tristream.pretrained import Pretrained
 from tristream.streams.config import DataConfig, SamplerConfig
-
-if TYPE_CHECKING:
-    from tristream.store.weights.library import Places
 
 PRESETS = Path(__file__).with_name("presets")
 
@@ -162,20 +160,16 @@ def load(
     assignments: Sequence[str] = (),
     *,
     stream_names: Sequence[str] = (),
-    where: Places | None = None,
-    random_weights: int | None = None,
-    precomputed_flow: bool = False,
+    pretrained: Pretrained | None = None,
 ) -> Settings:
-    """The settings in force.
+    """Return the settings in force.
 
     Args:
         preset: name of a shipped preset.
-        file: the user's TOML file.
+        file: TOML file of the user.
         assignments: "section.key=value", values as in TOML; the word none is no value.
-        stream_names: streams whose configuration is wanted; loading one imports torch.
-        where: places of pretrained weights, and of weights files with a relative path.
-        random_weights: seed of random weights in place of pretrained ones.
-        precomputed_flow: the streams' own estimators will not be asked.
+        stream_names: streams to configure; loading one imports torch.
+        pretrained: places of pretrained weights, and random weights in their place.
 
     Raises:
         UsageError: an unknown preset, key or value, with the valid ones named; weights that no place has.
@@ -200,16 +194,17 @@ def load(
         _check_section(f"streams.{name}", content)
     parts = {name: _validate(model, merged.get(name, {}), name) for name, model in SECTIONS.items()}
     configs, about = {}, {}
+    weights = pretrained or Pretrained()
     for name in stream_names:
         stream = streams.load(name)
-        find = pretrained.Finder(where, random_weights, looks_at_pictures=stream.needs_pictures)
-        values, about[name] = find.encoder(merged["streams"].get(name, {}), f"streams.{name}")
+        needs = {"needs_pictures": stream.needs_pictures}
+        values, about[name] = weights.encoder(merged["streams"].get(name, {}), f"streams.{name}")
         configs[name] = _validate(stream.Config, values, f"streams.{name}")
-        if not precomputed_flow:
-            configs[name], known = find.estimator(configs[name], f"streams.{name}")
-            about[name] |= known
-        parts["sampler"], known = find.estimator(parts["sampler"], "sampler")
-        about[name] |= {f"sampler {key}": value for key, value in known.items()}
+        if not weights.precomputed_flow:
+            configs[name], facts = weights.estimator(configs[name], f"streams.{name}", **needs)
+            about[name] |= facts
+        parts["sampler"], facts = weights.estimator(parts["sampler"], "sampler", **needs)
+        about[name] |= {f"sampler {key}": value for key, value in facts.items()}
     return Settings(**parts, streams=configs, source=source, weights=about)
 
 
@@ -248,7 +243,7 @@ def _check_sections(merged: Mapping[str, Any]) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(expanded(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"--config {path} does not exist") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

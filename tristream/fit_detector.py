@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tristream import streams
-from tristream.commands import screen, settings
-from tristream.commands.detector_store import StoredDetector, fit_stored, thinned, threshold_words
-from tristream.commands.workspace import Workspace, decode_pool, decoder, make_video
 from tristream.errors import UsageError
+from tristream.fused import Fused
+from tristream.progress import Progress
+from tristream.settings import Settings
+from tristream.stored_detector import StoredDetector, fit_stored, thinned, threshold_words
+from tristream.videos import decode_pool, decoder, make_video
+from tristream.workspace import Workspace
 
 if TYPE_CHECKING:
-    from tristream.commands.fuse import Fused
     from tristream.dataset.manifest import VideoRow
 
 MAX_RIVAL_ROWS = 2000  # normal rows that the plain rivals learn from; more are thinned evenly
 
 
-def normal_rows(rows: Sequence[VideoRow], normal: str | None, split: str) -> tuple[np.ndarray, str]:
-    """Which videos of a split count as normal, and the sentence that says by what.
+def normal_rows(
+    rows: Sequence[VideoRow], normal: Sequence[str] | None, split: str
+) -> tuple[np.ndarray, str]:
+    """Return the normal videos of a split, and words for the criterion.
 
     Raises:
-        UsageError: a label that no training video has.
+        UsageError: a label that no video has.
     """
     in_split = np.array([row.split == split for row in rows], bool)
     if normal is not None:
-        labels = [label.strip() for label in normal.split(",") if label.strip()]
-        known = sorted({row.label for row in rows if row.label})
-        for label in labels:
-            if label not in known:
-                raise UsageError(
-                    f"--normal: no video has the label '{label}'; there are {', '.join(known) or 'no labels'}"
-                )
+        labels = _normal_labels(normal, sorted({row.label for row in rows if row.label}))
         is_normal = np.array([row.label in labels for row in rows], bool)
         return np.flatnonzero(in_split & is_normal), f"labels {', '.join(labels)}"
     if any(row.anomaly is not None and row.split == "train" for row in rows):
@@ -44,12 +42,24 @@ def normal_rows(rows: Sequence[VideoRow], normal: str | None, split: str) -> tup
     return np.flatnonzero(in_split), f"all {split} videos (no --normal, no column anomaly)"
 
 
-def check_kind(chosen: settings.Settings) -> None:
-    """Refuses a detector that there is not.
+def _normal_labels(given: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Return the labels that are given, each whole if it exists, else as a list with commas."""
+    labels: list[str] = []
+    for text in given:
+        labels += (
+            [text] if text in known else [part.strip() for part in text.split(",") if part.strip()]
+        )
+    for label in labels:
+        if label not in known:
+            raise UsageError(
+                f"--normal: no video has the label '{label}'; there are "
+                f"{', '.join(known) or 'no labels'}"
+            )
+    return list(dict.fromkeys(labels))
 
-    Raises:
-        UsageError: there is none of that name, or it needs a library that is not installed.
-    """
+
+def check_kind(chosen: Settings) -> None:
+    """Raise UsageError for an unknown detector, or one whose library is not installed."""
     from tristream.fusion.anomaly.detectors import check_kind
 
     try:
@@ -61,20 +71,18 @@ def check_kind(chosen: settings.Settings) -> None:
 def detect(
     workspace: Workspace,
     fused: Fused,
-    chosen: settings.Settings,
-    normal: str | None,
+    chosen: Settings,
+    normal: Sequence[str] | None,
     seed: int,
-    *,
-    workers: int,
 ) -> dict[str, Any] | None:
-    """Fits and stores the detector of whole videos; measures it where the test videos say what is abnormal."""
+    """Fit, store and measure the detector of whole videos; return its part of the report."""
     from tristream.streams.windows import WindowPlan
 
     train, by_what = normal_rows(fused.rows, normal, "train")
     val, _ = normal_rows(fused.rows, normal, "val")
     train, val = (rows[fused.masks[rows].any(axis=1)] for rows in (train, val))
     if len(train) < 2:
-        screen.note(
+        workspace.progress.note(
             f"no anomaly detector: {len(train)} normal training videos ({by_what}); it needs 2 or more"
         )
         return None
@@ -88,7 +96,7 @@ def detect(
         stored.set_rule(*chosen.detector.rule())
     else:
         stored.val_scores = stored.detector.anomaly_score(fused.X[train])
-    say_fit(stored, by_what, len(train), len(val), "videos")
+    note_fit(workspace.progress, stored, by_what, (len(train), len(val)), "videos")
     stored.save(workspace)
     found: dict[str, Any] = {
         "kind": stored.kind,
@@ -100,7 +108,7 @@ def detect(
         & fused.masks.any(axis=1)
     )
     abnormal = np.array([fused.rows[row].anomaly == 1 for row in test], bool)
-    if not has_both(abnormal):
+    if not has_both(abnormal, workspace.progress):
         return found
     scores = stored.detector.anomaly_score(fused.X[test])
     alarms = scores >= stored.detector.threshold_.value
@@ -114,35 +122,41 @@ def detect(
         fused.X[train], fused.X[val], fused.columns, chosen, seed, but=stored.kind
     ).items():
         rivals[kind] = rival(fused.X[test])
-    peaks = peak_motion(workspace, [fused.rows[row] for row in test], list(fused.columns), workers)
+    peaks = peak_motion(workspace, [fused.rows[row] for row in test], list(fused.columns))
     if np.isfinite(peaks).all():
         rivals["max |flow|"] = peaks
-    found["rivals"] = show_rivals(
-        rivals, abnormal, f"{len(test)} test videos, {int(abnormal.sum())} abnormal"
-    )
-    screen.note(
+    found["rivals"] = {name: measured(abnormal, values) for name, values in rivals.items()}
+    found |= {"n_test": len(test), "n_abnormal": int(abnormal.sum())}
+    workspace.progress.note(
         f"at the threshold {100 * found['hits']:.0f} % of the abnormal and "
         f"{100 * found['false_alarms']:.0f} % of the normal alarm"
     )
     return found
 
 
-def say_fit(stored: StoredDetector, by_what: str, n_train: int, n_val: int, what: str) -> None:
-    """What the detector learned from, and what is odd about it."""
-    screen.note(
-        f"anomaly detector ({stored.kind}): normal are {by_what}, {n_train} {what} in train, {n_val} in val; "
-        + threshold_words(stored.detector.threshold_, what=what)
+def note_fit(
+    progress: Progress, stored: StoredDetector, by_what: str, n_rows: tuple[int, int], what: str
+) -> None:
+    """Report the rows that the detector learned from, its threshold and its remarks.
+
+    Args:
+        n_rows: normal rows in train and in val.
+        what: what a row is: "videos", "windows of 2 s".
+    """
+    progress.note(
+        f"anomaly detector ({stored.kind}): normal are {by_what}, {n_rows[0]} {what} in train, "
+        f"{n_rows[1]} in val; {threshold_words(stored.detector.threshold_, what=what)}"
     )
     for remark in stored.detector.remarks_:
-        screen.warn(remark)
+        progress.warn(remark)
 
 
-def has_both(abnormal: np.ndarray) -> bool:
+def has_both(abnormal: np.ndarray, progress: Progress) -> bool:
     """Whether there are normal and abnormal test videos to tell apart; says so where there is one kind only."""
     n_abnormal = int(abnormal.sum())
     if len(abnormal) and n_abnormal in (0, len(abnormal)):
         kind = "abnormal" if n_abnormal else "normal"
-        screen.note(
+        progress.note(
             f"all {len(abnormal)} test videos whose column anomaly says something are {kind}: how well the detector "
             "tells them apart is not measured, that needs both kinds"
         )
@@ -166,7 +180,7 @@ def fit_rivals(
     X: np.ndarray,
     X_val: np.ndarray,
     columns: dict[str, slice],
-    chosen: settings.Settings,
+    chosen: Settings,
     seed: int,
     *,
     but: str,
@@ -185,28 +199,7 @@ def fit_rivals(
     return found
 
 
-def show_rivals(
-    scores: Mapping[str, np.ndarray], abnormal: np.ndarray, what: str
-) -> dict[str, dict[str, float]]:
-    """A table of detectors; returns it."""
-    found = {name: measured(abnormal, values) for name, values in scores.items()}
-    screen.table(
-        f"What is abnormal? {what}",
-        ["detector", "AUROC", "average precision", "equal error rate", "FPR at 95 % TPR"],
-        [
-            [name, f"{m['auroc']:.3f}", f"{m['average_precision']:.3f}", f"{m['equal_error_rate']:.3f}",
-             f"{m['fpr_at_95_tpr']:.3f}"]
-            for name, m in found.items()
-        ],
-        caption=f"prevalence {np.mean(abnormal):.3f}: the average precision of chance; equal error rate by "
-        "interpolation of the ROC curve",
-    )  # fmt: skip
-    return found
-
-
-def peak_motion(
-    workspace: Workspace, rows: Sequence[VideoRow], names: Sequence[str], workers: int
-) -> np.ndarray:
+def peak_motion(workspace: Workspace, rows: Sequence[VideoRow], names: Sequence[str]) -> np.ndarray:
     """Largest displacement of any pixel in each video: the plainest anomaly score; NaN without pictures."""
     from tristream.media.reasons import Rejected
     from tristream.streams.segments import Absent
@@ -215,18 +208,14 @@ def peak_motion(
     seeing = [name for name in names if streams.load(name).needs_pictures]
     if not seeing:
         return found
-    trained = workspace.load_streams(seeing)[0]
-    root, cache = workspace.manifest(None).root, workspace.cache()
+    trained, cache = workspace.load_streams(seeing), workspace.cache()
     with (
-        decode_pool(workers, workspace.limits) as pool,
-        screen.progress("motion of test videos", len(rows)) as move,
+        decode_pool(workspace) as pool,
+        workspace.progress.bar("motion of test videos", len(rows)) as move,
     ):
-        decode = decoder(pool, root, follow_links=workspace.follow_links)
+        decode = decoder(pool, workspace.reading_from(workspace.manifest().root).reading)
         for n, row in enumerate(rows):
-            video = make_video(
-                row, row.content_id, decode=decode, cache=cache, data=trained.data, sampler=trained.sampler,
-                stream_names=seeing,
-            )  # fmt: skip
+            video = make_video(row, row.content_id, trained, decode=decode, cache=cache)
             with contextlib.suppress(Absent, Rejected):  # it stays NaN
                 found[n] = video.peak_motion.max()
             video.forget()

@@ -1,4 +1,4 @@
-"""detect --save: per event a short clip and a strip of frames with its score and its causes."""
+"""Short clip of each event, and a picture of its frames, score and causes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tristream.commands.workspace import decode_pool
 from tristream.store.atomic import write_bytes
+from tristream.videos import decode_pool
+from tristream.workspace import Workspace
 
 if TYPE_CHECKING:
     from tristream.fusion.anomaly.window_scores import Timeline
-    from tristream.media.limits import Limits
 
 MARGIN_SECONDS = 1.0  # shown before and after an event
 AROUND_SECONDS = 15.0  # of the score curve, before and after
@@ -25,22 +25,20 @@ MAX_EVENTS = 50  # a video, the highest first; a threshold that is too low would
 
 
 def save_events(
+    workspace: Workspace,
     folder: Path,
     path: Path,
     line: Timeline,
     events: Sequence[Mapping[str, Any]],
     threshold: float,
-    *,
-    workers: int,
-    limits: Limits,
 ) -> list[Path]:
-    """Writes NAME-START.mp4 and .png for each event of a video; returns what was written."""
+    """Write NAME-START.mp4 and .png for each event of a video; return the paths."""
     from tristream.media.reasons import Rejected
 
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     chosen = sorted(events, key=lambda event: -event["peak_score"])[:MAX_EVENTS]
-    with decode_pool(workers, limits) as pool:
+    with decode_pool(workspace) as pool:
         for event in sorted(chosen, key=lambda event: event["start_seconds"]):
             start = max(0.0, event["start_seconds"] - MARGIN_SECONDS)
             stop = min(event["stop_seconds"] + MARGIN_SECONDS, start + MAX_CLIP_SECONDS)

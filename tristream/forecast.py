@@ -1,4 +1,4 @@
-"""What an extraction will take, from a few seconds of it: time, disk, memory."""
+"""Time, disk and memory of an extraction: measured on a sample before, and its pace during it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,32 +15,34 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tristream.bench.timing import tree_bytes
-from tristream.commands.workspace import Workspace
+from tristream.memory import tree_bytes
+from tristream.workspace import Workspace
 
 if TYPE_CHECKING:
     from tristream.dataset.manifest import VideoRow
     from tristream.streams.extraction import VideoResult
+    from tristream.streams.timings import Stages
 
 N_PROBED = 48  # videos whose length is read
 N_MEASURED = 8  # videos that are embedded, at most
 LEAST_MEASURED = 3
 SECONDS = 10.0  # after which no further one is begun
+RECENT_SECONDS = 60.0  # the pace is that of the last minute
 ROW_BYTES = 4200  # of a video and stream in Parquet: 1024 numbers and what stands beside them
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is to be expected.
+    """Expected cost of an extraction.
 
     Attributes:
         n_videos: all that are asked for.
-        n_todo: those the cache has not, by the sample.
-        n_measured: what it was measured on.
-        seconds: of the whole run, from now on.
-        seconds_per_video: once it runs.
-        disk_bytes: what the cache and the tables will grow by.
-        memory_bytes: of this process and its decode processes, at most.
+        n_todo: estimated from the sample: those that are not cached.
+        n_measured: videos that were embedded for the measurement.
+        seconds: of the whole extraction from its start.
+        seconds_per_video: after start-up.
+        disk_bytes: growth of the cache and the tables.
+        memory_bytes: peak of this process and its decode processes.
     """
 
     n_videos: int
@@ -51,9 +54,9 @@ class Forecast:
     memory_bytes: float
 
     def sentence(self) -> str:
-        """All of it for people."""
+        """Return the forecast in words."""
         return (
-            f"{self.n_todo} of {self.n_videos} videos are to be computed: about {duration(self.seconds)}, "
+            f"{self.n_todo} of {self.n_videos} videos to compute: about {duration(self.seconds)}, "
             f"{self.disk_bytes / 1e6:.0f} MB of disk, {self.memory_bytes / 1e6:.0f} MB of memory (measured on "
             f"{self.n_measured} of them; within a factor of 1.5 while the machine is as busy as now)"
         )
@@ -69,13 +72,13 @@ def forecast(
     n_streams: int,
     clock: Callable[[], float] = time.monotonic,
 ) -> Forecast:
-    """What `embed` will take for all rows, from a sample of them.
+    """Forecast the cost of `embed` for all rows from a sample of them.
 
     Args:
         rows: all videos.
         embed: embeds some of them with the cache of a workspace; networks are prepared in its first call.
-        seconds_of: how many seconds of a video are looked at; 0 for a file that cannot be read.
-        is_done: whether the cache has a video's embeddings.
+        seconds_of: seconds of a video that are read; 0 for a file that cannot be read.
+        is_done: True if a video's embeddings are cached.
         workspace: of the run.
         n_streams: streams that are embedded.
         clock: seconds.
@@ -130,7 +133,7 @@ def forecast(
 
 
 def duration(seconds: float) -> str:
-    """A time for people: 40 s, 12 min, 3.5 h."""
+    """Return a time in words: 40 s, 12 min, 3.5 h."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
@@ -143,16 +146,47 @@ def _folder_bytes(folder: Path) -> int:
 @contextmanager
 def _watched_memory() -> Iterator[list[int]]:
     """A list that grows by the memory of this process and its children, ten times a second."""
-    found, over = [tree_bytes(os.getpid())], threading.Event()
+    peaks, over = [tree_bytes(os.getpid())], threading.Event()
 
     def watch() -> None:
         while not over.wait(0.1):
-            found.append(tree_bytes(os.getpid()))
+            peaks.append(tree_bytes(os.getpid()))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        yield found
+        yield peaks
     finally:
         over.set()
         watcher.join()
+
+
+class Pace:
+    """Pace, remaining time and shares of stages, for the note beside a progress bar.
+
+    Args:
+        total: number of results.
+        stages: time per stage.
+    """
+
+    def __init__(self, total: int, stages: Stages) -> None:
+        self._total = total
+        self._stages = stages
+        self._n_done = 0
+        self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+
+    def note(self) -> str:
+        """Count one more result and return the note."""
+        self._n_done += 1
+        now = time.monotonic()
+        self._recent.append((now, self._n_done))
+        while len(self._recent) > 2 and now - self._recent[0][0] > RECENT_SECONDS:
+            self._recent.popleft()
+        since, n_before = self._recent[0]
+        per_second = (self._n_done - n_before) / max(now - since, 1e-9)
+        left = (self._total - self._n_done) / per_second
+        shares = self._stages.shares().items()
+        stages = ", ".join(f"{stage} {share:.0%}" for stage, share in shares if share >= 0.005)
+        pace = f"{per_second:.2g} videos/s" if per_second < 100 else f"{per_second:.0f} videos/s"
+        ends = f", {duration(left)} to go" if self._n_done < self._total else ""
+        return f"{pace}{ends}" + (f"  [{stages}]" if stages else "")

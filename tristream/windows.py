@@ -1,4 +1,4 @@
-"""What fuse and detect share about windows: files read in pieces, windows embedded, side by side in one matrix."""
+"""Windows of videos: files read in pieces, windows embedded, side by side in one matrix."""
 
 from __future__ import annotations
 
@@ -10,45 +10,42 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tristream import streams
-from tristream.commands import screen
-from tristream.commands.workspace import Workspace, choose_device, contents, decode_pool
 from tristream.errors import UsageError
+from tristream.extract import check_same_reading, warn_of_estimated_flow
+from tristream.videos import contents, decode_pool
+from tristream.workspace import Workspace
 
 if TYPE_CHECKING:
     from tristream.dataset.manifest import VideoRow
     from tristream.media.decode import DecodedVideo
     from tristream.media.sandbox.pool import DecodePool
     from tristream.streams.model import TrainedStream
+    from tristream.streams.reading import Reading
     from tristream.streams.window_embeddings import WindowRows
     from tristream.streams.windows import WindowPlan
 
 
 @dataclass
 class FileSource:
-    """A file that a process of the pool reads in order."""
+    """File that a process of the pool reads in order."""
 
     video_id: str
     path: Path
     content_id: str
     pool: DecodePool
-    root: Path | None
-    follow_links: bool
-    pictures: bool
-    sound: bool
-    max_side: int
+    reading: Reading
+    trained: Sequence[TrainedStream]
 
     def pieces(self) -> Iterator[DecodedVideo]:
-        """Its pieces, from its beginning."""
-        inside = (
-            self.root if self.root is not None and self.path.is_relative_to(self.root) else None
-        )
+        """Yield its pieces from the beginning."""
+        wanted = [streams.load(stream.name) for stream in self.trained]
         return self.pool.stream(
             self.path,
-            pictures=self.pictures,
-            sound=self.sound,
-            max_side=self.max_side,
-            root=inside,
-            follow_links=self.follow_links,
+            pictures=any(stream.needs_pictures for stream in wanted),
+            sound=any(stream.needs_sound for stream in wanted),
+            max_side=self.trained[0].data.max_side_px,
+            root=self.reading.inside(self.path),
+            follow_links=self.reading.follow_links,
         )
 
 
@@ -79,7 +76,7 @@ class WindowSet:
 
 
 def window_spaces(trained: Sequence[TrainedStream], plan: WindowPlan) -> dict[str, str]:
-    """{stream: space_id of its windows}: another length, hop or grid of regions is another space."""
+    """Return {stream: space_id of its windows}; length, hop and regions are part of the space."""
     from tristream.store.lineage import space_id
 
     return {
@@ -89,47 +86,58 @@ def window_spaces(trained: Sequence[TrainedStream], plan: WindowPlan) -> dict[st
 
 
 def embed_windows(
+    workspace: Workspace,
     rows: Sequence[VideoRow],
     trained: Sequence[TrainedStream],
     plan: WindowPlan,
-    workspace: Workspace,
-    root: Path | None,
     *,
-    device: str,
-    workers: int,
     force: bool = False,
 ) -> list[WindowRows]:
-    """Embeddings of the windows of each row, in order, with a progress bar."""
-    from tristream.streams import compute
+    """Embed the windows of each row, in order, with a progress bar.
+
+    Args:
+        workspace: of the run; its `reading.root` is the data root.
+        rows: videos.
+        trained: streams, all trained with the same [data] and [sampler] settings.
+        plan: length, hop and regions of the windows.
+        force: compute even what is cached.
+
+    Raises:
+        UsageError: streams that read videos differently.
+    """
     from tristream.streams.window_embeddings import extract_windows
 
-    wanted = [streams.load(stream.name) for stream in trained]
-    content = contents(rows, root or Path(), follow_links=workspace.follow_links)
-    found = []
+    check_same_reading(trained)
+    warn_of_estimated_flow(workspace, trained)
+    content = contents(rows, workspace.reading)
+    results = []
     title = f"windows of {plan.seconds:g} s"
-    with decode_pool(workers, workspace.limits) as pool, screen.progress(title, len(rows)) as move:
+    with decode_pool(workspace) as pool, workspace.progress.bar(title, len(rows)) as move:
         sources = (
-            FileSource(row.video_id, row.path, content[row.video_id], pool, root, workspace.follow_links,
-                       pictures=any(stream.needs_pictures for stream in wanted),
-                       sound=any(stream.needs_sound for stream in wanted), max_side=trained[0].data.max_side_px)
+            FileSource(
+                row.video_id, row.path, content[row.video_id], pool, workspace.reading, trained
+            )
             for row in rows
-        )  # fmt: skip
-        cache = workspace.cache()
-        engine = compute.choose(
-            "auto", device=choose_device(device, deterministic=False), cache=cache
         )
+        cache = workspace.cache()
         for result in extract_windows(
-            sources, trained, plan, cache=cache, backend=engine, n_threads=workers, force=force
+            sources,
+            trained,
+            plan,
+            cache=cache,
+            backend=workspace.compute.engine(cache),
+            n_threads=workspace.compute.workers,
+            force=force,
         ):
             move()
             if result.rejected:
-                screen.warn(f"rejected: {result.rejected}")
-            found.append(result)
-    return found
+                workspace.progress.warn(f"rejected: {result.rejected}")
+            results.append(result)
+    return results
 
 
 def side_by_side(results: Sequence[WindowRows], trained: Sequence[TrainedStream]) -> WindowSet:
-    """All rows that have any stream, in one matrix."""
+    """Return all rows that have any stream, in one matrix."""
     columns, start = {}, 0
     for stream in trained:
         columns[stream.name] = slice(start, start + stream.model.embedding_dim)
@@ -163,7 +171,7 @@ def write_windows(
     trained: Sequence[TrainedStream],
     plan: WindowPlan,
 ) -> None:
-    """RUN/windows/<stream>/<space_id>/part-*.parquet; a region is a fragment of the video_id."""
+    """Write RUN/windows/<stream>/<space_id>/part-*.parquet; a region is a fragment of the video_id."""
     from tristream.store import embeddings
     from tristream.store.embeddings import EmbeddingTable
     from tristream.store.lineage import versions
@@ -193,35 +201,35 @@ def write_windows(
         embeddings.write(table, workspace.windows_dir(stream.name, space), replace=True)
 
 
-def plan_of(window: float, hop: float | None, regions: str | None) -> WindowPlan:
-    """The plan of --window, --hop and --regions.
+def window_plan(
+    seconds: float, hop_seconds: float | None = None, regions: tuple[int, int] | None = None
+) -> WindowPlan:
+    """Return the plan of windows; 0 seconds: whole videos.
+
+    Args:
+        seconds: length of a window.
+        hop_seconds: from one window to the next; None: half a window.
+        regions: rows and columns that each frame is cut into.
 
     Raises:
-        UsageError: regions that are not ROWSxCOLUMNS, or without windows.
+        UsageError: a hop or regions without windows.
         TristreamError: as `WindowPlan`.
     """
     from tristream.streams.windows import WindowPlan
 
-    if not window:
-        if hop or regions:
-            raise UsageError(
-                f"--{'hop' if hop else 'regions'} needs windows; give --window SECONDS too"
-            )
+    if not seconds:
+        if hop_seconds or regions:
+            option = "--hop" if hop_seconds else "--regions"
+            raise UsageError(f"{option} needs windows; give --window SECONDS too")
         return WindowPlan()
-    grid = (1, 1)
-    if regions is not None:
-        rows, _, columns = regions.partition("x")
-        if not (rows.isdecimal() and columns.isdecimal()):
-            raise UsageError(f"--regions {regions} is not ROWSxCOLUMNS, e.g. 4x6")
-        grid = int(rows), int(columns)
-    return WindowPlan(window, hop or window / 2, grid)
+    return WindowPlan(seconds, hop_seconds or seconds / 2, regions or (1, 1))
 
 
-def plan_from(stored: dict[str, Any] | None) -> WindowPlan:
-    """The plan that a detector was fitted with.
+def stored_plan(stored: dict[str, Any] | None) -> WindowPlan:
+    """Return the plan that a detector was fitted with.
 
     Raises:
-        UsageError: it was cut in another way than this program cuts.
+        UsageError: this version cuts such windows differently.
     """
     from tristream.streams.windows import WindowPlan
 
@@ -230,7 +238,7 @@ def plan_from(stored: dict[str, Any] | None) -> WindowPlan:
     plan = WindowPlan(stored["window_seconds"], stored["hop_seconds"], tuple(stored["regions"]))
     if plan.identity() != stored:
         raise UsageError(
-            f"the detector was fitted on windows {stored}, which this version of tristream cuts as {plan.identity()}; "
-            "run tristream fuse again"
+            f"the detector was fitted on windows {stored}, which this version of tristream cuts "
+            f"as {plan.identity()}; run tristream fuse again"
         )
     return plan

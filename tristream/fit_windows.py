@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tristream.commands import screen, settings
-from tristream.commands.detector_store import StoredDetector, as_float, fit_stored, region_rows
-from tristream.commands.fit_detector import fit_rivals, has_both, normal_rows, say_fit, show_rivals
-from tristream.commands.windows import (
+from tristream.errors import UsageError
+from tristream.files import write_json
+from tristream.fit_detector import fit_rivals, has_both, measured, normal_rows, note_fit
+from tristream.progress import Progress
+from tristream.settings import Settings
+from tristream.stored_detector import StoredDetector, as_float, fit_stored, region_rows
+from tristream.windows import (
     WindowSet,
     embed_windows,
     side_by_side,
     window_spaces,
     write_windows,
 )
-from tristream.commands.workspace import Workspace, write_json
-from tristream.errors import UsageError
+from tristream.workspace import Workspace
 
 if TYPE_CHECKING:
     from tristream.dataset.manifest import VideoRow
@@ -31,41 +34,54 @@ Labels = Mapping[str, Sequence[tuple[float, float]]]
 INSTANTS_PER_SECOND = 10  # at which frame-level figures compare scores with labels
 
 
+@dataclass(frozen=True)
+class WindowOptions:
+    """Choices of a detector of windows.
+
+    Attributes:
+        plan: length, hop and regions.
+        settings: section [detector].
+        streams: trained streams to use; None: all.
+        normal: labels that are normal; None: by the column anomaly, else all training videos.
+        labels: abnormal intervals of test videos, for measuring.
+        seed: random seed.
+    """
+
+    plan: WindowPlan
+    settings: Settings
+    streams: Sequence[str] | None = None
+    normal: Sequence[str] | None = None
+    labels: Labels | None = None
+    seed: int = 0
+
+
 def detect_windows(
-    workspace: Workspace,
-    rows: Sequence[VideoRow],
-    names: Sequence[str] | None,
-    plan: WindowPlan,
-    chosen: settings.Settings,
-    normal: str | None,
-    *,
-    labels: Labels | None,
-    seed: int,
-    device: str,
-    workers: int,
+    workspace: Workspace, rows: Sequence[VideoRow], options: WindowOptions
 ) -> dict[str, Any] | None:
     """Embeds windows, fits and stores the detector, writes the timelines of the test videos, measures them."""
+    plan, chosen, normal, seed = options.plan, options.settings, options.normal, options.seed
+    labels, progress = options.labels, workspace.progress
     train, by_what = normal_rows(rows, normal, "train")
     val, _ = normal_rows(rows, normal, "val")
     tested_ids = [row.video_id for row in rows if row.split == "test"]
     if not len(train):
-        screen.note(f"no anomaly detector: 0 normal training videos ({by_what}); it needs some")
+        progress.note(f"no anomaly detector: 0 normal training videos ({by_what}); it needs some")
         return None
     if not len(val):
-        train, val = _hold_out(train)
-    trained = workspace.load_streams(names)
-    root = workspace.manifest(None).root
+        train, val = _hold_out(train, progress)
+    trained = workspace.load_streams(options.streams)
+    reading = workspace.reading_from(workspace.manifest().root)
     used = [rows[row] for row in (*train.tolist(), *val.tolist())] + [
         row for row in rows if row.split == "test"
     ]
-    results = embed_windows(used, trained, plan, workspace, root, device=device, workers=workers)
+    results = embed_windows(reading, used, trained, plan)
     write_windows(workspace, results, trained, plan)
     whole = side_by_side(results, trained)
     in_train, in_val = (
         np.isin(whole.video_id, [rows[row].video_id for row in some]) for some in (train, val)
     )
     if in_train.sum() < 2:
-        screen.note(
+        progress.note(
             f"no anomaly detector: {len(train)} normal training videos ({by_what}) have {int(in_train.sum())} windows "
             f"of {plan.seconds:g} s with a stream; it needs 2 or more"
         )
@@ -76,9 +92,8 @@ def detect_windows(
         region_val=whole.region[in_val],
     )  # fmt: skip
     _set_threshold(stored, whole, in_val, in_train, chosen)
-    say_fit(
-        stored, by_what, int(in_train.sum()), int(in_val.sum()), f"windows of {plan.seconds:g} s"
-    )
+    n_rows = int(in_train.sum()), int(in_val.sum())
+    note_fit(progress, stored, by_what, n_rows, f"windows of {plan.seconds:g} s")
     stored.save(workspace)
     by_id = {row.video_id: row for row in rows}
     lines = scored(stored, whole, np.isin(whole.video_id, tested_ids))
@@ -102,7 +117,7 @@ def detect_windows(
             rival_lines["max |flow| by row"] = _lines(
                 stored, whole, tested, _by_row(whole, plan, in_train, tested)
             )
-    found |= _measure(rival_lines, by_id, labels, stored)
+    found |= _measure(rival_lines, by_id, labels, stored, progress)
     return found
 
 
@@ -149,12 +164,12 @@ def _lines(
     return lines
 
 
-def _hold_out(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _hold_out(train: np.ndarray, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
     """Every fifth normal training video for the threshold where there are 5 or more: windows overlap, videos do not."""
     if len(train) < 5:
         return train, train[:0]
     held = np.arange(len(train)) % 5 == 4
-    screen.note(
+    progress.note(
         f"no normal validation videos: every fifth of {len(train)} training videos is held out for the threshold"
     )
     return train[~held], train[held]
@@ -165,7 +180,7 @@ def _set_threshold(
     whole: WindowSet,
     in_val: np.ndarray,
     in_train: np.ndarray,
-    chosen: settings.Settings,
+    chosen: Settings,
 ) -> None:
     """From the scores of normal windows; a window counts by its strongest region, as it will in new videos."""
     if not in_val.any():
@@ -228,21 +243,22 @@ def _measure(
     by_id: Mapping[str, VideoRow],
     labels: Labels | None,
     stored: StoredDetector,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Videos by their highest score; frames and events where labels say when."""
     found: dict[str, Any] = {}
     own = lines[stored.kind]
     known = [n for n, line in enumerate(own) if by_id[line.video_id].anomaly is not None]
     abnormal = np.array([by_id[own[n].video_id].anomaly == 1 for n in known], bool)
-    if has_both(abnormal):
+    if has_both(abnormal, progress):
         highest = {
             name: np.array([some[n].scores.max() for n in known]) for name, some in lines.items()
         }
-        what = f"{len(known)} test videos, {int(abnormal.sum())} abnormal, by their highest window"
-        found["rivals"] = show_rivals(highest, abnormal, what)
+        found |= {"n_test": len(known), "n_abnormal": int(abnormal.sum())}
+        found["rivals"] = {name: measured(abnormal, scores) for name, scores in highest.items()}
         found |= found["rivals"][stored.kind]
     if labels is not None:
-        found |= _frames(lines, labels) | _events(own, labels, stored)
+        found |= _frames(lines, labels) | _events(own, labels, stored, progress)
     return found
 
 
@@ -269,20 +285,12 @@ def _frames(lines: Mapping[str, Sequence[Timeline]], labels: Labels) -> dict[str
             "macro": as_float(auroc.macro),
             "n_undefined": auroc.n_undefined,
         }
-    screen.table(
-        f"When? Frame level AUROC, {INSTANTS_PER_SECOND} instants a second",
-        ["detector", "micro", "macro"],
-        [
-            [name, f"{m['micro']:.3f}", "-" if m["macro"] is None else f"{m['macro']:.3f}"]
-            for name, m in found.items()
-        ],
-        caption="micro: all instants of all test videos together; macro: mean over the videos where it is defined "
-        f"({next(iter(found.values()))['n_undefined']} have only one kind of frames)",
-    )
     return {"frames": found}
 
 
-def _events(lines: Sequence[Timeline], labels: Labels, stored: StoredDetector) -> dict[str, Any]:
+def _events(
+    lines: Sequence[Timeline], labels: Labels, stored: StoredDetector, progress: Progress
+) -> dict[str, Any]:
     from tristream.fusion.anomaly.events import match_events
 
     threshold = stored.detector.threshold_.value
@@ -303,7 +311,7 @@ def _events(lines: Sequence[Timeline], labels: Labels, stored: StoredDetector) -
         )
         delays += match.seconds_to_alarm
     delay = float(np.median(delays)) if delays else None
-    screen.note(
+    progress.note(
         f"events at {threshold:.3f}: {n_hits} of {n_true} found, {n_false} false alarms in {watched / 3600:.3f} h "
         f"({n_false * 3600 / watched:.1f} an hour)"
         + (f", alarm after {delay:.2f} s (median)" if delay is not None else "")

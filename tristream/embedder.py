@@ -1,0 +1,254 @@
+"""One trained stream with its networks and decode processes open, and a scikit-learn transformer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from tristream.embed import embed_files
+from tristream.embeddings import fuse_tables
+from tristream.errors import TristreamError
+from tristream.extract import kept_engine
+from tristream.media.reasons import Rejected
+from tristream.videos import contents, decode_pool, decoder, expand_paths, given_rows, make_video
+from tristream.workspace import HasWorkspace, Workspace
+
+if TYPE_CHECKING:
+    from tristream.media.sandbox.pool import DecodePool
+    from tristream.streams.extraction import VideoResult
+    from tristream.streams.window_embeddings import WindowRows
+
+
+@dataclass(frozen=True, eq=False)
+class VideoEmbedding:
+    """Embedding of one video by one stream.
+
+    Attributes:
+        path: of the file.
+        content_id: sha256 of its bytes.
+        space_id: embedding space.
+        embedding: (D,) float32; None where the video lacks the stream or was rejected.
+        reason: reason code of the mask or the rejection; "" with an embedding.
+        rejected: True if the file cannot be used by this stream at all.
+        start_seconds, stop_seconds: of each segment, (S,).
+    """
+
+    path: Path
+    content_id: str
+    space_id: str
+    embedding: np.ndarray | None
+    reason: str
+    rejected: bool
+    start_seconds: np.ndarray
+    stop_seconds: np.ndarray
+
+
+class StreamEmbedder:
+    """Embeddings by one trained stream; networks and decode processes are started once.
+
+    Use it as a context manager, or call `close`. One thread at a time may call it.
+
+    Args:
+        run: a run, or its folder.
+        stream: name of a trained stream.
+        use_cache: keep what is computed in the run's cache; False: keep nothing, as for uploads.
+
+    Raises:
+        UsageError: the stream is not trained.
+    """
+
+    def __init__(
+        self,
+        run: str | Path | Workspace | HasWorkspace,
+        stream: str,
+        *,
+        use_cache: bool = True,
+    ) -> None:
+        workspace = Workspace.of(run)
+        self.workspace = workspace.reading_from(workspace.data_root())
+        [self.stream] = self.workspace.load_streams([stream])
+        self._engine = kept_engine(self.workspace)
+        self._use_cache = use_cache
+        self._open = contextlib.ExitStack()
+        self._pool: DecodePool | None = None
+
+    @property
+    def space_id(self) -> str:
+        """Embedding space of the results."""
+        return self.stream.space_id
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the embeddings."""
+        return self.stream.model.embedding_dim
+
+    def embed(self, path: str | Path) -> VideoEmbedding:
+        """Return the embedding of one file."""
+        return next(self.embed_many([path]))
+
+    def embed_many(self, paths: Iterable[str | Path]) -> Iterator[VideoEmbedding]:
+        """Yield the embeddings of files in their order; paths are drawn as they are needed."""
+        from tristream.streams import flow_estimators
+        from tristream.streams.extraction import extract
+        from tristream.streams.video import Video
+
+        reading = self.workspace.reading
+        cache = self._cache()
+        flow = flow_estimators.of([self.stream])
+        flow.backend = self._engine
+        flow.check([self.stream], precomputed_flow=reading.flow_from is not None)
+        decode = decoder(self._started(), reading)
+
+        def videos() -> Iterator[Video]:
+            for path in paths:
+                [row] = given_rows([Path(path)], reading.root)
+                yield make_video(
+                    row,
+                    contents([row], reading)[row.video_id],
+                    [self.stream],
+                    decode=decode,
+                    cache=cache,
+                    flow_from=reading.flow_from,
+                    estimators=flow,
+                )
+
+        for result in extract(
+            videos(),
+            [self.stream],
+            cache=cache,
+            backend=self._engine,
+            n_threads=self.workspace.compute.workers + 1,
+        ):
+            yield self._embedding(result)
+
+    def embed_windows(
+        self, path: str | Path, *, seconds: float, hop_seconds: float | None = None
+    ) -> WindowRows:
+        """Return the embeddings of the windows of one file.
+
+        Args:
+            path: of the file.
+            seconds: length of a window.
+            hop_seconds: from one window to the next; None: half a window.
+        """
+        from tristream.windows import embed_windows, window_plan
+
+        rows = given_rows([Path(path)], self.workspace.reading.root)
+        plan = window_plan(seconds, hop_seconds)
+        [result] = embed_windows(self.workspace, rows, [self.stream], plan)
+        return result
+
+    def close(self) -> None:
+        """End the decode processes."""
+        self._open.close()
+        self._pool = None
+
+    def __enter__(self) -> StreamEmbedder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _cache(self) -> Any:
+        from tristream.store.cache import Cache
+
+        if self._use_cache:
+            return self.workspace.cache()
+        return Cache(self.workspace.cache_dir, report=self.workspace.progress.warn, written=())
+
+    def _started(self) -> DecodePool:
+        if self._pool is None:
+            self._pool = self._open.enter_context(decode_pool(self.workspace))
+            self._pool.check_decoder()
+        return self._pool
+
+    def _embedding(self, result: VideoResult) -> VideoEmbedding:
+        name = self.stream.name
+        segments = result.segments.get(name)
+        rejected = isinstance(result.rejected, Rejected)
+        none = np.zeros(0)
+        return VideoEmbedding(
+            path=result.video.path,
+            content_id=result.video.content_id,
+            space_id=self.space_id,
+            embedding=result.embeddings.get(name),
+            reason=result.rejected_reason if rejected else result.absent.get(name, ""),
+            rejected=rejected,
+            start_seconds=none if segments is None else segments.start_seconds,
+            stop_seconds=none if segments is None else segments.stop_seconds,
+        )
+
+
+class VideoEmbedder(TransformerMixin, BaseEstimator):
+    """Scikit-learn transformer from lists of paths to fused embeddings.
+
+    The columns of a missing stream are 0 after standardising each column on the fitted videos, so
+    that any estimator can follow.
+
+    Args:
+        run: a run, or its folder.
+        streams: trained streams to use; None: all.
+    """
+
+    def __init__(
+        self,
+        run: str | Path | Workspace | HasWorkspace,
+        streams: Sequence[str] | None = None,
+    ) -> None:
+        self.run = run
+        self.streams = streams
+
+    def fit(self, paths: Sequence[str | Path], y: Any = None) -> VideoEmbedder:
+        """Fit the standardiser on the videos.
+
+        Raises:
+            TristreamError: a video that cannot be used.
+        """
+        self._fit(paths)
+        return self
+
+    def fit_transform(self, paths: Sequence[str | Path], y: Any = None) -> np.ndarray:
+        """Fit, and return the standardised embeddings (n_videos, F); each video is read once."""
+        X = self._fit(paths)
+        return self.standardiser_.transform(X)
+
+    def transform(self, paths: Sequence[str | Path]) -> np.ndarray:
+        """Return the standardised embeddings (n_videos, F).
+
+        Raises:
+            TristreamError: a video that cannot be used.
+        """
+        X, _ = self._embed(paths)
+        return self.standardiser_.transform(X)
+
+    def _fit(self, paths: Sequence[str | Path]) -> np.ndarray:
+        from tristream.fusion.standardise import fit_standardiser
+
+        X, columns = self._embed(paths)
+        self.standardiser_ = fit_standardiser(X, columns=columns)
+        self.n_features_in_ = 1
+        return X
+
+    def _embed(self, paths: Sequence[str | Path]) -> tuple[np.ndarray, dict[str, slice]]:
+        files = expand_paths(paths)
+        embeddings = embed_files(Workspace.of(self.run), files, streams=self.streams)
+        if embeddings.failures:
+            sentence = next(iter(embeddings.sentences.values()))
+            raise TristreamError(
+                f"{len(embeddings.failures)} of {len(files)} videos cannot be used: {sentence}; "
+                "leave them out of the list"
+            )
+        X, _, columns = fuse_tables(embeddings)
+        return X, columns
