@@ -163,7 +163,7 @@ def results_of(
         (the others): as the options of the command.
     """
     from tristream.store.claims import Claims, in_turns
-    from tristream.streams import compute, flow_estimators
+    from tristream.streams import compute, flow_needs, model
     from tristream.streams.backend import Kept
     from tristream.streams.extraction import extract
     from tristream.streams.timings import Stages
@@ -177,9 +177,10 @@ def results_of(
     if engine is None:
         chosen = choose_device(device, deterministic=deterministic)
         engine = Kept(compute.choose(backend, device=chosen, cache=cache))
-    flow = flow_estimators.of(trained)
+    flow = model.shared_estimators(trained)
     flow.backend = engine
-    flow.check(trained, precomputed_flow=flow_from is not None)
+    bound = [stream.stream for stream in trained]
+    flow.check(flow_needs.needed(bound, precomputed_flow=flow_from is not None))
     title = f"embedding ({', '.join(names)})"
     with decode_pool(workers, workspace.limits) as pool, screen.progress(title, len(rows)) as move:
         pool.check_decoder()

@@ -212,7 +212,7 @@ def peak_motion(
     from tristream.streams.segments import Absent
 
     found = np.full(len(rows), np.nan)
-    seeing = [name for name in names if streams.load(name).needs_pictures]
+    seeing = [name for name in names if streams.stream_class(name).needs_pictures]
     if not seeing:
         return found
     trained = workspace.load_streams(seeing)[0]

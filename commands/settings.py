@@ -201,7 +201,7 @@ def load(
     parts = {name: _validate(model, merged.get(name, {}), name) for name, model in SECTIONS.items()}
     configs, about = {}, {}
     for name in stream_names:
-        stream = streams.load(name)
+        stream = streams.stream_class(name)
         find = pretrained.Finder(where, random_weights, looks_at_pictures=stream.needs_pictures)
         values, about[name] = find.encoder(merged["streams"].get(name, {}), f"streams.{name}")
         configs[name] = _validate(stream.Config, values, f"streams.{name}")

@@ -135,8 +135,8 @@ class _Training:
     ) -> None:  # fmt: skip
         from tristream.streams import compute, parallel
 
-        self.stream: Stream = streams.load(name)
         self.config: Any = chosen.streams[name]
+        self.stream: Stream = streams.load(name, self.config, chosen.sampler)
         self.workspace, self.manifest, self.rows, self.classes, self.chosen = (
             workspace,
             manifest,
@@ -210,13 +210,10 @@ class _Training:
         }
         trained = model.TrainedStream(
             stream=self.stream,
-            config=self.config,
-            sampler=self.chosen.sampler,
             data=self.chosen.data,
             classes=tuple(self.classes),
             model=learned,
-            encoder_sha256=model.weights_sha256(learned.encoder),  # type: ignore[arg-type]
-            model_sha256=model.weights_sha256(learned),
+            checksums=model.Checksums.of(learned),
             lineage=lineage,
         )
         model.save(self.folder, trained)
@@ -243,7 +240,7 @@ class _Training:
         Raises:
             TristreamError: an unknown network, weights that do not fit it, blocks it does not have.
         """
-        self.stream.build_encoder(self.config, len(self.classes))
+        self.stream.build_encoder(len(self.classes))
         if (seed := self._seed_of_random_weights()) is not None:
             screen.warn(f"{self.stream.name}: {pretrained.random_sentence(seed)}")
         for field, about in weights.items():
@@ -256,15 +253,14 @@ class _Training:
         """What the stream keeps of every training and validation video that has it."""
         from tristream.media.reasons import Rejected
         from tristream.streams.extraction import encode_videos, gather_footage
-        from tristream.streams.flow_estimators import Estimators, seeds_of
+        from tristream.streams.flow_needs import estimators_for
         from tristream.streams.segments import Absent, Footage
         from tristream.streams.spool import Spool
         from tristream.streams.training import Example
 
         cache = self.workspace.cache()
-        flow = Estimators(
-            seeds_of(self.config, self.chosen.sampler), where=self.where, backend=self.backend
-        )
+        flow = estimators_for([self.stream], where=self.where)
+        flow.backend = self.backend
         rows = {row.video_id: row for row in self.rows}
         train_examples: list[Example] = []
         val_examples: list[Example] = []
@@ -290,9 +286,7 @@ class _Training:
                     n_threads=n_threads,
                 )
             else:
-                found = gather_footage(
-                    videos, self.stream, self.config, self.chosen.sampler, n_threads=n_threads
-                )
+                found = gather_footage(videos, self.stream, n_threads=n_threads)
             spool = Spool(min_bytes=SPOOL_BYTES)
             for video, kept in found:
                 move()
@@ -327,13 +321,10 @@ class _Training:
         """The stream with the encoder it will have in the end; what it makes of a video is cached for `embed` too."""
         from tristream.streams import model, training
 
-        network = training.new_model(
-            self.stream, self.config, len(self.classes), seed=self.seed
-        ).eval()
+        network = training.new_model(self.stream, len(self.classes), seed=self.seed).eval()
         return model.TrainedStream(
-            stream=self.stream, config=self.config, sampler=self.chosen.sampler, data=self.chosen.data,
-            classes=tuple(self.classes), model=network, lineage={},
-            encoder_sha256=model.weights_sha256(network.encoder), model_sha256="",  # type: ignore[arg-type]
+            stream=self.stream, data=self.chosen.data, classes=tuple(self.classes), model=network, lineage={},
+            checksums=model.Checksums.of_encoder(network),
         )  # fmt: skip
 
     def _nothing_to_learn(self, has_train: bool) -> int:
@@ -350,6 +341,7 @@ class _Training:
         self, train_examples: list[Example], val_examples: list[Example], trained_on: str
     ) -> Any:
         from tristream.streams import training
+        from tristream.streams.training_loop import State
 
         totals = {"encoder": self.config.encoder_training.epochs, "end_to_end": self.config.encoder_training.epochs,
                   "aggregator": self.config.aggregator_training.epochs}  # fmt: skip
@@ -375,17 +367,12 @@ class _Training:
 
             return training.train(
                 self.stream,
-                self.config,
-                train_examples,
-                val_examples,
-                len(self.classes),
+                training.Examples(train_examples, val_examples, len(self.classes)),
                 seed=self.seed,
-                device=self.device,
                 backend=self.backend,
                 precision=self.precision,
                 ranks=self.ranks,
-                state_folder=self.folder,
-                signature=trained_on,
+                state=State(self.folder, trained_on),
                 on_epoch=on_epoch,
             )
 

@@ -266,7 +266,7 @@ def follow(
         )
     cv2.setNumThreads(1)
     source = source_of(text, protocols)
-    wanted = [streams.load(stream.name) for stream in trained]
+    wanted = [streams.stream_class(stream.name) for stream in trained]
     watch = Watch(stored, trained, limit, device, cache=cache, as_json=as_json, save=save)
     with Follower(
         source,

@@ -103,7 +103,7 @@ def embed_windows(
     from tristream.streams import compute
     from tristream.streams.window_embeddings import extract_windows
 
-    wanted = [streams.load(stream.name) for stream in trained]
+    wanted = [streams.stream_class(stream.name) for stream in trained]
     content = contents(rows, root or Path(), follow_links=workspace.follow_links)
     found = []
     title = f"windows of {plan.seconds:g} s"

@@ -6,7 +6,6 @@ import contextlib
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -132,7 +131,7 @@ class Workspace:
         Raises:
             UsageError: none is trained, or one that is named is not.
         """
-        from tristream.streams import flow_estimators, model
+        from tristream.streams import model
 
         trained = self.trained_names()
         missing = [name for name in wanted or () if name not in trained]
@@ -145,7 +144,7 @@ class Workspace:
         loaded = [model.load(self.stream_dir(name)) for name in wanted or trained]
         for name, seed in self.random_weights([stream.name for stream in loaded]).items():
             warn(f"{name}: {random_sentence(seed)}")
-        shared = flow_estimators.of(loaded, where=places(self.weights_dir, self.cache_dir))
+        shared = model.shared_estimators(loaded, where=places(self.weights_dir, self.cache_dir))
         return [replace(stream, estimators=shared) for stream in loaded]
 
 
@@ -172,28 +171,9 @@ def choose_device(name: str, *, deterministic: bool) -> torch.device:
     Raises:
         UsageError: no such device on this machine.
     """
-    import torch
+    from tristream.streams.compute import Compute
 
-    if deterministic:  # cuBLAS asks for it, before its first product
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if (
-        deterministic != torch.are_deterministic_algorithms_enabled()
-    ):  # the call imports torch's compiler: 3 s
-        torch.use_deterministic_algorithms(deterministic)
-    if name == "auto":
-        return torch.device(
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0].split(". ")[0]
-        raise UsageError(f"--device {name} cannot be used here ({why}); try auto") from error
-    return torch.device(name)
+    return Compute(name, deterministic=deterministic).torch_device()
 
 
 @contextlib.contextmanager
@@ -248,21 +228,22 @@ def make_video(
     stages: Stages | None = None,
 ) -> Video:
     """A video as the streams see it; what none of them needs is not decoded."""
-    from tristream.streams.video import Video
+    from tristream.streams.video import FlowSource, Video, View
 
-    wanted = [streams.load(name) for name in stream_names]
+    wanted = [streams.stream_class(name) for name in stream_names]
     return Video(
         row.video_id,
         row.path,
         content,
         decode=decode,
         cache=cache,
-        data=data,
-        sampler=sampler,
-        pictures=any(stream.needs_pictures for stream in wanted),
-        sound=any(stream.needs_sound for stream in wanted),
-        flow_from=flow_from,
-        estimators=estimators,
+        view=View(
+            data,
+            sampler,
+            pictures=any(stream.needs_pictures for stream in wanted),
+            sound=any(stream.needs_sound for stream in wanted),
+        ),
+        flow_source=FlowSource(estimators, flow_from),
         stages=stages,
     )
 
