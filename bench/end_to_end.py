@@ -126,8 +126,7 @@ def segments(one: TrainedStream, subject: Subject, pool: DecodePool, cache: Cach
     """All segments of the measured videos, as the encoder gets them."""
     pieces = []
     for video in paper_streams.videos(subject.videos[:N_VIDEOS], [one], pool, cache):
-        footage = one.stream.footage(video, one.config, one.sampler)
-        pieces.append(one.stream.cut(footage, one.config).array)
+        pieces.append(one.stream.cut(one.stream.footage(video)).array)
     return np.concatenate(pieces)
 
 

@@ -170,12 +170,13 @@ def _training(subject: Subject, device: torch.device, name: str) -> Table:
     from tristream import streams
     from tristream.streams.segments import Footage
 
-    looking = [part for part in streams.names() if streams.load(part).needs_pictures]
+    looking = [part for part in streams.names() if streams.stream_class(part).needs_pictures]
     rows: list[tuple[str | float | int | None, ...]] = []
     for one in (paper_streams.stream(part, subject) for part in looking):
         size = one.config.encoder_training.batch_size
         generator = np.random.default_rng(subject.seed)
-        height, width = one.config.input_size
+        config: Any = one.config
+        height, width = config.input_size
         footages = []
         for _ in range(size):
             array: np.ndarray = generator.integers(0, 256, (8, height, width, 3), dtype=np.uint8)
@@ -224,7 +225,7 @@ def _step(
     )
 
     def made() -> torch.Tensor:
-        batch = one.stream.training_segments(footages, one.config, generator, device)
+        batch = one.stream.training_segments(footages, generator, device)
         torch.cuda.synchronize()
         return batch
 
@@ -241,9 +242,7 @@ def _step(
 
     def together() -> None:
         batches = (
-            Batch(
-                (one.stream.training_segments(footages, one.config, generator, device),), labels, []
-            )
+            Batch((one.stream.training_segments(footages, generator, device),), labels, [])
             for _ in range(N_STEPS)
         )
         for batch in made_ahead(batches):

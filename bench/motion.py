@@ -33,9 +33,10 @@ from tristream.store.cache import Cache
 from tristream.streams.config import DataConfig, SamplerConfig
 from tristream.streams.encoding import encode
 from tristream.streams.model import StreamModel, pad
+from tristream.streams.stream import Stream
 from tristream.streams.torch_backend import TorchBackend
-from tristream.streams.training import Example, train
-from tristream.streams.video import Video
+from tristream.streams.training import Example, Examples, train
+from tristream.streams.video import Video, View
 
 PRESET = Path(__file__).parents[1] / "commands" / "presets" / "light.toml"
 N_FOLDS = 5
@@ -119,7 +120,7 @@ class Footages:
     def __init__(
         self, clips: Sequence[Clip], pool: DecodePool, cache: Cache, preset: dict[str, Any]
     ) -> None:
-        self.stream = streams.load("temporal")
+        self.stream = streams.stream_class("temporal")
         self.preset = preset
         self.sampler = SamplerConfig(**preset["sampler"])
         data = DataConfig(**preset["data"])
@@ -128,8 +129,8 @@ class Footages:
             return pool.submit(path, **wanted).result()
 
         self.videos = [
-            Video(clip.path.name, clip.path, content_id(clip.path), decode=decode, cache=cache, data=data,
-                  sampler=self.sampler, sound=False)
+            Video(clip.path.name, clip.path, content_id(clip.path), decode=decode, cache=cache,
+                  view=View(data, self.sampler, sound=False))
             for clip in clips
         ]  # fmt: skip
         labels = sorted({clip.label for clip in clips})
@@ -143,14 +144,15 @@ class Footages:
                 settings[key] = settings[key] | value if isinstance(value, dict) else value
         return self.stream.Config(**settings)
 
+    def bound(self, config: Any) -> Stream:
+        return self.stream(config, self.sampler)
+
     def examples(self, config: Any) -> list[Example]:
         key = f"{config.estimator} {config.stack_length} {config.stack_step}"
         if key not in self._kept:
             kept = []
             for video, label in zip(self.videos, self.labels, strict=True):
-                kept.append(
-                    Example(video.video_id, self.stream.footage(video, config, self.sampler), label)
-                )
+                kept.append(Example(video.video_id, self.bound(config).footage(video), label))
                 video.forget()
             self._kept[key] = kept
         return self._kept[key]
@@ -164,7 +166,7 @@ def measure(
     "mirrored" is the mean of four opinions: softmax layer and mean of stacks, on the clip and on its mirror image.
     """
     config = footages.config(changes)
-    examples = footages.examples(config)
+    examples, stream = footages.examples(config), footages.bound(config)
     chosen = {part: [examples[i] for i in rows] for part, rows in parts.items()}
     started = time.process_time()
     n_classes = 1 + max(footages.labels)
@@ -172,21 +174,16 @@ def measure(
         "cpu", torch.bfloat16, cache_enabled=False
     ):  # a cache would keep the first weights
         model = train(
-            footages.stream,
-            config,
-            chosen["train"],
-            chosen["val"],
-            n_classes,
+            stream,
+            Examples(chosen["train"], chosen["val"], n_classes),
             seed=seed,
-            device=CPU,
+            backend=TorchBackend(CPU),
         )
     seconds = time.process_time() - started
-    found = {part: embed(footages.stream, model, config, chosen[part]) for part in chosen}
+    found = {part: embed(stream, model, chosen[part]) for part in chosen}
     labels = {part: np.array([example.label for example in chosen[part]]) for part in chosen}
     svm = fit_svm(found["train"][0], labels["train"])
-    mirror = embed(
-        footages.stream, model, config, [mirrored(example) for example in chosen["test"]]
-    )
+    mirror = embed(stream, model, [mirrored(example) for example in chosen["test"]])
     opinions = found["test"][1] + found["test"][2] + mirror[1] + mirror[2]
     return {
         "test": parts["test"],
@@ -214,14 +211,17 @@ def mirrored(example: Example) -> Example:
 
 @torch.inference_mode()
 def embed(
-    stream: Any, model: StreamModel, config: Any, examples: Sequence[Example]
+    stream: Stream, model: StreamModel, examples: Sequence[Example]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Video embeddings, probabilities of the softmax layer, and those of the mean of the stacks' own logits."""
     vectors, ordered, means = [], [], []
     for example in examples:
-        segments = stream.cut(example.footage, config)
+        segments = stream.cut(example.cuttable)
         embedding = encode(
-            model.encoder, segments, batch_size=config.encode_batch_size, backend=TorchBackend(CPU)
+            model.encoder,
+            segments,
+            batch_size=stream.config.encode_batch_size,
+            backend=TorchBackend(CPU),
         )
         sequence, length = pad([embedding])
         vectors.append(model.aggregate(sequence, length)[0].numpy())

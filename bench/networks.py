@@ -127,9 +127,10 @@ def networks(subject: Subject) -> list[tuple[str, nn.Module, np.ndarray]]:
     found: list[tuple[str, nn.Module, np.ndarray]] = []
     for name in streams.names():
         made = paper_streams.stream(name, subject)
-        pictures = _pictures(frames, getattr(made.config, "input_size", None), squash)
+        config: Any = made.config
+        pictures = _pictures(frames, getattr(config, "input_size", None), squash)
         encoder = made.model.encoder
-        if getattr(made.config, "encoder", None) == paper_streams.PICTURE_NETWORK:
+        if getattr(config, "encoder", None) == paper_streams.PICTURE_NETWORK:
             found.append((paper_streams.PICTURE_NETWORK, Embedding(encoder), pictures))  # type: ignore[arg-type]
             for other in OTHER_NETWORKS:
                 small = paper_streams.stream(
@@ -138,14 +139,14 @@ def networks(subject: Subject) -> list[tuple[str, nn.Module, np.ndarray]]:
                 found.append(
                     (other, Embedding(small.model.encoder), _pictures(frames, (224, 224), squash))  # type: ignore[arg-type]
                 )
-        elif hasattr(made.config, "stack_length"):
-            shape = (ROWS, 2 * made.config.stack_length, *made.config.input_size)
+        elif hasattr(config, "stack_length"):
+            shape = (ROWS, 2 * config.stack_length, *config.input_size)
             stacks = generator.normal(size=shape).astype(np.float32)
             found.append(("motion CNN", Embedding(encoder), stacks))  # type: ignore[arg-type]
-        elif hasattr(made.config, "n_frames"):
-            shape = (ROWS, made.config.n_frames, 64)
+        elif hasattr(config, "n_frames"):
+            shape = (ROWS, config.n_frames, 64)
             examples = generator.normal(size=shape).astype(np.float32)
-            found.append((made.config.encoder, Embedding(encoder), examples))  # type: ignore[arg-type]
+            found.append((config.encoder, Embedding(encoder), examples))  # type: ignore[arg-type]
     for _, module, _ in found:
         module.to(memory_format=torch.channels_last).eval()
     return found

@@ -28,7 +28,7 @@ def stream(name: str, subject: Subject, *, n_samples: int = 180, **overrides: An
     from tristream.streams import model
     from tristream.streams.config import DataConfig, SamplerConfig
 
-    part = streams.load(name)
+    part = streams.stream_class(name)
     settings: dict[str, Any] = {}
     fields = part.Config.model_fields
     if (
@@ -40,16 +40,14 @@ def stream(name: str, subject: Subject, *, n_samples: int = 180, **overrides: An
         settings["encoder_weights"] = own
     config = part.Config.model_validate({**settings, **overrides})
     torch.manual_seed(subject.seed)
-    network = model.build_model(part, config, N_CLASSES).eval()
+    bound = part(config, SamplerConfig(n_samples=n_samples))
+    network = model.build_model(bound, N_CLASSES).eval()
     return model.TrainedStream(
-        stream=part,
-        config=config,
-        sampler=SamplerConfig(n_samples=n_samples),
+        stream=bound,
         data=DataConfig(),
         classes=tuple(str(index) for index in range(N_CLASSES)),
         model=network,
-        encoder_sha256=model.weights_sha256(network.encoder),  # type: ignore[arg-type]
-        model_sha256="",
+        checksums=model.Checksums.of_encoder(network),
         lineage={"random_weights": None if own else subject.seed},
     )
 
@@ -85,7 +83,7 @@ def videos(
 ) -> Iterator[Video]:
     """The files as the streams see them."""
     from tristream.dataset.manifest import content_id
-    from tristream.streams.video import Video
+    from tristream.streams.video import Video, View
 
     def decode(
         path: Path, *, pictures: bool, sound: bool, max_side: int, stop_seconds: float
@@ -96,8 +94,11 @@ def videos(
 
     for path in paths:
         yield Video(
-            path.name, path, content_id(path), decode=decode, cache=cache, data=made[0].data, sampler=made[0].sampler,
-            pictures=any(one.stream.needs_pictures for one in made), sound=any(one.stream.needs_sound for one in made),
+            path.name, path, content_id(path), decode=decode, cache=cache,
+            view=View(
+                made[0].data, made[0].sampler, pictures=any(one.stream.needs_pictures for one in made),
+                sound=any(one.stream.needs_sound for one in made),
+            ),
             stages=stages,
         )  # fmt: skip
 

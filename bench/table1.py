@@ -31,7 +31,7 @@ from tristream.streams.encoding import encode
 from tristream.streams.model import StreamModel, TrainedStream, load, pad
 from tristream.streams.torch_backend import TorchBackend
 from tristream.streams.training_loop import Phase, run_phase
-from tristream.streams.video import Video
+from tristream.streams.video import Video, View
 
 CPU = torch.device("cpu")
 TOP = 5
@@ -104,12 +104,10 @@ def embed(trained: TrainedStream, manifest_path: Path, cache: Cache) -> dict[str
             def decode(path: Path, **wanted: Any) -> Any:
                 return pool.submit(path, **wanted).result()
 
-            video = Video(row.video_id, row.path, row.content_id, decode=decode, cache=cache, data=trained.data,
-                          sampler=trained.sampler, pictures=trained.stream.needs_pictures,
-                          sound=trained.stream.needs_sound)  # fmt: skip
-            segments = trained.stream.cut(
-                trained.stream.footage(video, trained.config, trained.sampler), trained.config
-            )
+            video = Video(row.video_id, row.path, row.content_id, decode=decode, cache=cache, view=View(
+                              trained.data, trained.sampler, pictures=trained.stream.needs_pictures,
+                              sound=trained.stream.needs_sound))  # fmt: skip
+            segments = trained.stream.cut(trained.stream.footage(video))
             embedding = encode(
                 trained.model.encoder,
                 segments,

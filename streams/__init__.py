@@ -8,23 +8,38 @@ from typing import TYPE_CHECKING
 from tristream.errors import TristreamError
 
 if TYPE_CHECKING:
-    from tristream.streams.stream import Stream
+    from tristream.streams.config import SamplerConfig, StreamConfig
+    from tristream.streams.stream import Stream, StreamClass
 
 
 def names() -> list[str]:
-    """Names of the streams, sorted: the folders beside this file. Nothing is imported."""
+    """Return the names of the streams, sorted: the folders beside this file. Nothing is imported."""
     return sorted(folder.parent.name for folder in Path(__file__).parent.glob("*/__init__.py"))
 
 
-def load(name: str) -> Stream:
-    """The stream called `name`.
+def load(name: str, config: StreamConfig, sampler: SamplerConfig) -> Stream:
+    """Return the stream called `name`, bound to its configuration.
+
+    Args:
+        name: a folder of `streams/`.
+        config: an instance of `stream_class(name).Config`.
+        sampler: which segments of a video it looks at.
 
     Raises:
-        TristreamError: there is no such folder; the message lists those there are.
+        TristreamError: no such folder; the message lists those there are.
+    """
+    return stream_class(name)(config, sampler)
+
+
+def stream_class(name: str) -> StreamClass:
+    """Return the class of the stream called `name`: what is known of it without a configuration.
+
+    Raises:
+        TristreamError: no such folder; the message lists those there are.
     """
     if name not in names():
         raise TristreamError(f"unknown stream '{name}'; available: {', '.join(names())}")
     import importlib
 
-    stream: Stream = importlib.import_module(f"{__name__}.{name}.stream").STREAM
-    return stream
+    found: StreamClass = importlib.import_module(f"tristream.streams.{name}.stream").STREAM
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -118,3 +118,31 @@ class AggregatorPhase(TrainingConfig, extra="forbid", frozen=True):
     bucket_by_length: bool = Field(
         False, description="batches of videos about equally long: less padding, less random"
     )
+
+
+@runtime_checkable
+class StreamConfig(Protocol):
+    """Parts of a stream's own configuration that shared code reads; a folder adds its own.
+
+    Attributes:
+        encode_batch_size: rows of every batch of the encoder.
+        encoder_training: how the encoder is trained.
+        aggregator: from segment embeddings to the video embedding.
+        aggregator_training: how the aggregator is trained.
+    """
+
+    @property
+    def encode_batch_size(self) -> int: ...
+
+    @property
+    def encoder_training(self) -> EncoderPhase: ...
+
+    @property
+    def aggregator(self) -> AggregatorConfig: ...
+
+    @property
+    def aggregator_training(self) -> AggregatorPhase: ...
+
+    def model_dump(self, *, mode: str = ..., exclude: Any = ...) -> dict[str, Any]: ...
+
+    def model_copy(self, *, update: dict[str, Any] | None = ...) -> StreamConfig: ...

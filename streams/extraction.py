@@ -114,13 +114,13 @@ def in_order(work: Callable[[In], Out], things: Iterable[In], *, n_threads: int)
 
 
 def gather_footage(
-    videos: Sequence[Video], stream: Stream, config: object, sampler: object, *, n_threads: int
+    videos: Sequence[Video], stream: Stream, *, n_threads: int
 ) -> Iterator[tuple[Video, Footage | Absent | Rejected]]:
     """What `stream` keeps of each video, in order; or why there is nothing."""
 
     def work(video: Video) -> tuple[Video, Footage | Absent | Rejected]:
         try:
-            return video, stream.footage(video, config, sampler)  # type: ignore[arg-type]
+            return video, stream.footage(video)
         except (Absent, Rejected) as why:
             return video, why
         finally:
@@ -228,10 +228,10 @@ def _prepare(
             job.done[stream.name] = SegmentEmbeddings.from_entry(entry)
             continue
         try:
-            footage = stream.stream.footage(video, stream.config, stream.sampler)
+            footage = stream.stream.footage(video)
             job.todo[stream.name] = (
                 key,
-                stream.stream.cut(footage, stream.config),
+                stream.stream.cut(footage),
                 video.reasons(footage.reasons),
             )
         except Absent as absent:

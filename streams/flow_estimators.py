@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tristream.errors import TristreamError
 from tristream.flow import estimators
 from tristream.store import weights
 from tristream.store.weights import catalogue
 from tristream.streams.backend import as_function
-from tristream.streams.config import SamplerConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     from tristream.flow.network import Compile
     from tristream.store.weights.library import Places
     from tristream.streams.backend import Backend
-    from tristream.streams.model import TrainedStream
 
 PAIRS_ON_A_GPU = (
     8  # at once: FlowNet 2.0 takes 8 ms a pair on an H100, 27 ms one by one (bench gpu)
@@ -66,19 +63,13 @@ class Estimators:
                 )
             return self._loaded[name]
 
-    def check(self, trained: Iterable[TrainedStream], *, precomputed_flow: bool = False) -> None:
-        """Finds out before any work whether the weights that some streams need are there.
+    def check(self, names: Iterable[str]) -> None:
+        """Find out before any work whether the weights of some estimators are there.
 
         Raises:
             Missing: weights that no place has.
         """
-        looking = [stream for stream in trained if stream.stream.needs_pictures]
-        names = {stream.sampler.estimator for stream in looking}
-        if not precomputed_flow:
-            names |= {
-                name for stream in looking for name in names_of(stream.config, stream.sampler)
-            }
-        for name in sorted(names):
+        for name in sorted(set(names)):
             self._weights(name)
 
     def identity(self, name: str) -> str:
@@ -117,40 +108,3 @@ def published_sha256(name: str) -> str:
     """What is known of the sha256 of a learned estimator's published weights: all digits, or the first eight."""
     known_as = estimators.weights_name(name)
     return catalogue.describe(known_as, quick=True).sha256 or catalogue.describe(known_as).sha256
-
-
-def seeds_of(config: Any, sampler: SamplerConfig) -> dict[str, int]:
-    """Learned estimators that a stream's configuration runs with random weights."""
-    found = {}
-    for part in (sampler, config):
-        name, seed = getattr(part, "estimator", None), getattr(part, "weights_seed", None)
-        if name is not None and seed is not None and estimators.is_learned(name):
-            found[name] = seed
-    return found
-
-
-def names_of(config: Any, sampler: SamplerConfig) -> list[str]:
-    """Estimators whose flow reaches a stream that looks at pictures."""
-    own = getattr(config, "estimator", None)
-    return sorted({sampler.estimator, *([own] if own is not None else [])})
-
-
-def of(trained: Iterable[TrainedStream], *, where: Places | None = None) -> Estimators:
-    """The estimators that some trained streams need: those they were loaded with, where they were.
-
-    Raises:
-        TristreamError: two streams ran one estimator with different random weights.
-    """
-    trained = list(trained)
-    for stream in trained:
-        if stream.estimators is not None:
-            return stream.estimators
-    seeds: dict[str, int] = {}
-    for stream in trained:
-        for name, seed in seeds_of(stream.config, stream.sampler).items():
-            if seeds.setdefault(name, seed) != seed:
-                raise TristreamError(
-                    f"the streams ran '{name}' with random weights of seed {seeds[name]} and of seed {seed}; train "
-                    "them with one --random-weights"
-                )
-    return Estimators(seeds, where=where)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,9 +26,13 @@ from tristream.store.checkpoint import (
 from tristream.store.lineage import space_id, versions
 from tristream.streams import aggregator
 from tristream.streams.backend import Precision
-from tristream.streams.config import DataConfig, SamplerConfig
-from tristream.streams.flow_estimators import Estimators, names_of, seeds_of
+from tristream.streams.config import DataConfig, SamplerConfig, StreamConfig
+from tristream.streams.flow_estimators import Estimators
+from tristream.streams.flow_needs import estimators_for, names_of, seeds_of
 from tristream.streams.stream import Encoder, Stream
+
+if TYPE_CHECKING:
+    from tristream.store.weights.library import Places
 
 CONFIG_FILE = "config.json"
 SCHEMA = 1  # raised by hand when the same weights give other embeddings
@@ -81,32 +85,49 @@ class StreamModel(nn.Module):
         return self.classify(padded, lengths)
 
 
+@dataclass(frozen=True)
+class Checksums:
+    """sha256 of weights.
+
+    Attributes:
+        encoder: of the encoder's.
+        model: of all; "" while the aggregator has not been trained.
+    """
+
+    encoder: str
+    model: str = ""
+
+    @classmethod
+    def of(cls, model: StreamModel) -> Checksums:
+        """Return those of a model."""
+        return cls(cls.of_encoder(model).encoder, weights_sha256(model))
+
+    @classmethod
+    def of_encoder(cls, model: StreamModel) -> Checksums:
+        """Return those of a model whose aggregator has not been trained."""
+        return cls(weights_sha256(model.encoder))  # type: ignore[arg-type]
+
+
 @dataclass
 class TrainedStream:
     """A stream, how it was configured, and what it learned.
 
     Attributes:
-        stream: the folder's object.
-        config: its own configuration.
-        sampler: which segments it looks at.
+        stream: bound to its configuration.
         data: how its videos are read.
         classes: labels in the order of the logits: the sorted labels of the training split.
         model: on the CPU, in eval mode.
-        encoder_sha256: of the encoder's weights.
-        model_sha256: of all weights.
+        checksums: of its weights.
         lineage: what it was trained on and with; free of secrets, for people.
         precision: of the arithmetic that turns segments into their embeddings.
         estimators: of the flow it looks at, shared with the streams it was loaded with; None: not asked for yet.
     """
 
     stream: Stream
-    config: Any
-    sampler: SamplerConfig
     data: DataConfig
     classes: tuple[str, ...]
     model: StreamModel
-    encoder_sha256: str
-    model_sha256: str
+    checksums: Checksums
     lineage: Mapping[str, Any]
     precision: Precision = "float32"
     estimators: Estimators | None = None
@@ -116,10 +137,27 @@ class TrainedStream:
         return self.stream.name
 
     @property
+    def config(self) -> StreamConfig:
+        """The stream's own configuration."""
+        return self.stream.config
+
+    @property
+    def sampler(self) -> SamplerConfig:
+        """Which segments it looks at."""
+        return self.stream.sampler
+
+    def rebound(
+        self, *, config: StreamConfig | None = None, sampler: SamplerConfig | None = None
+    ) -> TrainedStream:
+        """Return the same weights with another configuration or sampler of the stream."""
+        bound = streams.load(self.name, config or self.config, sampler or self.sampler)
+        return replace(self, stream=bound)
+
+    @property
     def space_id(self) -> str:
         """What another video's embedding must share to be compared with this stream's."""
         return space_id(
-            {**self.segment_identity(), "model_sha256": self.model_sha256, "schema": SCHEMA}
+            {**self.segment_identity(), "model_sha256": self.checksums.model, "schema": SCHEMA}
         )
 
     def segment_identity(self) -> dict[str, Any]:
@@ -127,8 +165,8 @@ class TrainedStream:
         # The weights' own sum stands for where they came from: two machines keep the same file in different folders.
         training_only = {"encoder_training", "aggregator_training", "aggregator", "augment", "encode_batch_size",
                          *_weights_fields(self.config)}  # fmt: skip
-        own = Estimators(seeds_of(self.config, self.sampler))
-        learned = [name for name in names_of(self.config, self.sampler) if is_learned(name)]
+        own = Estimators(seeds_of(self.stream))
+        learned = [name for name in names_of(self.stream) if is_learned(name)]
         flow = (
             {"flow": [own.identity(name) for name in learned]}
             if learned and self.stream.needs_pictures
@@ -143,15 +181,34 @@ class TrainedStream:
             "data": self.data.model_dump(
                 mode="json", exclude_none=True
             ),  # a crop that is not there names no new space
-            "encoder_sha256": self.encoder_sha256,
+            "encoder_sha256": self.checksums.encoder,
             "precision": self.precision,
         }
 
 
-def build_model(stream: Stream, config: Any, n_classes: int) -> StreamModel:
-    """A new model as `config` says, with random weights (or the encoder's from the file `config` names)."""
-    encoder = _build_encoder(stream, config, n_classes)
-    parts = config.aggregator
+def shared_estimators(
+    trained: Iterable[TrainedStream], *, where: Places | None = None
+) -> Estimators:
+    """Return the flow estimators of some trained streams: those they were loaded with, if any.
+
+    Args:
+        trained: streams that are used together.
+        where: places of pretrained weights; None: the usual ones.
+
+    Raises:
+        TristreamError: two streams ran one estimator with different random weights.
+    """
+    trained = list(trained)
+    for stream in trained:
+        if stream.estimators is not None:
+            return stream.estimators
+    return estimators_for([one.stream for one in trained], where=where)
+
+
+def build_model(stream: Stream, n_classes: int) -> StreamModel:
+    """Return a new model, with random weights (or the encoder's from the file that is configured)."""
+    encoder = _build_encoder(stream, n_classes)
+    parts = stream.config.aggregator
     built = aggregator.build(
         parts.kind,
         encoder.embedding_dim,
@@ -165,15 +222,15 @@ def build_model(stream: Stream, config: Any, n_classes: int) -> StreamModel:
     return model.to(memory_format=torch.channels_last)  # half the time of a convolution on a CPU
 
 
-def _build_encoder(stream: Stream, config: Any, n_classes: int) -> Encoder:
-    seed = getattr(config, "weights_seed", None)
+def _build_encoder(stream: Stream, n_classes: int) -> Encoder:
+    seed = getattr(stream.config, "weights_seed", None)
     if seed is None:
-        return stream.build_encoder(config, n_classes)
+        return stream.build_encoder(n_classes)
     with torch.random.fork_rng(
         devices=[]
     ):  # in place of pretrained weights: the same for every seed of a training
         torch.manual_seed(seed)
-        return stream.build_encoder(config, n_classes)
+        return stream.build_encoder(n_classes)
 
 
 def weights_sha256(module: nn.Module) -> str:
@@ -197,8 +254,8 @@ def save(folder: Path, trained: TrainedStream) -> None:
         "sampler": trained.sampler.model_dump(mode="json"),
         "data": trained.data.model_dump(mode="json"),
         "classes": list(trained.classes),
-        "encoder_sha256": trained.encoder_sha256,
-        "model_sha256": trained.model_sha256,
+        "encoder_sha256": trained.checksums.encoder,
+        "model_sha256": trained.checksums.model,
         "space_id": trained.space_id,
         "precision": trained.precision,
         "lineage": dict(trained.lineage),
@@ -222,9 +279,9 @@ def load(folder: Path) -> TrainedStream:
         TristreamError: its stream is not installed.
     """
     arrays, stored = load_artifact(folder / "checkpoint", config_file=CONFIG_FILE)
-    stream = streams.load(stored["stream"])
+    kind = streams.stream_class(stored["stream"])
     try:
-        config = stream.Config.model_validate(stored["config"])
+        config = kind.Config.model_validate(stored["config"])
         sampler = SamplerConfig.model_validate(stored["sampler"])
         data = DataConfig.model_validate(stored["data"])
     except ValidationError as error:
@@ -233,31 +290,27 @@ def load(folder: Path) -> TrainedStream:
             f"{folder / CONFIG_FILE} was written by another version of tristream "
             f"({'.'.join(map(str, problem['loc']))}: {problem['msg']}); train the stream again with --force"
         ) from error
-    stored_config = config
-    config = config.model_copy(
-        update=dict.fromkeys(_weights_fields(config))
-    )  # the weights are in the checkpoint
-    model = build_model(stream, config, len(stored["classes"]))
+    without_files = config.model_copy(update=dict.fromkeys(_weights_fields(config)))
+    model = build_model(  # its weights are in the checkpoint
+        kind(without_files, sampler), len(stored["classes"])
+    )
     model.load_state_dict(
         {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     )
     return TrainedStream(
-        stream=stream,
-        config=stored_config,
-        sampler=sampler,
+        stream=kind(config, sampler),
         data=data,
         classes=tuple(stored["classes"]),
         model=model.eval(),
-        encoder_sha256=stored["encoder_sha256"],
-        model_sha256=stored["model_sha256"],
+        checksums=Checksums(stored["encoder_sha256"], stored["model_sha256"]),
         lineage=stored["lineage"],
         precision=stored.get("precision", "float32"),
     )
 
 
-def _weights_fields(config: Any) -> list[str]:
+def _weights_fields(config: StreamConfig) -> list[str]:
     """Fields that name files of weights."""
-    return [name for name in type(config).model_fields if name.endswith("_weights")]
+    return [name for name in config.model_dump() if name.endswith("_weights")]
 
 
 def pad(sequences: Sequence[Float[np.ndarray, "_ D"]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,8 +19,7 @@ from tristream.streams.parallel import Ranks
 from tristream.streams.segments import Footage
 from tristream.streams.spool import Spool
 from tristream.streams.stream import Stream
-from tristream.streams.torch_backend import TorchBackend
-from tristream.streams.training_loop import ALONE, Phase, run_phase
+from tristream.streams.training_loop import ALONE, Phase, State, run_phase
 
 VAL_SEGMENTS = 8  # of each validation video, evenly spread; more cost time and change little
 
@@ -53,106 +50,109 @@ class Example:
         return self.footage
 
 
+@dataclass(frozen=True)
+class Examples:
+    """Labelled videos of one training.
+
+    Attributes:
+        train: what is learned.
+        val: what the best epoch is chosen by.
+        n_classes: of the softmax layers.
+    """
+
+    train: Sequence[Example]
+    val: Sequence[Example]
+    n_classes: int
+
+
 def train(
     stream: Stream,
-    config: Any,
-    train_examples: Sequence[Example],
-    val_examples: Sequence[Example],
-    n_classes: int,
+    examples: Examples,
     *,
     seed: int,
-    device: torch.device,
-    backend: Backend | None = None,
+    backend: Backend,
     precision: Precision = "float32",
     ranks: Ranks = ALONE,
-    state_folder: Path | None = None,
-    signature: str = "",
+    state: State | None = None,
     on_epoch: Callable[[str, dict[str, float]], None] = lambda phase, metrics: None,
 ) -> StreamModel:
-    """A model that has learned the training examples, on the CPU, in eval mode.
+    """Return a model that has learned the training examples, on the CPU, in eval mode.
 
     Args:
         stream: what cuts the footage and builds the encoder.
-        config: the stream's own.
-        train_examples: what is learned.
-        val_examples: what the best epoch is chosen by.
-        n_classes: of the softmax layers.
+        examples: for training and validation.
         seed: everything drawn follows from it.
-        device: where to train.
-        backend: what runs the finished encoder; None: torch on `device`.
+        backend: runs the finished encoder; the training is on its device.
         precision: of the training; the finished encoder embeds in float32.
         ranks: the processes that train together.
-        state_folder: where resumable states are kept until the end; None: nowhere.
-        signature: what else a state must have been made with to be taken up (files, settings, seed).
+        state: its path is the folder of the resumable states of the phases; its signature, what
+            else they must have been made with (files, settings, seed). None: not resumable.
         on_epoch: (name of the phase, metrics of an epoch).
 
     Raises:
         TrainingDiverged: a loss is not finite.
         TristreamError: fewer than two classes.
     """
-    if n_classes < 2:
+    if examples.n_classes < 2:
         raise TristreamError(
-            f"the training videos have {n_classes} class; cross-entropy needs two. Take trained streams from another "
-            "run (--from RUN) instead"
+            f"the training videos have {examples.n_classes} class; cross-entropy needs two. "
+            "Take trained streams from another run (--from RUN) instead"
         )
-    model = new_model(stream, config, n_classes, seed=seed)
-    signature = digest([signature, training_signature(config, train_examples, val_examples)])
+    device = backend.device
+    model = new_model(stream, examples.n_classes, seed=seed)
 
     def run(phase: Phase) -> None:
+        own = state and replace(
+            state,
+            path=state.path / f"state-{phase.name}",
+            signature=digest([state.signature, training_signature(stream, examples)]),
+        )
         run_phase(
             phase,
             seed=seed,
             device=device,
-            state=None if state_folder is None else state_folder / f"state-{phase.name}",
-            signature=signature,
+            state=own,
             precision=precision,
             ranks=ranks,
             on_epoch=lambda metrics: on_epoch(phase.name, metrics),
         )
 
-    mode = config.encoder_training.mode
+    mode = stream.config.encoder_training.mode
     if mode == "segments":
         made_on = (
             device if device.type == "cuda" else CPU
         )  # MPS has no float64, and not every kind of padding
-        run(encoder_phase(stream, config, model, train_examples, val_examples, device=made_on))
+        run(encoder_phase(stream, model, examples, device=made_on))
     elif mode == "end_to_end":
-        run(end_to_end_phase(stream, config, model, train_examples, val_examples))
+        run(end_to_end_phase(stream, model, examples))
         return model.cpu().eval()
-    backend = backend or TorchBackend(device)
-    run(
-        aggregator_phase(
-            stream, config, model, train_examples, val_examples, seed=seed, backend=backend
-        )
-    )
+    run(aggregator_phase(stream, model, examples, seed=seed, backend=backend))
     return model.cpu().eval()
 
 
-def new_model(stream: Stream, config: Any, n_classes: int, *, seed: int) -> StreamModel:
-    """The model that a training with this seed begins with."""
+def new_model(stream: Stream, n_classes: int, *, seed: int) -> StreamModel:
+    """Return the model that a training with this seed begins with."""
     torch.manual_seed(int(digest([seed, stream.name, "weights"])[:8], 16))
-    return build_model(stream, config, n_classes)
+    return build_model(stream, n_classes)
 
 
 def encoder_phase(
     stream: Stream,
-    config: Any,
     model: StreamModel,
-    train_examples: Sequence[Example],
-    val_examples: Sequence[Example],
+    examples: Examples,
     *,
     device: torch.device = CPU,
 ) -> Phase:
     """Single random segments, each with the label of its video, made on `device`."""
-    settings = config.encoder_training
+    settings = stream.config.encoder_training
     where = (
         [] if device.type == "cpu" else [device]
     )  # a stream that knows no other place makes them on the CPU
-    pool = list(train_examples) * settings.segments_per_video
+    pool = list(examples.train) * settings.segments_per_video
     # The validation segments are the same in every epoch: cut once, a few of each video.
     held_out: list[tuple[torch.Tensor, Example]] = []
-    for example in val_examples:
-        segments = stream.cut(example.cuttable, config)
+    for example in examples.val:
+        segments = stream.cut(example.cuttable)
         spread = np.linspace(0, len(segments) - 1, min(VAL_SEGMENTS, len(segments)))
         for index in np.unique(spread.round().astype(int)).tolist():
             held_out.append(
@@ -163,12 +163,12 @@ def encoder_phase(
         for rows in batches_of(len(pool), settings.batch_size, generator):
             picked = [pool[row] for row in rows]
             inputs = stream.training_segments(
-                [example.cuttable for example in picked], config, generator, *where
+                [example.cuttable for example in picked], generator, *where
             )
             yield _batch((inputs,), picked)
 
     def val_batches() -> Iterator[Batch]:
-        for rows in batches_of(len(held_out), config.encode_batch_size):
+        for rows in batches_of(len(held_out), stream.config.encode_batch_size):
             picked = [held_out[row] for row in rows]
             yield _batch(
                 (torch.stack([segment for segment, _ in picked]),),
@@ -188,35 +188,32 @@ def encoder_phase(
 
 def end_to_end_phase(
     stream: Stream,
-    config: Any,
     model: StreamModel,
-    train_examples: Sequence[Example],
-    val_examples: Sequence[Example],
+    examples: Examples,
 ) -> Phase:
     """Whole sequences through encoder and aggregator together."""
-    settings = config.encoder_training
+    settings = stream.config.encoder_training
 
     def batch(picked: Sequence[Example], generator: np.random.Generator | None) -> Batch:
         cuts = [
-            torch.from_numpy(stream.cut(example.cuttable, config, generator).array)
-            for example in picked
+            torch.from_numpy(stream.cut(example.cuttable, generator).array) for example in picked
         ]
         return _batch((torch.cat(cuts), torch.tensor([len(cut) for cut in cuts])), picked)
 
     def train_batches(generator: np.random.Generator) -> Iterator[Batch]:
-        for rows in batches_of(len(train_examples), settings.batch_size, generator):
-            yield batch([train_examples[row] for row in rows], generator)
+        for rows in batches_of(len(examples.train), settings.batch_size, generator):
+            yield batch([examples.train[row] for row in rows], generator)
 
     def val_batches() -> Iterator[Batch]:
-        for rows in batches_of(len(val_examples), settings.batch_size):
-            yield batch([val_examples[row] for row in rows], None)
+        for rows in batches_of(len(examples.val), settings.batch_size):
+            yield batch([examples.val[row] for row in rows], None)
 
     return Phase(
         name=f"{stream.name}-end_to_end",
         config=settings,
         module=model,
         logits=model,
-        n_batches=len(batches_of(len(train_examples), settings.batch_size)),
+        n_batches=len(batches_of(len(examples.train), settings.batch_size)),
         train_batches=train_batches,
         val_batches=val_batches,
     )
@@ -224,42 +221,40 @@ def end_to_end_phase(
 
 def aggregator_phase(
     stream: Stream,
-    config: Any,
     model: StreamModel,
-    train_examples: Sequence[Example],
-    val_examples: Sequence[Example],
+    examples: Examples,
     *,
     seed: int,
     backend: Backend,
 ) -> Phase:
     """Sequences of segment embeddings from the finished encoder; it is not changed any more."""
-    settings = config.aggregator_training
+    settings = stream.config.aggregator_training
     # One phase of its own weights: the encoder's are left out of what is saved, restored and optimised.
     module = torch.nn.ModuleDict({"aggregator": model.aggregator, "classifier": model.classifier})
     generator = np.random.default_rng(int(digest([seed, stream.name, "views"])[:8], 16))
 
     filler: BatchFiller[list[np.ndarray]] = BatchFiller(
-        model.encoder, config.encode_batch_size, backend
+        model.encoder, stream.config.encode_batch_size, backend
     )
     spool = Spool()  # thousands of videos have more segment embeddings than a machine has memory
 
-    def embed(examples: Sequence[Example], n_views: int) -> list[list[Float[np.ndarray, "S D"]]]:
+    def embed(videos: Sequence[Example], n_views: int) -> list[list[Float[np.ndarray, "S D"]]]:
         """All views of every example, on disk; batches are filled across them."""
-        found: list[list[np.ndarray]] = [[] for _ in examples]
-        for example, views in zip(examples, found, strict=True):
+        found: list[list[np.ndarray]] = [[] for _ in videos]
+        for example, views in zip(videos, found, strict=True):
             if example.embedding is not None:
                 views.append(example.embedding)
                 continue
             for view in range(n_views):
-                segments = stream.cut(example.cuttable, config, generator if view > 0 else None)
+                segments = stream.cut(example.cuttable, generator if view > 0 else None)
                 for owner, embedding in filler.add(views, segments):
                     owner.append(spool.keep(embedding))
         for owner, embedding in filler.finish():
             owner.append(spool.keep(embedding))
         return found
 
-    views = embed(train_examples, settings.n_views)
-    held_out = [embedding for [embedding] in embed(val_examples, 1)]
+    views = embed(examples.train, settings.n_views)
+    held_out = [embedding for [embedding] in embed(examples.val, 1)]
 
     def train_batches(generator: np.random.Generator) -> Iterator[Batch]:
         if settings.bucket_by_length:
@@ -269,11 +264,11 @@ def aggregator_phase(
             batches = batches_of(len(views), settings.batch_size, generator)
         for rows in batches:
             sequences = [views[row][generator.integers(settings.n_views)] for row in rows]
-            yield _batch(pad(sequences), [train_examples[row] for row in rows])
+            yield _batch(pad(sequences), [examples.train[row] for row in rows])
 
     def val_batches() -> Iterator[Batch]:
         for rows in batches_of(len(held_out), settings.batch_size):
-            yield _batch(pad([held_out[row] for row in rows]), [val_examples[row] for row in rows])
+            yield _batch(pad([held_out[row] for row in rows]), [examples.val[row] for row in rows])
 
     return Phase(
         name=f"{stream.name}-aggregator",
@@ -288,13 +283,13 @@ def aggregator_phase(
     )
 
 
-def training_signature(
-    config: Any, train_examples: Sequence[Example], val_examples: Sequence[Example]
-) -> str:
-    """Names what a training depends on: a state made with other data or another configuration is not taken up."""
-    parts = [[example.video_id, example.label, example.n_kept] for example in train_examples]
-    held_out = [[example.video_id, example.label, example.n_kept] for example in val_examples]
-    return digest([config.model_dump(mode="json"), parts, held_out])
+def training_signature(stream: Stream, examples: Examples) -> str:
+    """Return a name of what a training depends on; a state of another name is not resumed."""
+    parts, held_out = (
+        [[example.video_id, example.label, example.n_kept] for example in part]
+        for part in (examples.train, examples.val)
+    )
+    return digest([stream.config.model_dump(mode="json"), parts, held_out])
 
 
 def _batch(inputs: tuple[torch.Tensor, ...], examples: Sequence[Example]) -> Batch:

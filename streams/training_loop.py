@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,21 @@ class Phase:
     n_batches: int
     train_batches: Callable[[np.random.Generator], Iterator[Batch]]
     val_batches: Callable[[], Iterator[Batch]]
+
+
+@dataclass(frozen=True)
+class State:
+    """Resumable state of a training.
+
+    Attributes:
+        path: name of its files (`.safetensors` and `.json` are added).
+        signature: what it must have been made with to be resumed; another one is overwritten.
+        save_seconds: it is written when this much time has passed since it last was.
+    """
+
+    path: Path
+    signature: str = ""
+    save_seconds: float = 10.0
 
 
 @dataclass
@@ -112,9 +127,7 @@ def run_phase(
     *,
     seed: int,
     device: torch.device,
-    state: Path | None = None,
-    signature: str = "",
-    save_seconds: float = 10.0,
+    state: State | None = None,
     precision: Precision = "float32",
     ranks: Ranks = ALONE,
     on_epoch: Callable[[dict[str, float]], None] = lambda metrics: None,
@@ -128,9 +141,7 @@ def run_phase(
         phase: what to train, on what.
         seed: of the whole run.
         device: where to train.
-        state: name of the resumable state (`.safetensors` and `.json` are added); None: not resumable.
-        signature: what the state must have been made with to be taken up; another one is not, and is overwritten.
-        save_seconds: the state is written when this much time has passed since it last was.
+        state: where and how it can be resumed; None: not at all.
         precision: bf16 is torch's autocast; weights, losses and optimiser stay float32.
         ranks: the processes that train together; the first one writes.
         on_epoch: called with the metrics of each epoch, also of those that were done before a resume.
@@ -146,10 +157,12 @@ def run_phase(
     phase.module.to(device)
     optimizer = _optimizer(phase.module, config)
     also = [] if (precision, ranks.n) == ("float32", 1) else [precision, ranks.n]
-    signature = digest([signature, phase.name, config.model_dump(mode="json"), seed, *also])
     progress, best = Progress(), _copy(phase.module)
     if state is not None:
-        progress, best = _resume(state, signature, phase.module, optimizer) or (progress, best)
+        settings = config.model_dump(mode="json")
+        signature = digest([state.signature, phase.name, settings, seed, *also])
+        state = replace(state, signature=signature)
+        progress, best = _resume(state, phase.module, optimizer) or (progress, best)
     for metrics in progress.history:
         on_epoch(metrics)
     saved = time.monotonic()
@@ -163,9 +176,9 @@ def run_phase(
         if (
             state is not None
             and ranks.index == 0
-            and (time.monotonic() - saved >= save_seconds or progress.finished(config))
+            and (time.monotonic() - saved >= state.save_seconds or progress.finished(config))
         ):
-            _save(state, signature, phase.module, optimizer, progress, best)
+            _save(state, phase.module, optimizer, progress, best)
             saved = time.monotonic()
     phase.module.load_state_dict(best)
     phase.module.eval()
@@ -279,8 +292,7 @@ def _copy(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _save(
-    state: Path,
-    signature: str,
+    state: State,
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
@@ -294,21 +306,21 @@ def _save(
             for slot, tensor in slots.items()
             if tensor is not None
         }
-    config = {"signature": signature, "progress": asdict(progress)}
+    config = {"signature": state.signature, "progress": asdict(progress)}
     save_artifact(
-        state, {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()}, config
+        state.path, {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()}, config
     )
 
 
 def _resume(
-    state: Path, signature: str, module: nn.Module, optimizer: torch.optim.Optimizer
+    state: State, module: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[Progress, dict[str, torch.Tensor]] | None:
     """Takes up a saved state in place; None where there is none that fits."""
     try:
-        arrays, config = load_artifact(state)
+        arrays, config = load_artifact(state.path)
     except ArtifactError:
         return None
-    if config["signature"] != signature:
+    if config["signature"] != state.signature:
         return None
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     module.load_state_dict(_under("module.", tensors))

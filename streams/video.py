@@ -57,22 +57,53 @@ class Flow:
     stop_seconds: Float64[np.ndarray, " T"]
 
 
+@dataclass(frozen=True)
+class View:
+    """What streams read of a video.
+
+    Attributes:
+        data: how frames are scaled and cropped.
+        sampler: how many seconds are read, and how motion is measured.
+        pictures: True if any stream that will ask needs frames.
+        sound: True if any needs audio.
+    """
+
+    data: DataConfig
+    sampler: SamplerConfig
+    pictures: bool = True
+    sound: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class FlowSource:
+    """Source of a video's optical flow.
+
+    Attributes:
+        estimators: what estimates flow; None: any that needs no weights.
+        folder: of precomputed flow, which replaces what the estimators would give.
+        known: (estimator, height, width) → flow of the whole video, where it has been estimated
+            already: the windows of a longer video.
+    """
+
+    estimators: Estimators | None = None
+    folder: Path | None = None
+    known: Callable[[str, int, int], Float[np.ndarray, "steps 2 H W"]] | None = None
+
+
+ESTIMATED = FlowSource()
+
+
 class Video:
-    """A video file, decoded when a stream first asks for its pictures or its sound.
+    """A video file, decoded when a stream first asks for its frames or its audio.
 
     Args:
         video_id: its name in tables.
-        path: where it is.
-        content_id: sha256 of its bytes; what results are cached under.
+        path: its file.
+        content_id: sha256 of its bytes; results are cached under it.
         decode: called at most once.
         cache: for flow and motion; None keeps nothing.
-        data: how pictures are scaled.
-        sampler: how long it may be, and how its motion is measured.
-        pictures: whether any of the streams that will ask needs pictures.
-        sound: whether any needs sound.
-        flow_from: folder of precomputed flow, which then stands in for what `flow` would estimate.
-        estimators: what estimates flow; None: any that needs no weights.
-        estimate: (estimator, height, width) → full flow, where somebody has it already: the windows of a longer video.
+        view: what the streams read of it.
+        flow_source: where its flow comes from.
         stages: time spent decoding and on flow is added here.
     """
 
@@ -84,13 +115,8 @@ class Video:
         *,
         decode: Decoder,
         cache: Cache | None,
-        data: DataConfig,
-        sampler: SamplerConfig,
-        pictures: bool = True,
-        sound: bool = True,
-        flow_from: Path | None = None,
-        estimators: Estimators | None = None,
-        estimate: Callable[[str, int, int], Float[np.ndarray, "steps 2 H W"]] | None = None,
+        view: View,
+        flow_source: FlowSource = ESTIMATED,
         stages: Stages | None = None,
     ) -> None:
         self.video_id = video_id
@@ -98,12 +124,12 @@ class Video:
         self.content_id = content_id
         self.cache = cache
         self._decode = decode
-        self._data = data
-        self._sampler = sampler
-        self._wants = {"pictures": pictures, "sound": sound}
-        self._flow_from = flow_from
-        self._estimators = estimators or Estimators()
-        self._given_estimate = estimate
+        self._data = view.data
+        self._sampler = view.sampler
+        self._wants = {"pictures": view.pictures, "sound": view.sound}
+        self._flow_from = flow_source.folder
+        self._estimators = flow_source.estimators or Estimators()
+        self._known_flow = flow_source.known
         self._stages = stages or Stages()
         self._flow_sha256: str | None = None
         self._noted: tuple[
@@ -274,8 +300,8 @@ class Video:
         if len(frames) < 2:
             raise Absent("too_short_for_flow")
         wanted = (estimator, height, width)
-        if self._given_estimate is not None:
-            return self._given_estimate(*wanted)
+        if self._known_flow is not None:
+            return self._known_flow(*wanted)
         if self._estimated is None or self._estimated[0] != wanted:
             with self._stages.spent("flow"):
                 estimate = self._estimators.load(estimator)

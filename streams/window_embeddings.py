@@ -18,11 +18,10 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from tristream.media.decode import DecodedVideo
 from tristream.media.reasons import Rejected
 from tristream.store.cache import Cache
-from tristream.streams import flow_estimators
 from tristream.streams.backend import Backend
 from tristream.streams.encoding import BatchFiller
 from tristream.streams.extraction import key_parts, make_fillers
-from tristream.streams.model import TrainedStream
+from tristream.streams.model import TrainedStream, shared_estimators
 from tristream.streams.window_rows import BLOCK, Row, aggregate, cut, load_block, store_block
 from tristream.streams.windows import Ring, WindowPlan
 
@@ -299,7 +298,7 @@ def _rows(
 def _cut(job: _Job, trained: Sequence[TrainedStream], plan: WindowPlan) -> Iterator[Row]:
     source, ring, reasons = (
         job.source,
-        Ring(plan, trained[0].data.crop, flow_estimators.of(trained)),
+        Ring(plan, trained[0].data.crop, shared_estimators(trained)),
         set[str](),
     )
     for piece in source.pieces():

@@ -65,10 +65,10 @@ def cut(
         )
         for stream in trained:
             sampler = plan.sampler(stream.sampler)
+            bound = stream.rebound(sampler=sampler).stream
             video = window.video(video_id, path, region, data=stream.data, sampler=sampler)
             try:
-                footage = stream.stream.footage(video, stream.config, sampler)
-                row.segments[stream.name] = stream.stream.cut(footage, stream.config)
+                row.segments[stream.name] = bound.cut(bound.footage(video))
             except Absent as absent:
                 row.absent[stream.name] = absent.reason
         rows.append(row)

@@ -16,7 +16,7 @@ from tristream.errors import TristreamError
 from tristream.media.decode import SAMPLE_RATE, DecodedVideo
 from tristream.streams.config import Crop, DataConfig, SamplerConfig
 from tristream.streams.flow_estimators import Estimators
-from tristream.streams.video import Video, part, squash
+from tristream.streams.video import FlowSource, Video, View, part, squash
 
 SEGMENTS_PER_SECOND = 5.0  # the paper's budget, 180 segments for 36 s (Tkachenko 2018, IV-F)
 SCHEMA = 1  # raised by hand when the same video gives other windows
@@ -154,9 +154,8 @@ class Window:
             "",
             decode=lambda *_, **__: decoded,
             cache=None,
-            data=data.model_copy(update={"crop": None}),  # the ring has done it
-            sampler=sampler,
-            estimate=estimate,
+            view=View(data.model_copy(update={"crop": None}), sampler),  # the ring has cropped it
+            flow_source=FlowSource(known=estimate),
         )
         window.decoded = decoded
         return window

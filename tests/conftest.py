@@ -116,19 +116,19 @@ def untrained(workshop_settings):
     from tristream.streams import model
 
     def make(name, *, seed=0, classes=("a", "b", "c"), config=None, sampler=None):
-        stream = streams.load(name)
-        config = config or workshop_settings.streams[name]
+        stream = streams.load(
+            name,
+            config or workshop_settings.streams[name],
+            sampler or workshop_settings.sampler,
+        )
         torch.manual_seed(seed)
-        network = model.build_model(stream, config, len(classes)).eval()
+        network = model.build_model(stream, len(classes)).eval()
         return model.TrainedStream(
             stream=stream,
-            config=config,
-            sampler=sampler or workshop_settings.sampler,
             data=workshop_settings.data,
             classes=tuple(classes),
             model=network,
-            encoder_sha256=model.weights_sha256(network.encoder),
-            model_sha256=model.weights_sha256(network),
+            checksums=model.Checksums.of(network),
             lineage={"seed": seed},
         )
 
@@ -151,7 +151,7 @@ def make_videos(workshop_settings):
 
     import cv2
 
-    from tristream.streams.video import Video
+    from tristream.streams.video import FlowSource, Video, View
 
     cv2.setNumThreads(1)  # as the commands do
 
@@ -173,9 +173,8 @@ def make_videos(workshop_settings):
                 content.get(name, hashlib.sha256(name.encode()).hexdigest()),
                 decode=decode,
                 cache=cache,
-                data=data or workshop_settings.data,
-                flow_from=flow_from,
-                sampler=sampler or workshop_settings.sampler,
+                view=View(data or workshop_settings.data, sampler or workshop_settings.sampler),
+                flow_source=FlowSource(folder=flow_from),
             )
             for name in files
         ]

@@ -26,7 +26,7 @@ def footage_of(make_videos, toy_video, tmp_path):
     def make(samples, config=PLAIN, starts=0.0):
         decoded = dataclasses.replace(toy_video(25), samples=samples, samples_start_seconds=starts)
         [video], _ = make_videos({"v.mp4": decoded}, Cache(tmp_path / "cache"))
-        return STREAM.footage(video, config, SamplerConfig())
+        return STREAM(config, SamplerConfig()).footage(video)
 
     return make
 
@@ -34,17 +34,20 @@ def footage_of(make_videos, toy_video, tmp_path):
 def test_examples_are_vggishs_own(footage_of):
     samples = noise(5 * SAMPLE_RATE)
     assert np.array_equal(
-        STREAM.cut(footage_of(samples), PLAIN).array, examples(log_mel(samples, SAMPLE_RATE))
+        STREAM(PLAIN, SamplerConfig()).cut(footage_of(samples)).array,
+        examples(log_mel(samples, SAMPLE_RATE)),
     )
     config = AudioConfig(n_frames=32, hop_frames=16)
     expected = examples(log_mel(samples, SAMPLE_RATE), n_frames=32, hop_frames=16)
-    assert np.array_equal(STREAM.cut(footage_of(samples, config), config).array, expected)
+    assert np.array_equal(
+        STREAM(config, SamplerConfig()).cut(footage_of(samples, config)).array, expected
+    )
 
 
 @pytest.mark.parametrize("starts", [0.0, 0.3, 2.5])
 def test_example_i_is_heard_from_the_tracks_start_plus_i_hops(footage_of, starts):
     """DESIGN, Times: [track offset + 0.96 i, track offset + 0.96 i + 0.96)."""
-    segments = STREAM.cut(footage_of(noise(5 * SAMPLE_RATE), starts=starts), PLAIN)
+    segments = STREAM(PLAIN, SamplerConfig()).cut(footage_of(noise(5 * SAMPLE_RATE), starts=starts))
     assert len(segments) == 5
     np.testing.assert_allclose(segments.start_seconds, starts + 0.96 * np.arange(5), atol=1e-12)
     np.testing.assert_allclose(
@@ -54,14 +57,17 @@ def test_example_i_is_heard_from_the_tracks_start_plus_i_hops(footage_of, starts
 
 def test_a_shorter_hop_gives_more_examples_that_overlap(footage_of):
     config = AudioConfig(hop_frames=48)
-    segments = STREAM.cut(footage_of(noise(3 * SAMPLE_RATE), config), config)
+    segments = STREAM(config, SamplerConfig()).cut(footage_of(noise(3 * SAMPLE_RATE), config))
     np.testing.assert_allclose(segments.start_seconds, 0.48 * np.arange(5), atol=1e-12)
     np.testing.assert_allclose(segments.stop_seconds - segments.start_seconds, 0.96, atol=1e-12)
 
 
 def test_sound_that_comes_late_is_the_same_sound_at_later_times(footage_of):
     samples = noise(3 * SAMPLE_RATE)
-    early, late = (STREAM.cut(footage_of(samples, starts=starts), PLAIN) for starts in (0.0, 0.7))
+    early, late = (
+        STREAM(PLAIN, SamplerConfig()).cut(footage_of(samples, starts=starts))
+        for starts in (0.0, 0.7)
+    )
     assert np.array_equal(early.array, late.array)
     np.testing.assert_allclose(late.start_seconds - early.start_seconds, 0.7, atol=1e-12)
 
@@ -84,7 +90,10 @@ def test_sound_too_short_for_one_example_has_none_and_says_so(
     """0.96 s are not enough for 96 rows: the last window reaches 15 ms further."""
     config = AudioConfig(n_frames=n_frames)
     if n_examples:
-        assert len(STREAM.cut(footage_of(noise(n_samples), config), config)) == n_examples
+        assert (
+            len(STREAM(config, SamplerConfig()).cut(footage_of(noise(n_samples), config)))
+            == n_examples
+        )
     else:
         with pytest.raises(Absent, match=r"^audio_too_short$"):
             footage_of(noise(n_samples), config)
@@ -93,7 +102,9 @@ def test_sound_too_short_for_one_example_has_none_and_says_so(
 def test_no_sound_is_not_silence(footage_of):
     with pytest.raises(Absent, match=r"^no_audio$"):
         footage_of(None)
-    silent = STREAM.cut(footage_of(np.zeros(3 * SAMPLE_RATE, np.float32)), PLAIN).array
+    silent = (
+        STREAM(PLAIN, SamplerConfig()).cut(footage_of(np.zeros(3 * SAMPLE_RATE, np.float32))).array
+    )
     np.testing.assert_allclose(silent, np.log(0.01), atol=1e-5)
 
 
@@ -102,7 +113,7 @@ def test_moved_sound_is_the_same_track_a_little_earlier_or_later(footage_of):
     footage = footage_of(noise(3 * SAMPLE_RATE), config)
     moves = set()
     for seed in range(60):
-        moved = STREAM.cut(footage, config, np.random.default_rng(seed)).array
+        moved = STREAM(config, SamplerConfig()).cut(footage, np.random.default_rng(seed)).array
         fitting = [
             shift for shift in range(-8, 9)
             if np.array_equal(moved[1], footage.array[96 + shift : 192 + shift])
@@ -118,7 +129,11 @@ def test_blanked_bands_and_steps_hold_the_mean_of_the_track(footage_of):
     footage = footage_of(noise(3 * SAMPLE_RATE), config)
     n_bands, n_steps = set(), set()
     for seed in range(80):
-        rows = STREAM.cut(footage, config, np.random.default_rng(seed)).array.reshape(-1, 64)
+        rows = (
+            STREAM(config, SamplerConfig())
+            .cut(footage, np.random.default_rng(seed))
+            .array.reshape(-1, 64)
+        )
         blank = rows != footage.array[: len(rows)]
         bands, steps = blank.all(axis=0), blank.all(axis=1)
         assert np.array_equal(blank, bands[None] | steps[:, None])
@@ -138,15 +153,19 @@ def test_augmentation_does_not_touch_the_track_itself(footage_of):
     config = AudioConfig(shift_frames=0, mask_bands=64, mask_frames=90)
     footage = footage_of(noise(3 * SAMPLE_RATE), config)
     before = footage.array.copy()
-    STREAM.training_segments([footage] * 20, config, np.random.default_rng(0))
+    STREAM(config, SamplerConfig()).training_segments([footage] * 20, np.random.default_rng(0))
     for seed in range(20):
-        STREAM.cut(footage, config, np.random.default_rng(seed)).array.sum()
+        STREAM(config, SamplerConfig()).cut(footage, np.random.default_rng(seed)).array.sum()
     assert np.array_equal(footage.array, before)
 
 
 def test_training_examples_start_at_any_step(footage_of):
     footage = footage_of(noise(15_600 + 5 * 160))
-    drawn = STREAM.training_segments([footage] * 100, PLAIN, np.random.default_rng(0)).numpy()
+    drawn = (
+        STREAM(PLAIN, SamplerConfig())
+        .training_segments([footage] * 100, np.random.default_rng(0))
+        .numpy()
+    )
     starts = [
         next(t for t in range(7) if np.array_equal(footage.array[t : t + 96], row)) for row in drawn
     ]
@@ -163,7 +182,7 @@ def test_training_examples_start_at_any_step(footage_of):
     ],
 )
 def test_encoders_give_embeddings_of_the_width_they_say(config, width):
-    encoder = STREAM.build_encoder(config, 7).eval()
+    encoder = STREAM(config, SamplerConfig()).build_encoder(7).eval()
     rows = torch.randn(2, config.n_frames, 64)
     assert encoder.embed(rows).shape == (2, encoder.embedding_dim) == (2, width)
     assert encoder(rows).shape == (2, 7)
@@ -173,5 +192,7 @@ def test_the_paper_encoder_without_its_last_relu_has_negative_values():
     torch.manual_seed(0)
     rows = torch.randn(4, 96, 64)
     for relu in (True, False):
-        encoder = STREAM.build_encoder(AudioConfig(width=0.0625, relu=relu), 3).eval()
+        encoder = (
+            STREAM(AudioConfig(width=0.0625, relu=relu), SamplerConfig()).build_encoder(3).eval()
+        )
         assert (encoder.embed(rows).min() < 0) == (not relu)

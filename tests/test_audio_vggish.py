@@ -8,9 +8,10 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from tristream.streams.audio.encoder import build_encoder
+from tristream.streams.audio.encoder import VGGishShape, build_encoder
 from tristream.streams.audio.stream import STREAM, AudioConfig
 from tristream.streams.audio.vggish import VGGish, postprocess
+from tristream.streams.config import SamplerConfig
 
 PCA_FILE = Path(__file__).parents[2] / "shared" / "weights" / "vggish_pca_params.npz"
 
@@ -231,9 +232,11 @@ def saved(path: Path, arrays: dict[str, np.ndarray]) -> Path:
 def test_a_file_of_torchvggish_gives_torchvggishs_embeddings(tmp_path):
     state = small_torchvggish(0.125, 96)
     path = saved(tmp_path / "vggish.safetensors", state)
-    encoder = STREAM.build_encoder(
-        AudioConfig(encoder="vggish", width=0.125, encoder_weights=path), 3
-    ).eval()
+    encoder = (
+        STREAM(AudioConfig(encoder="vggish", width=0.125, encoder_weights=path), SamplerConfig())
+        .build_encoder(3)
+        .eval()
+    )
     examples = torch.randn(3, 96, 64, generator=torch.Generator().manual_seed(0))
     expected = torchvggishs_forward(state, examples)
     assert expected.std() > 0.01
@@ -283,7 +286,10 @@ def test_a_file_that_is_not_torchvggishs_is_refused_by_its_first_tensor(change, 
         match=rf"other\.safetensors is not.*examples of 96 rows: 1 tensors differ.*{message}",
     ):
         build_encoder(
-            "vggish", 3, width=0.125, weights=saved(tmp_path / "other.safetensors", state)
+            "vggish",
+            3,
+            vggish=VGGishShape(0.125),
+            weights=saved(tmp_path / "other.safetensors", state),
         )
 
 
@@ -293,7 +299,7 @@ def test_what_is_no_safetensors_file_is_refused_by_its_name(tmp_path):
         with pytest.raises(
             ValueError, match=r"no\.safetensors cannot be read as safetensors weights"
         ):
-            build_encoder(name, 3, width=0.0625, weights=tmp_path / "no.safetensors")
+            build_encoder(name, 3, vggish=VGGishShape(0.0625), weights=tmp_path / "no.safetensors")
     with pytest.raises(
         ValueError,
         match=r"'small' is trained from scratch and takes no weights, not .*no\.safetensors",
@@ -327,10 +333,10 @@ def test_the_stream_embeds_the_values_that_the_codes_stand_for(pca, tmp_path, ro
         "encoder_training": {"mode": "frozen"},
     }
     torch.manual_seed(0)
-    raw = STREAM.build_encoder(AudioConfig(**plain), 3).eval()
+    raw = STREAM(AudioConfig(**plain), SamplerConfig()).build_encoder(3).eval()
     torch.manual_seed(0)
     config = AudioConfig(**plain, postprocess=True, postprocess_weights=path, rounded=rounded)
-    coded = STREAM.build_encoder(config, 3).eval()
+    coded = STREAM(config, SamplerConfig()).build_encoder(3).eval()
     examples = torch.randn(4, 16, 64)
     exact = [array.astype(float) for array in (raw.embed(examples).numpy(), matrix, means)]
     codes = postprocess(*exact, rounded=rounded)
@@ -341,7 +347,9 @@ def test_the_stream_embeds_the_values_that_the_codes_stand_for(pca, tmp_path, ro
 def test_a_file_without_the_pca_is_refused(tmp_path):
     path = saved(tmp_path / "pca.safetensors", {"pca_means": np.zeros(128, np.float32)})
     with pytest.raises(ValueError, match=r"pca\.safetensors holds no 'pca_eigen_vectors'"):
-        build_encoder("vggish", 3, width=0.0625, postprocess=True, postprocess_weights=path)
+        build_encoder(
+            "vggish", 3, vggish=VGGishShape(0.0625, postprocess=True, postprocess_weights=path)
+        )
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from tristream.streams.audio.logmel import (
 )
 from tristream.streams.audio.stream import STREAM, AudioConfig
 from tristream.streams.audio.yamnet import LOG_OFFSET, YAMNet, state_from_tflite
+from tristream.streams.config import SamplerConfig
 
 SHARED = Path(__file__).parents[2] / "shared"
 TFLITE = SHARED / "weights" / "yamnet.tflite"
@@ -131,7 +132,7 @@ def test_the_stream_has_the_weights_that_are_called_yamnet_and_their_offset(
 ):
     path = weights.get("yamnet", where=weights.places(TFLITE.parent, tmp_path))
     config = AudioConfig(encoder="yamnet", encoder_weights=path)
-    encoder = STREAM.build_encoder(config, 3).eval()
+    encoder = STREAM(config, SamplerConfig()).build_encoder(3).eval()
     assert config.log_offset == LOG_OFFSET
     assert encoder.embedding_dim == 1024
     torch.testing.assert_close(

@@ -5,7 +5,6 @@ Ceilings and expectations: SCIENCE.md section 3. One training of each stream on 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -242,7 +241,7 @@ def test_adaptive_sampling_beats_uniform_where_motion_is_short(small: Trained) -
         # Twelve stacks of five fields would cover the whole video, wherever they lie; four have to choose.
         chosen = {"method": method, "n_samples": 4, "n_segments": 2, "mean_removed": True}
         sampler = trained.sampler.model_copy(update=chosen)
-        again = dataclasses.replace(trained, sampler=sampler)
+        again = trained.rebound(sampler=sampler)
         hits[method] = np.array(aggregated(again, Workspace(run, small.cache), videos / "flow"))
     rows = Workspace(run, small.cache).manifest(None).rows
     gain = paired_difference(
@@ -261,10 +260,12 @@ def test_without_mean_subtraction_the_camera_hides_the_motion(small: Trained) ->
             update={"mean_removed": removed, "encoder_training": longer}
         )
         flow = small.folder / "videos" / "flow"
-        kept = examples(dataclasses.replace(trained, config=config), small.workspace, flow)
+        again = trained.rebound(config=config)
+        kept = examples(again, small.workspace, flow)
         torch.manual_seed(0)
-        fresh = models.build_model(trained.stream, config, len(trained.classes))
-        phase = training.encoder_phase(trained.stream, config, fresh, kept["train"], kept["val"])
+        fresh = models.build_model(again.stream, len(trained.classes))
+        labelled = training.Examples(kept["train"], kept["val"], len(trained.classes))
+        phase = training.encoder_phase(again.stream, fresh, labelled)
         history = run_phase(phase, seed=0, device=CPU)
         accuracy[removed] = max(metrics["val_accuracy"] for metrics in history)
     assert accuracy[True] >= 0.18
@@ -287,9 +288,7 @@ def examples(
             )
             for row in manifest.rows
         ]
-        for video, footage in gather_footage(
-            videos, trained.stream, trained.config, trained.sampler, n_threads=2
-        ):
+        for video, footage in gather_footage(videos, trained.stream, n_threads=2):
             row = rows[video.video_id]
             kept[row.split].append(
                 training.Example(row.video_id, footage, classes.index(row.label))
@@ -303,23 +302,26 @@ def aggregated(
     """Which test videos are named right by a new aggregator on the trained encoder."""
     parts = trained.config.aggregator.model_copy(update={"kind": kind})
     config = trained.config.model_copy(update={"aggregator": parts})
-    kept = examples(dataclasses.replace(trained, config=config), workspace, flow_from)
+    trained = trained.rebound(config=config)
+    kept = examples(trained, workspace, flow_from)
     n_classes = 1 + max(example.label for example in kept["train"])
     torch.manual_seed(0)
-    fresh = models.build_model(trained.stream, config, n_classes)
+    fresh = models.build_model(trained.stream, n_classes)
     known, wanted = trained.model.encoder.state_dict(), fresh.encoder.state_dict()
     fitting = {name: tensor for name, tensor in known.items() if tensor.shape == wanted[name].shape}
     fresh.encoder.load_state_dict(
         fitting, strict=False
     )  # its softmax layer may know other classes; it is not used
     run_phase(
-        training.aggregator_phase(trained.stream, config, fresh, kept["train"], kept["val"], seed=0, backend=TORCH),
+        training.aggregator_phase(
+            trained.stream, fresh, training.Examples(kept["train"], kept["val"], n_classes), seed=0, backend=TORCH
+        ),
         seed=0, device=CPU,
     )  # fmt: skip
     hits = []
     for example in kept["test"]:
         embedding = encode(
-            fresh.encoder, trained.stream.cut(example.footage, config), batch_size=config.encode_batch_size,
+            fresh.encoder, trained.stream.cut(example.footage), batch_size=config.encode_batch_size,
             backend=TORCH,
         )  # fmt: skip
         sequence, length = models.pad([embedding])

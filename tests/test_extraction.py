@@ -31,10 +31,7 @@ def files(toy_video):
 def trained(untrained):
     """Every stream there is, with batches that never end where a video does."""
     made = [untrained(name) for name in streams.names()]
-    return [
-        dataclasses.replace(t, config=t.config.model_copy(update={"encode_batch_size": 8}))
-        for t in made
-    ]
+    return [t.rebound(config=t.config.model_copy(update={"encode_batch_size": 8})) for t in made]
 
 
 def by_name(results):
@@ -71,18 +68,18 @@ def run(make_videos, files, trained, folder, *, n_threads=1, force=False, **opti
 @pytest.fixture(scope="module")
 def alone(files, trained, tmp_path_factory, workshop_settings):
     """Every video through every stream by hand: its segments encoded by itself, no cache, no threads."""
-    from tristream.streams.video import Video
+    from tristream.streams.video import Video, View
 
     found = {}
     for name, decoded in files.items():
         cache = Cache(tmp_path_factory.mktemp("alone"))
         video = Video(
             name, Path("/data") / name, name, decode=lambda path, decoded=decoded, **_: decoded, cache=cache,
-            data=workshop_settings.data, sampler=workshop_settings.sampler,
+            view=View(workshop_settings.data, workshop_settings.sampler),
         )  # fmt: skip
         for stream in trained:
-            footage = stream.stream.footage(video, stream.config, stream.sampler)
-            segments = stream.stream.cut(footage, stream.config)
+            footage = stream.stream.footage(video)
+            segments = stream.stream.cut(footage)
             rows = encode(
                 stream.model.encoder,
                 segments,
@@ -238,7 +235,7 @@ def test_what_is_degraded_does_not_depend_on_what_was_cached_before(
         tmp_path / "used"
     )  # training has been here, and left motion and flow in the cache
     videos, _ = make_videos(files, cache)
-    list(gather_footage(videos, stream.stream, stream.config, stream.sampler, n_threads=1))
+    list(gather_footage(videos, stream.stream, n_threads=1))
     used, _ = run(make_videos, files, [stream], tmp_path / "used")
     assert_same_results(fresh, used)
 
@@ -263,11 +260,10 @@ def test_another_aggregator_uses_the_segment_embeddings_of_the_cache(
     for stream in trained:
         parts = stream.config.aggregator.model_copy(update={"kind": "mean"})
         config = stream.config.model_copy(update={"aggregator": parts})
-        network = model.build_model(stream.stream, config, 3).eval()
+        again = stream.rebound(config=config)
+        network = model.build_model(again.stream, 3).eval()
         network.encoder.load_state_dict(stream.model.encoder.state_dict())
-        other = dataclasses.replace(
-            stream, config=config, model=network, model_sha256=model.weights_sha256(network)
-        )
+        other = dataclasses.replace(again, model=network, checksums=model.Checksums.of(network))
         never = {name: AssertionError(f"{name} was decoded") for name in files}
         results, _ = run(make_videos, never, [other], tmp_path)
         for result in results.values():
@@ -331,9 +327,7 @@ def test_gathered_footage_says_why_there_is_none(make_videos, trained, toy_video
     }
     for stream in trained:
         videos, _ = make_videos(files, Cache(tmp_path / stream.name))
-        good, bad, none = gather_footage(
-            videos, stream.stream, stream.config, stream.sampler, n_threads=2
-        )
+        good, bad, none = gather_footage(videos, stream.stream, n_threads=2)
         assert isinstance(good[1], Footage)
         assert bad == (videos[1], broken)
         assert isinstance(none[1], Absent)

@@ -12,12 +12,13 @@ from tristream import streams
 from tristream.flow import estimators
 from tristream.store.cache import Cache
 from tristream.streams.backend import CPU, as_function
+from tristream.streams.config import SamplerConfig
 from tristream.streams.extraction import extract
 from tristream.streams.segments import Footage
 from tristream.streams.temporal.stream import STREAM as TEMPORAL
 from tristream.streams.temporal.stream import TemporalConfig, _fields, _stacks, _stacks_on
 from tristream.streams.torch_backend import TorchBackend, to_device
-from tristream.streams.training import Example, train
+from tristream.streams.training import Example, Examples, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 GPU = torch.device("cuda")
@@ -47,7 +48,9 @@ def test_stacks_for_training_are_those_of_the_cpu(mean_removed):
     ]
     footages = [Footage(array, np.zeros(12), np.zeros(12), np.arange(8)) for array in arrays]
     drawn = [
-        TEMPORAL.training_segments(footages, config, np.random.default_rng(3), device).cpu()
+        TEMPORAL(config, SamplerConfig())
+        .training_segments(footages, np.random.default_rng(3), device)
+        .cpu()
         for device in (CPU, GPU)
     ]
     torch.testing.assert_close(drawn[1], drawn[0], rtol=1e-4, atol=1e-4)
@@ -78,25 +81,20 @@ def test_training_learns_what_it_learns_on_the_cpu(
     name, workshop_settings, make_videos, toy_video, tmp_path
 ):
     """A few steps: the losses differ by rounding alone."""
-    stream, sampler, config = (
-        streams.load(name),
-        workshop_settings.sampler,
-        workshop_settings.streams[name],
-    )
+    config = workshop_settings.streams[name]
     few = {"epochs": 2, "batch_size": 4}
     config = config.model_copy(update={
         "encoder_dropout": 0.0, "aggregator": config.aggregator.model_copy(update={"dropout": 0.0}),
         "encoder_training": config.encoder_training.model_copy(update=few),
         "aggregator_training": config.aggregator_training.model_copy(update=few),
     })  # fmt: skip
+    stream = streams.load(name, config, workshop_settings.sampler)
     videos, _ = make_videos({f"v{n}.mp4": toy_video(40, seed=n) for n in range(8)}, Cache(tmp_path))
-    examples = [
-        Example(v.video_id, stream.footage(v, config, sampler), n % 2) for n, v in enumerate(videos)
-    ]
+    examples = [Example(v.video_id, stream.footage(v), n % 2) for n, v in enumerate(videos)]
     heard: dict[torch.device, list[float]] = {}
     for device in (CPU, GPU):
         losses = heard.setdefault(device, [])
-        train(stream, config, examples[:6], examples[6:], 2, seed=0, device=device,
+        train(stream, Examples(examples[:6], examples[6:], 2), seed=0, backend=TorchBackend(device),
               on_epoch=lambda phase, metrics, losses=losses: losses.append(metrics["loss"]))  # fmt: skip
     assert heard[GPU] == pytest.approx(heard[CPU], rel=0.02)
 

@@ -19,7 +19,7 @@ EVERY_STREAM = pytest.mark.parametrize("name", streams.names())
 def retrained(trained, seed):
     """The same stream after another training."""
     torch.manual_seed(seed)
-    network = model.build_model(trained.stream, trained.config, len(trained.classes)).eval()
+    network = model.build_model(trained.stream, len(trained.classes)).eval()
     return with_model(trained, network)
 
 
@@ -27,8 +27,7 @@ def with_model(trained, network):
     return dataclasses.replace(
         trained,
         model=network,
-        encoder_sha256=model.weights_sha256(network.encoder),
-        model_sha256=model.weights_sha256(network),
+        checksums=model.Checksums.of(network),
     )
 
 
@@ -42,12 +41,8 @@ def segments_of(make_videos, toy_video, tmp_path):
         )
         cuts = []
         for video in videos:
-            footage = trained.stream.footage(video, trained.config, trained.sampler)
-            cuts.append(
-                torch.from_numpy(
-                    np.ascontiguousarray(trained.stream.cut(footage, trained.config).array)
-                )
-            )
+            footage = trained.stream.footage(video)
+            cuts.append(torch.from_numpy(np.ascontiguousarray(trained.stream.cut(footage).array)))
         return torch.cat(cuts), torch.tensor([len(cut) for cut in cuts])
 
     return make
@@ -67,8 +62,8 @@ def test_a_saved_stream_gives_the_same_bits_when_it_is_loaded(
             lambda network: network(segments, lengths),
         ):
             assert torch.equal(make(trained.model), make(loaded.model))
-    assert model.weights_sha256(loaded.model) == loaded.model_sha256 == trained.model_sha256
-    assert model.weights_sha256(loaded.model.encoder) == loaded.encoder_sha256
+    assert model.weights_sha256(loaded.model) == loaded.checksums.model == trained.checksums.model
+    assert model.weights_sha256(loaded.model.encoder) == loaded.checksums.encoder
     assert loaded.space_id == trained.space_id
     for field in ("config", "sampler", "data", "classes", "lineage"):
         assert getattr(loaded, field) == getattr(trained, field), field
@@ -139,7 +134,7 @@ def test_another_sampler_is_another_space(name, untrained):
         {"n_segments": 3},
     ):
         sampler = SamplerConfig.model_validate({**trained.sampler.model_dump(), **change})
-        assert dataclasses.replace(trained, sampler=sampler).space_id != trained.space_id, change
+        assert trained.rebound(sampler=sampler).space_id != trained.space_id, change
 
 
 @EVERY_STREAM
@@ -182,7 +177,7 @@ def test_what_cannot_reach_an_embedding_does_not_change_its_space(name, untraine
     finally:
         torch.set_num_threads(torch_threads)
     config = trained.config.model_copy(update={"encode_batch_size": 64})
-    assert dataclasses.replace(trained, config=config).space_id == before, "another batch size"
+    assert trained.rebound(config=config).space_id == before, "another batch size"
     assert dataclasses.replace(trained, lineage={"host": "other"}).space_id == before
     assert dataclasses.replace(trained, classes=("x", "y", "z")).space_id == before
 
@@ -199,7 +194,7 @@ def test_versions_threads_and_batch_size_are_in_the_key_of_cached_segments(
     assert before == key_parts(trained, cpu)
     assert before != key_parts(trained, TorchBackend(torch.device("cuda")))
     config = trained.config.model_copy(update={"encode_batch_size": 64})
-    assert before != key_parts(dataclasses.replace(trained, config=config), cpu)
+    assert before != key_parts(trained.rebound(config=config), cpu)
     assert before == key_parts(dataclasses.replace(trained, lineage={"other": 1}), cpu)
     monkeypatch.setattr(
         "tristream.store.lineage.importlib.metadata.version", lambda library: "99.0"
@@ -214,13 +209,12 @@ def test_where_pretrained_weights_lay_is_not_part_of_a_space(untrained):
     having = [
         name
         for name in streams.names()
-        if "encoder_weights" in streams.load(name).Config.model_fields
+        if "encoder_weights" in streams.stream_class(name).Config.model_fields
     ]
     for name in having:
         trained = untrained(name)
         spaces = {
-            dataclasses.replace(
-                trained,
+            trained.rebound(
                 config=trained.config.model_copy(
                     update={"encoder_weights": Path(folder) / "w.safetensors"}
                 ),

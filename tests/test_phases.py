@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import functools
+import dataclasses
 import json
 import os
 import shutil
@@ -16,9 +16,10 @@ import torch
 from tristream import streams
 from tristream.store.cache import Cache
 from tristream.streams import model, training
+from tristream.streams.config import SamplerConfig
 from tristream.streams.encoding import encode
 from tristream.streams.torch_backend import TorchBackend
-from tristream.streams.training_loop import run_phase
+from tristream.streams.training_loop import State, run_phase
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TORCH = TorchBackend(DEVICE)
@@ -31,25 +32,23 @@ class Interrupted(Exception):
     """Stands for a kill."""
 
 
+def bound(name, config):
+    return streams.load(name, config, SamplerConfig(n_samples=12, n_segments=6, max_side_px=64))
+
+
 @pytest.fixture
 def examples_of(make_videos, toy_video, workshop_settings, tmp_path):
     """(name) → training and validation examples of two classes."""
 
     def make(name):
-        stream, config, sampler = (
-            streams.load(name),
-            workshop_settings.streams[name],
-            workshop_settings.sampler,
-        )
+        stream = bound(name, workshop_settings.streams[name])
         files = {f"v{index}.mp4": toy_video(32 + 4 * index, seed=index) for index in range(6)}
         videos, _ = make_videos(files, Cache(tmp_path / "cache"))
         made = [
-            training.Example(
-                video.video_id, stream.footage(video, config, sampler), index % N_CLASSES
-            )
+            training.Example(video.video_id, stream.footage(video), index % N_CLASSES)
             for index, video in enumerate(videos)
         ]
-        return made[:4], made[4:]
+        return training.Examples(made[:4], made[4:], N_CLASSES)
 
     return make
 
@@ -68,16 +67,14 @@ def short(config, mode, epochs=3):
     )
 
 
-def train(name, config, examples, *, n_classes=N_CLASSES, seed=0, **options):
-    return training.train(
-        streams.load(name), config, *examples, n_classes, seed=seed, device=DEVICE, **options
-    )
+def train(name, config, examples, *, seed=0, **options):
+    return training.train(bound(name, config), examples, seed=seed, backend=TORCH, **options)
 
 
 @EVERY_STREAM
 @pytest.mark.parametrize("mode", ["segments", "end_to_end", "frozen"])
 def test_a_stream_killed_in_any_phase_ends_in_the_same_weights(
-    name, mode, examples_of, workshop_settings, tmp_path, monkeypatch
+    name, mode, examples_of, workshop_settings, tmp_path
 ):
     examples, config = examples_of(name), short(workshop_settings.streams[name], mode)
     heard: list[tuple[str, int]] = []
@@ -90,7 +87,6 @@ def test_a_stream_killed_in_any_phase_ends_in_the_same_weights(
     n_phases = {"segments": 2, "end_to_end": 1, "frozen": 1}[mode]
     assert len({phase for phase, _ in heard}) == n_phases
     assert len(heard) == 3 * n_phases
-    monkeypatch.setattr(training, "run_phase", functools.partial(run_phase, save_seconds=0))
     for moment in [heard[1], heard[-1]]:
 
         def stop(phase, metrics, moment=moment):
@@ -99,12 +95,14 @@ def test_a_stream_killed_in_any_phase_ends_in_the_same_weights(
 
         torch.manual_seed(77)  # whatever the process drew before must not matter
         with pytest.raises(Interrupted):
-            train(name, config, examples, state_folder=tmp_path / "run", on_epoch=stop)
+            train(
+                name, config, examples, state=State(tmp_path / "run", save_seconds=0), on_epoch=stop
+            )
         states = [json.loads(file.read_text()) for file in (tmp_path / "run").glob("state-*.json")]
         assert any(state["progress"]["epoch"] for state in states)
     again: list[tuple[str, int]] = []
     resumed = train(
-        name, config, examples, state_folder=tmp_path / "run",
+        name, config, examples, state=State(tmp_path / "run", save_seconds=0),
         on_epoch=lambda phase, metrics: again.append((phase, metrics["epoch"])),
     )  # fmt: skip
     assert model.weights_sha256(resumed) == model.weights_sha256(undisturbed)
@@ -134,15 +132,19 @@ def test_segment_embeddings_in_place_of_footage_give_the_same_weights(
     config = config.model_copy(
         update={"aggregator_training": config.aggregator_training.model_copy(update={"n_views": 1})}
     )
-    stream = streams.load(name)
-    encoder = training.new_model(stream, config, N_CLASSES, seed=0).encoder
+    stream = bound(name, config)
+    encoder = training.new_model(stream, N_CLASSES, seed=0).encoder
 
     def encoded(example):
-        segments = stream.cut(example.footage, config)
+        segments = stream.cut(example.footage)
         embedding = encode(encoder, segments, batch_size=config.encode_batch_size, backend=TORCH)
         return training.Example(example.video_id, None, example.label, embedding)
 
-    embedded = [[encoded(example) for example in part] for part in examples]
+    embedded = training.Examples(
+        [encoded(example) for example in examples.train],
+        [encoded(example) for example in examples.val],
+        N_CLASSES,
+    )
     with_footage, without = train(name, config, examples), train(name, config, embedded)
     for key, tensor in with_footage.state_dict().items():
         torch.testing.assert_close(without.state_dict()[key], tensor, rtol=1e-4, atol=1e-5)
@@ -152,12 +154,12 @@ def test_segment_embeddings_in_place_of_footage_give_the_same_weights(
 def test_the_aggregator_phase_leaves_the_encoder_alone(name, examples_of, workshop_settings):
     examples, config = examples_of(name), short(workshop_settings.streams[name], "frozen")
     torch.manual_seed(3)
-    network = model.build_model(streams.load(name), config, N_CLASSES)
+    network = model.build_model(bound(name, config), N_CLASSES)
     before, aggregator = (
         model.weights_sha256(network.encoder),
         model.weights_sha256(network.aggregator),
     )
-    run_phase(training.aggregator_phase(streams.load(name), config, network, *examples, seed=0, backend=TORCH),
+    run_phase(training.aggregator_phase(bound(name, config), network, examples, seed=0, backend=TORCH),
               seed=0, device=DEVICE)  # fmt: skip
     assert model.weights_sha256(network.encoder) == before
     assert model.weights_sha256(network.aggregator) != aggregator
@@ -169,13 +171,13 @@ def test_the_encoder_phase_leaves_the_aggregator_alone(name, examples_of, worksh
         examples_of(name),
         short(workshop_settings.streams[name], "segments", epochs=1),
     )
-    network = model.build_model(streams.load(name), config, N_CLASSES)
+    network = model.build_model(bound(name, config), N_CLASSES)
     before, encoder = (
         model.weights_sha256(network.aggregator),
         model.weights_sha256(network.encoder),
     )
     run_phase(
-        training.encoder_phase(streams.load(name), config, network, *examples),
+        training.encoder_phase(bound(name, config), network, examples),
         seed=0,
         device=DEVICE,
     )
@@ -189,8 +191,8 @@ def test_the_end_to_end_phase_trains_both(name, examples_of, workshop_settings):
         examples_of(name),
         short(workshop_settings.streams[name], "end_to_end", epochs=1),
     )
-    network = model.build_model(streams.load(name), config, N_CLASSES)
-    phase = training.end_to_end_phase(streams.load(name), config, network, *examples)
+    network = model.build_model(bound(name, config), N_CLASSES)
+    phase = training.end_to_end_phase(bound(name, config), network, examples)
     batch = next(iter(phase.train_batches(np.random.default_rng(0))))
     torch.nn.functional.cross_entropy(phase.logits(*batch.inputs), batch.labels).backward()
     for part in (network.encoder, network.aggregator, network.classifier):
@@ -204,9 +206,9 @@ def test_validation_batches_are_the_same_every_time_and_hold_every_video(
     name, examples_of, workshop_settings
 ):
     examples, config = examples_of(name), short(workshop_settings.streams[name], "segments")
-    network = model.build_model(streams.load(name), config, N_CLASSES)
+    network = model.build_model(bound(name, config), N_CLASSES)
     for make in (training.encoder_phase, training.end_to_end_phase):
-        phase = make(streams.load(name), config, network, *examples)
+        phase = make(bound(name, config), network, examples)
         first, again = list(phase.val_batches()), list(phase.val_batches())
         assert {video_id for batch in first for video_id in batch.video_ids} == {"v4.mp4", "v5.mp4"}
         for one, other in zip(first, again, strict=True):
@@ -219,12 +221,12 @@ def test_an_epoch_of_the_encoder_sees_each_video_as_often_as_it_is_told(
     name, examples_of, workshop_settings
 ):
     examples, config = examples_of(name), short(workshop_settings.streams[name], "segments")
-    network = model.build_model(streams.load(name), config, N_CLASSES)
-    phase = training.encoder_phase(streams.load(name), config, network, *examples)
+    network = model.build_model(bound(name, config), N_CLASSES)
+    phase = training.encoder_phase(bound(name, config), network, examples)
     batches = list(phase.train_batches(np.random.default_rng(0)))
     seen = [video_id for batch in batches for video_id in batch.video_ids]
     assert len(batches) == phase.n_batches
-    assert {seen.count(example.video_id) for example in examples[0]} == {
+    assert {seen.count(example.video_id) for example in examples.train} == {
         config.encoder_training.segments_per_video
     }
     for batch in batches:
@@ -233,32 +235,43 @@ def test_an_epoch_of_the_encoder_sees_each_video_as_often_as_it_is_told(
 
 def test_one_class_cannot_be_learned(examples_of, workshop_settings):
     name = streams.names()[0]
+    one_class = dataclasses.replace(examples_of(name), n_classes=1)
     with pytest.raises(ValueError, match=r"have 1 class; .* \(--from RUN\)"):
-        train(name, workshop_settings.streams[name], examples_of(name), n_classes=1)
+        train(name, workshop_settings.streams[name], one_class)
 
 
 def test_the_signature_of_a_training_changes_with_its_videos_labels_and_settings(
     examples_of, workshop_settings
 ):
     name = streams.names()[0]
-    config, (first, held_out) = workshop_settings.streams[name], examples_of(name)
-    other_label = training.Example(first[0].video_id, first[0].footage, 1 - first[0].label)
+    stream, examples = bound(name, workshop_settings.streams[name]), examples_of(name)
+    first = examples.train[0]
+    other_label = training.Example(first.video_id, first.footage, 1 - first.label)
+    other = bound(name, short(stream.config, "segments"))
+    changed = [
+        {"train": examples.train[1:]},
+        {"val": examples.val[1:]},
+        {"train": [other_label, *examples.train[1:]]},
+    ]
+    signature = training.training_signature(stream, examples)
     signatures = [
-        training.training_signature(config, first, held_out),
-        training.training_signature(config, first[1:], held_out),
-        training.training_signature(config, first, held_out[1:]),
-        training.training_signature(config, [other_label, *first[1:]], held_out),
-        training.training_signature(short(config, "segments"), first, held_out),
+        signature,
+        *(
+            training.training_signature(stream, dataclasses.replace(examples, **change))
+            for change in changed
+        ),
+        training.training_signature(other, examples),
     ]
     assert len(set(signatures)) == len(signatures)
-    assert signatures[0] == training.training_signature(config, list(first), list(held_out))
+    again = training.Examples(list(examples.train), list(examples.val), N_CLASSES)
+    assert training.training_signature(stream, again) == signature
 
 
 # The front door, with states saved after every epoch instead of every 10 s.
 SAVING = """
 import sys
-from tristream.streams import training
-training.run_phase.__kwdefaults__["save_seconds"] = 0.0
+from tristream.streams import training_loop
+training_loop.State.__init__.__defaults__ = ("", 0.0)
 import orchestrate
 orchestrate.main()
 """

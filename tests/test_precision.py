@@ -63,7 +63,7 @@ def test_a_precision_stays_with_the_run_and_is_another_space(run, capsys):
     [after] = workspace.load_streams(None)
     assert (before.precision, after.precision) == ("float32", "bf16")
     assert before.space_id != after.space_id
-    assert before.model_sha256 == after.model_sha256
+    assert before.checksums == after.checksums
     capsys.readouterr()
     [again] = call(None)
     assert again.precision == "bf16"

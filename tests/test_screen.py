@@ -72,7 +72,7 @@ def test_a_mistake_raised_in_a_thread_is_the_users_all_the_same(said):
 def test_a_mistake_found_by_a_real_part_of_ours_is_the_users(said):
     from tristream import streams
 
-    assert code_of(lambda: streams.load("smell")) == 2
+    assert code_of(lambda: streams.stream_class("smell")) == 2
     assert said.getvalue().startswith("unknown stream 'smell'; available: ")
 
 

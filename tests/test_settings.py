@@ -229,7 +229,7 @@ def having_weights():
     return [
         name
         for name in streams.names()
-        if "encoder_weights" in streams.load(name).Config.model_fields
+        if "encoder_weights" in streams.stream_class(name).Config.model_fields
     ]
 
 

@@ -50,7 +50,7 @@ def test_show_of_a_finished_run_has_nothing_left_to_do(own) -> None:
     assert found["next"] == "tristream predict FILE --run runs/default"
     for name in streams.names():
         assert found["parts"][f"embeddings {name}"]["n_videos"] == 20
-        if streams.load(name).needs_sound:
+        if streams.stream_class(name).needs_sound:
             assert found["parts"][f"embeddings {name}"]["n_present"] == 18
     text = own("show", RUN)
     assert text.count("[x]") == len(found["parts"])
@@ -252,10 +252,10 @@ def test_similar_by_id_by_path_and_by_a_copy_of_the_file(
 
 
 def test_similar_to_a_silent_video_says_by_which_streams(line) -> None:
-    if not any(streams.load(name).needs_sound for name in streams.names()):
+    if not any(streams.stream_class(name).needs_sound for name in streams.names()):
         pytest.skip("no stream here needs sound")
     found = line.json("similar", "spin/0.mp4", "--split", "train")["similar"]
-    seeing = [name for name in streams.names() if not streams.load(name).needs_sound]
+    seeing = [name for name in streams.names() if not streams.stream_class(name).needs_sound]
     assert {tuple(row["streams"]) for row in found} == {tuple(seeing)}
     assert {row["split"] for row in found} == {"train"}
     line("similar", "spin/0.mp4", "--out", "near.csv")

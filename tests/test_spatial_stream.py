@@ -38,7 +38,7 @@ def still_then_moving(toy_video, n_still=60, n_moving=30):
 def test_uniform_frames_are_spread_evenly(toy_video, video_of):
     sampler = SamplerConfig(method="uniform", n_samples=9)
     decoded = still_then_moving(toy_video)
-    footage = STREAM.footage(video_of(decoded, sampler), CONFIG, sampler)
+    footage = STREAM(CONFIG, sampler).footage(video_of(decoded, sampler))
     chosen = uniform_indices(90, 9)
     assert np.array_equal(footage.start_seconds, decoded.start_seconds[chosen])
     assert np.array_equal(footage.stop_seconds, decoded.stop_seconds[chosen])
@@ -48,7 +48,7 @@ def test_uniform_frames_are_spread_evenly(toy_video, video_of):
 def test_adaptive_frames_are_dense_where_it_moves(toy_video, video_of):
     sampler = SamplerConfig(method="adaptive", n_samples=18, n_segments=9, max_side_px=64)
     video = video_of(still_then_moving(toy_video), sampler)
-    footage = STREAM.footage(video, CONFIG, sampler)
+    footage = STREAM(CONFIG, sampler).footage(video)
     chosen = sample_indices(video.motion, n_samples=18, n_segments=9)
     assert np.array_equal(footage.start_seconds, video.decoded.start_seconds[chosen])
     assert (chosen >= 58).sum() >= 11
@@ -59,7 +59,7 @@ def test_adaptive_frames_are_dense_where_it_moves(toy_video, video_of):
 @pytest.mark.parametrize("n_frames", [1, 2, 8, 9])
 def test_a_video_shorter_than_the_budget_is_taken_whole(toy_video, video_of, method, n_frames):
     sampler = SamplerConfig(method=method, n_samples=9, n_segments=3)
-    footage = STREAM.footage(video_of(toy_video(n_frames), sampler), CONFIG, sampler)
+    footage = STREAM(CONFIG, sampler).footage(video_of(toy_video(n_frames), sampler))
     assert len(footage.array) == n_frames
     assert np.array_equal(footage.start_seconds, np.arange(n_frames) / 25)
 
@@ -74,9 +74,11 @@ def test_pictures_are_squashed_to_the_size_of_the_network_whatever_their_aspect(
     decoded = dataclasses.replace(toy_video(4), frames=frames)
     config = SpatialConfig(input_size=(48, 16))
     sampler = SamplerConfig(method="uniform")
-    [first, *_] = STREAM.cut(
-        STREAM.footage(video_of(decoded, sampler), config, sampler), config
-    ).array
+    [first, *_] = (
+        STREAM(config, SamplerConfig())
+        .cut(STREAM(config, sampler).footage(video_of(decoded, sampler)))
+        .array
+    )
     assert first.shape == (48, 16, 3)
     assert (first[:, :8] == 0).all()
     assert (first[:, 8:] == 155).all()
@@ -86,18 +88,18 @@ def test_pictures_of_the_right_size_are_not_touched(toy_video, video_of):
     decoded, sampler = toy_video(5), SamplerConfig(method="uniform")
     config = SpatialConfig(input_size=(64, 64))
     assert np.array_equal(
-        STREAM.footage(video_of(decoded, sampler), config, sampler).array, decoded.frames
+        STREAM(config, sampler).footage(video_of(decoded, sampler)).array, decoded.frames
     )
 
 
 def test_a_file_without_pictures_is_absent(toy_video, video_of):
     with pytest.raises(Absent, match=r"^no_video$"):
-        STREAM.footage(video_of(toy_video(5, blind=True), SamplerConfig()), CONFIG, SamplerConfig())
+        STREAM(CONFIG, SamplerConfig()).footage(video_of(toy_video(5, blind=True), SamplerConfig()))
 
 
 def footage_of_one_picture(toy_video, video_of, n=6):
     decoded, sampler = toy_video(1), SamplerConfig(method="uniform")
-    footage = STREAM.footage(video_of(decoded, sampler), CONFIG, sampler)
+    footage = STREAM(CONFIG, sampler).footage(video_of(decoded, sampler))
     return dataclasses.replace(
         footage, array=np.repeat(footage.array, n, axis=0), start_seconds=np.arange(float(n)),
         stop_seconds=np.arange(float(n)) + 1, plan=np.arange(n),
@@ -110,9 +112,11 @@ def test_all_pictures_of_a_video_are_seen_alike_and_those_of_a_training_batch_ar
     config = CONFIG.model_copy(update={"brightness": 0.3})
     footage = footage_of_one_picture(toy_video, video_of)
     for seed in range(5):
-        pictures = STREAM.cut(footage, config, np.random.default_rng(seed)).array
+        pictures = STREAM(config, SamplerConfig()).cut(footage, np.random.default_rng(seed)).array
         assert (pictures == pictures[0]).all()
-    batch = STREAM.training_segments([footage] * 8, config, np.random.default_rng(0))
+    batch = STREAM(config, SamplerConfig()).training_segments(
+        [footage] * 8, np.random.default_rng(0)
+    )
     assert len({picture.numpy().tobytes() for picture in batch}) == 8
 
 
@@ -120,7 +124,7 @@ def test_without_augmentation_a_view_is_the_picture_itself(toy_video, video_of):
     config = CONFIG.model_copy(update={"augment": NO_VIEW, "brightness": 0.0})
     footage = footage_of_one_picture(toy_video, video_of)
     assert np.array_equal(
-        STREAM.cut(footage, config, np.random.default_rng(0)).array, footage.array
+        STREAM(config, SamplerConfig()).cut(footage, np.random.default_rng(0)).array, footage.array
     )
 
 
@@ -129,7 +133,11 @@ def test_brightness_is_a_factor_that_never_overflows(toy_video, video_of):
     footage = footage_of_one_picture(toy_video, video_of)
     before, gains = footage.array.astype(float), []
     for seed in range(20):
-        seen = STREAM.cut(footage, config, np.random.default_rng(seed)).array.astype(float)
+        seen = (
+            STREAM(config, SamplerConfig())
+            .cut(footage, np.random.default_rng(seed))
+            .array.astype(float)
+        )
         gain = np.median(seen[seen < 255] / before[seen < 255])
         gains.append(gain)
         np.testing.assert_allclose(seen, np.minimum(255, before * gain), atol=1.5)

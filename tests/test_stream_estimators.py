@@ -12,12 +12,13 @@ from tristream.flow import estimators
 from tristream.pretrained import Pretrained
 from tristream.store import weights
 from tristream.store.weights.convert import sha256_of
-from tristream.streams import flow_estimators as estimators_of_streams
 from tristream.streams.config import SamplerConfig
 from tristream.streams.flow_estimators import Estimators
+from tristream.streams.flow_needs import seeds_of
+from tristream.streams.model import shared_estimators
 from tristream.streams.torch_backend import TorchBackend
 
-LOOKING = [name for name in streams.names() if streams.load(name).needs_pictures]
+LOOKING = [name for name in streams.names() if streams.stream_class(name).needs_pictures]
 LEARNED = "raft_small"  # torchvision's: no extra is needed for it
 
 
@@ -87,7 +88,7 @@ def test_missing_weights_of_the_flow_are_a_mistake_before_any_work(tmp_path, nam
 def test_random_weights_reach_the_sampler_of_every_stream_alike(tmp_path, name):
     found = chosen(name, tmp_path, random_weights=4)
     assert found.sampler.weights_seed == 4
-    assert estimators_of_streams.seeds_of(found.streams[name], found.sampler)[LEARNED] == 4
+    assert seeds_of(streams.load(name, found.streams[name], found.sampler))[LEARNED] == 4
 
 
 def test_a_stream_that_hears_only_needs_no_weights_of_the_flow(tmp_path, no_network):
@@ -116,5 +117,5 @@ def test_streams_with_other_random_flow_do_not_go_together(untrained, workshop_s
     with pytest.raises(
         ValueError, match=r"ran 'raft_small' with random weights of seed 0 and of seed 1; train"
     ):
-        estimators_of_streams.of(trained)
-    assert estimators_of_streams.of(trained[:1]).identity(LEARNED) == "raft_small, random weights 0"
+        shared_estimators(trained)
+    assert shared_estimators(trained[:1]).identity(LEARNED) == "raft_small, random weights 0"

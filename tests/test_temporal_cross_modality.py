@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from tristream.streams.config import SamplerConfig
 from tristream.streams.temporal.cross_modality import (
     across_modalities,
     adapt_first_convolution,
@@ -90,7 +91,7 @@ def test_the_stream_builds_it_by_name(pictures):
     config = TemporalConfig(
         encoder=NAME, encoder_weights=pictures[1], stack_length=5, input_size=(64, 64)
     )
-    encoder = STREAM.build_encoder(config, 7).eval()
+    encoder = STREAM(config, SamplerConfig()).build_encoder(7).eval()
     stacks = torch.randn(2, 10, 64, 64)
     assert encoder(stacks).shape == (2, 7)
     assert encoder.embed(stacks).shape == (2, 512)

@@ -31,7 +31,7 @@ def footage_of(make_videos, tmp_path):
         [video], _ = make_videos(
             {"v.mp4": decoded}, Cache(tmp_path / "cache"), sampler=sampler, content={"v.mp4": "c"}
         )
-        return STREAM.footage(video, config, sampler)
+        return STREAM(config, sampler).footage(video)
 
     return make
 
@@ -60,7 +60,7 @@ def test_a_stack_lasts_from_its_first_frame_until_its_last_field_ends(
     ends = np.append(times[1:], times[-1] + 0.1)
     decoded = dataclasses.replace(toy_video(40), start_seconds=times, stop_seconds=ends)
     config = SMALL.model_copy(update={"stack_length": length, "stack_step": step})
-    segments = STREAM.cut(footage_of(decoded, config), config)
+    segments = STREAM(config, UNIFORM).cut(footage_of(decoded, config))
     span = (length - 1) * step + 1
     assert len(segments) == 39 - span + 1, "every valid start, and no other"
     assert np.array_equal(segments.start_seconds, times[: len(segments)])
@@ -70,14 +70,17 @@ def test_a_stack_lasts_from_its_first_frame_until_its_last_field_ends(
 def test_a_stack_is_the_fields_from_its_start_on(toy_video, footage_of):
     config = SMALL.model_copy(update={"mean_removed": False})
     footage = footage_of(toy_video(20), config)
-    for start, stack in zip(footage.plan, STREAM.cut(footage, config).array, strict=True):
+    for start, stack in zip(footage.plan, STREAM(config, UNIFORM).cut(footage).array, strict=True):
         assert np.array_equal(stack, stack_flow(footage.array.astype(np.float32), int(start), 5))
 
 
 def test_the_mean_of_every_field_is_removed_if_so_configured(toy_video, footage_of):
     footage = footage_of(toy_video(20))
     plain = SMALL.model_copy(update={"mean_removed": False})
-    with_mean, without = STREAM.cut(footage, plain).array, STREAM.cut(footage, SMALL).array
+    with_mean, without = (
+        STREAM(plain, UNIFORM).cut(footage).array,
+        STREAM(SMALL, UNIFORM).cut(footage).array,
+    )
     assert np.abs(with_mean.mean(axis=(2, 3))).max() > 0.1
     assert np.abs(without.mean(axis=(2, 3))).max() < 1e-5
     np.testing.assert_allclose(
@@ -92,7 +95,7 @@ def test_a_video_of_at_most_l_frames_repeats_its_last_field_and_says_so(
     footage = footage_of(toy_video(n_frames))
     assert footage.reasons == ("padded_short_clip",)
     assert footage.plan.tolist() == [0]
-    segments = STREAM.cut(footage, SMALL.model_copy(update={"mean_removed": False}))
+    segments = STREAM(SMALL.model_copy(update={"mean_removed": False}), UNIFORM).cut(footage)
     fields = segments.array.reshape(5, 2, 32, 32)
     assert np.array_equal(fields[: n_frames - 1], footage.array.astype(np.float32))
     assert (fields[n_frames - 1 :] == fields[n_frames - 2]).all()
@@ -104,7 +107,7 @@ def test_a_video_of_one_frame_more_than_l_is_a_whole_stack(toy_video, footage_of
     footage = footage_of(toy_video(6))
     assert footage.reasons == ()
     assert footage.plan.tolist() == [0]
-    assert np.array_equal(STREAM.cut(footage, SMALL).stop_seconds, [5 / FPS])
+    assert np.array_equal(STREAM(SMALL, UNIFORM).cut(footage).stop_seconds, [5 / FPS])
 
 
 def test_a_video_of_one_frame_has_no_motion(toy_video, footage_of):
@@ -145,13 +148,15 @@ def test_the_motion_of_a_plan_is_that_of_its_stacks(toy_video, footage_of, make_
     motion = stack_motion(video.motion, 5, step=2)
     expected = sample_indices(motion[:-1], n_samples=6, n_segments=3)
     assert len(motion) == 31
-    assert np.array_equal(STREAM.footage(video, config, sampler).plan, expected)
+    assert np.array_equal(STREAM(config, sampler).footage(video).plan, expected)
 
 
 @pytest.mark.parametrize("velocity", [(2, 0), (0, 3), (-2, 1)])
 def test_a_planted_translation_is_found_in_every_field(toy_video, footage_of, velocity):
     config = SMALL.model_copy(update={"mean_removed": False})
-    stacks = STREAM.cut(footage_of(drifting(12, velocity, toy_video), config), config).array
+    stacks = (
+        STREAM(config, UNIFORM).cut(footage_of(drifting(12, velocity, toy_video), config)).array
+    )
     inner = stacks.reshape(len(stacks), 5, 2, 32, 32)[..., 8:-8, 8:-8]
     np.testing.assert_allclose(np.median(inner, axis=(0, 1, 3, 4)), velocity, atol=0.2)
 
@@ -169,12 +174,12 @@ def test_the_mirrored_view_of_a_stack_is_the_stack_of_the_mirrored_video(
         if draw_views(1, FLIP_ONLY, np.random.default_rng(seed)).flipped[0]
     )
     footage = footage_of(video, config)
-    view = STREAM.cut(footage, config, np.random.default_rng(seed))
+    view = STREAM(config, UNIFORM).cut(footage, np.random.default_rng(seed))
     flow = footage.array.astype(np.float32)
     plain = np.stack([stack_flow(flow, round(start * FPS), 5) for start in view.start_seconds])
     np.testing.assert_allclose(view.array, flip_horizontally(plain), atol=1e-4)
     [other], _ = make_videos({"m.mp4": mirrored}, Cache(tmp_path / "m"))
-    seen = STREAM.cut(STREAM.footage(other, config, UNIFORM), config).array
+    seen = STREAM(config, UNIFORM).cut(STREAM(config, UNIFORM).footage(other)).array
     inner = (slice(None), slice(None), slice(8, -8), slice(8, -8))
     assert np.median(np.abs(view.array[inner] - seen[: len(view)][inner])) < 0.1
     assert np.median(view.array[inner][:, 0::2]) == pytest.approx(-2, abs=0.2)
@@ -187,9 +192,9 @@ def test_an_augmented_video_moves_all_its_starts_alike_and_within_what_is_valid(
     sampler = SamplerConfig(method="uniform", n_samples=5)
     footage = footage_of(toy_video(60), sampler=sampler)
     last = (60 - 5 - 1) / FPS
-    plain, moved = STREAM.cut(footage, SMALL).start_seconds, set()
+    plain, moved = STREAM(SMALL, UNIFORM).cut(footage).start_seconds, set()
     for seed in range(40):
-        starts = STREAM.cut(footage, SMALL, np.random.default_rng(seed)).start_seconds
+        starts = STREAM(SMALL, UNIFORM).cut(footage, np.random.default_rng(seed)).start_seconds
         assert starts.min() >= 0
         assert starts.max() <= last + 1e-9
         moved.add(round((starts[2] - plain[2]) * FPS))
@@ -204,7 +209,9 @@ def test_training_stacks_start_at_every_valid_start(toy_video, footage_of):
     )
     footage = footage_of(toy_video(12), config, SamplerConfig(method="uniform", n_samples=2))
     valid = [stack_flow(footage.array.astype(np.float32), start, 5) for start in range(7)]
-    drawn = STREAM.training_segments([footage] * 200, config, np.random.default_rng(0)).numpy()
+    drawn = (
+        STREAM(config, UNIFORM).training_segments([footage] * 200, np.random.default_rng(0)).numpy()
+    )
     found = [
         next(i for i, stack in enumerate(valid) if np.array_equal(stack, row)) for row in drawn
     ]

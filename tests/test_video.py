@@ -10,7 +10,7 @@ from tristream.flow.sampling import motion_lengths
 from tristream.store.cache import Cache
 from tristream.streams.config import DataConfig, SamplerConfig
 from tristream.streams.segments import Absent
-from tristream.streams.video import Video, fit, part, reduce_flow, squash
+from tristream.streams.video import Video, View, fit, part, reduce_flow, squash
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_what_is_asked_of_the_decoder_is_what_is_wanted(tmp_path, toy_video, cac
 
     data, sampler = DataConfig(max_side_px=48), SamplerConfig(max_seconds=7)
     video = Video(
-        "v", tmp_path, "c", decode=decode, cache=cache, data=data, sampler=sampler, sound=False
+        "v", tmp_path, "c", decode=decode, cache=cache, view=View(data, sampler, sound=False)
     )
     _ = video.decoded
     assert asked == [{"pictures": True, "sound": False, "max_side": 48, "stop_seconds": 7.0}]

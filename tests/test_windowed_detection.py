@@ -62,15 +62,15 @@ def fitted(videos: Path, workshop_settings: Any, tmp_path_factory: pytest.TempPa
     """runs/default with streams of random weights that pass a mean and a deviation on."""
     folder = tmp_path_factory.mktemp("work")
     for name in streams.names():
-        stream, config = streams.load(name), workshop_settings.streams[name]
+        config = workshop_settings.streams[name]
         parts = config.aggregator.model_copy(update={"kind": "mean_deviation"})
         config = config.model_copy(update={"aggregator": parts})
         torch.manual_seed(0)
-        network = model.build_model(stream, config, 2).eval()
+        stream = streams.load(name, config, workshop_settings.sampler)
+        network = model.build_model(stream, 2).eval()
         made = model.TrainedStream(
-            stream=stream, config=config, sampler=workshop_settings.sampler, data=workshop_settings.data,
-            classes=("a", "b"), model=network, encoder_sha256=model.weights_sha256(network.encoder),
-            model_sha256=model.weights_sha256(network), lineage={},
+            stream=stream, data=workshop_settings.data, classes=("a", "b"), model=network,
+            checksums=model.Checksums.of(network), lineage={},
         )  # fmt: skip
         model.save(folder / "runs/default/streams" / name, made)
     return folder

@@ -17,7 +17,7 @@ from tristream.streams.encoding import encode
 from tristream.streams.extraction import make_fillers
 from tristream.streams.model import pad
 from tristream.streams.torch_backend import TorchBackend
-from tristream.streams.video import Video, squash
+from tristream.streams.video import Video, View, squash
 from tristream.streams.window_embeddings import extract_windows
 from tristream.streams.window_rows import BLOCK, aggregate, cut, embed_now
 from tristream.streams.windows import Region, Ring, WindowPlan
@@ -78,10 +78,7 @@ class Source:
 @pytest.fixture(scope="module")
 def trained(untrained):
     made = [untrained(name) for name in streams.names()]
-    return [
-        dataclasses.replace(t, config=t.config.model_copy(update={"encode_batch_size": 8}))
-        for t in made
-    ]
+    return [t.rebound(config=t.config.model_copy(update={"encode_batch_size": 8})) for t in made]
 
 
 def windows_of(video: DecodedVideo, seconds: float, plan: WindowPlan = PLAN):
@@ -218,12 +215,11 @@ def by_hand(video: DecodedVideo, trained, settings, plan: WindowPlan):
         for stream in trained:
             sampler = plan.sampler(stream.sampler)
             single = Video(
-                "w", Path("w"), "w", decode=never, cache=None, data=settings.data, sampler=sampler
+                "w", Path("w"), "w", decode=never, cache=None, view=View(settings.data, sampler)
             )
             single.decoded = window.decoded
-            segments = stream.stream.cut(
-                stream.stream.footage(single, stream.config, sampler), stream.config
-            )
+            bound = stream.rebound(sampler=sampler).stream
+            segments = bound.cut(bound.footage(single))
             rows = encode(stream.model.encoder, segments, batch_size=8, backend=TORCH)
             with torch.inference_mode():
                 sequence, length = pad([rows])

@@ -95,15 +95,16 @@ class StreamEmbedder:
 
     def embed_many(self, paths: Iterable[str | Path]) -> Iterator[VideoEmbedding]:
         """Yield the embeddings of files in their order; paths are drawn as they are needed."""
-        from tristream.streams import flow_estimators
+        from tristream.streams import flow_needs, model
         from tristream.streams.extraction import extract
         from tristream.streams.video import Video
 
         reading = self.workspace.reading
         cache = self._cache()
-        flow = flow_estimators.of([self.stream])
+        flow = model.shared_estimators([self.stream])
         flow.backend = self._engine
-        flow.check([self.stream], precomputed_flow=reading.flow_from is not None)
+        precomputed = reading.flow_from is not None
+        flow.check(flow_needs.needed([self.stream.stream], precomputed_flow=precomputed))
         decode = decoder(self._started(), reading)
 
         def videos() -> Iterator[Video]:

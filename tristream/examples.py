@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from tristream.errors import UsageError
 from tristream.media.reasons import Rejected
 from tristream.pretrained import places
 from tristream.videos import decode_pool, decoder, make_video
@@ -86,6 +87,32 @@ def read_examples(
     return examples
 
 
+def training_classes(name: str, rows: Sequence[VideoRow]) -> list[str]:
+    """Return the sorted labels of the training split.
+
+    Raises:
+        UsageError: fewer than two classes, no val split, or a class in the val split only.
+    """
+    classes = sorted({row.label for row in rows if row.split == "train"})
+    if len(classes) < 2:
+        what = f"one class only ('{classes[0]}')" if classes else "no labelled video"
+        raise UsageError(
+            f"the training split has {what}; a classifier needs two. Take a trained stream from "
+            f"another run: tristream train-stream {name} --from RUN"
+        )
+    if not any(row.split == "val" for row in rows):
+        raise UsageError(
+            "no labelled video is in the val split; the best epoch is chosen by it. "
+            "Run tristream index"
+        )
+    unknown = sorted({row.label for row in rows if row.split == "val"} - set(classes))
+    if unknown:
+        raise UsageError(
+            f"class '{unknown[0]}' is in the val split only; put some of its videos into train"
+        )
+    return classes
+
+
 @contextlib.contextmanager
 def _inputs(
     workspace: Workspace,
@@ -96,14 +123,12 @@ def _inputs(
 ) -> Iterator[Iterator[tuple[Video, Any]]]:
     """Open the decode pool; yield pairs of a video and its footage or segment embeddings."""
     from tristream.streams.extraction import encode_videos, gather_footage
-    from tristream.streams.flow_estimators import Estimators, seeds_of
+    from tristream.streams.flow_needs import estimators_for
 
     cache, reading = workspace.cache(), workspace.reading
-    flow = Estimators(
-        seeds_of(stream.config, stream.sampler),
-        where=places(workspace.weights_dir, workspace.cache_dir),
-        backend=backend,
-    )
+    where = places(workspace.weights_dir, workspace.cache_dir)
+    flow = estimators_for([stream.stream], where=where)
+    flow.backend = backend
     with decode_pool(workspace) as pool:
         videos = [
             make_video(
@@ -121,9 +146,7 @@ def _inputs(
         if _encodes_once(stream):
             yield encode_videos(videos, stream, cache=cache, backend=backend, n_threads=n_threads)
         else:
-            yield gather_footage(
-                videos, stream.stream, stream.config, stream.sampler, n_threads=n_threads
-            )
+            yield gather_footage(videos, stream.stream, n_threads=n_threads)
 
 
 def _encodes_once(stream: TrainedStream) -> bool:

@@ -44,7 +44,7 @@ def extract_rows(
         Missing: weights of a flow estimator that no place has.
     """
     from tristream.store.claims import Claims, in_turns
-    from tristream.streams import flow_estimators
+    from tristream.streams import flow_needs, model
     from tristream.streams.extraction import extract
     from tristream.streams.timings import Stages
 
@@ -55,9 +55,10 @@ def extract_rows(
     warn_of_estimated_flow(workspace, trained)
     content = contents(rows, reading)
     engine = engine or kept_engine(workspace)
-    flow = flow_estimators.of(trained)
+    flow = model.shared_estimators(trained)
     flow.backend = engine
-    flow.check(trained, precomputed_flow=reading.flow_from is not None)
+    bound = [stream.stream for stream in trained]
+    flow.check(flow_needs.needed(bound, precomputed_flow=reading.flow_from is not None))
     title = f"embedding ({', '.join(stream.name for stream in trained)})"
     with decode_pool(workspace) as pool, progress.bar(title, len(rows)) as move:
         pool.check_decoder()

@@ -205,7 +205,7 @@ def peak_motion(workspace: Workspace, rows: Sequence[VideoRow], names: Sequence[
     from tristream.streams.segments import Absent
 
     found = np.full(len(rows), np.nan)
-    seeing = [name for name in names if streams.load(name).needs_pictures]
+    seeing = [name for name in names if streams.stream_class(name).needs_pictures]
     if not seeing:
         return found
     trained, cache = workspace.load_streams(seeing), workspace.cache()

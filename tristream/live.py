@@ -184,7 +184,7 @@ def follow(
         )
     cv2.setNumThreads(1)
     place = parse_source(source, list(options.protocols))
-    wanted = [streams.load(stream.name) for stream in trained]
+    wanted = [streams.stream_class(stream.name) for stream in trained]
     watch = Watch(workspace, stored, trained, limit, save=options.save)
     with Follower(
         place,

@@ -66,9 +66,7 @@ def _look(name: str, label: str, video: Video, trained: Sequence[TrainedStream])
             absent[stream.name] = f"reads videos in another way than {trained[0].name}"
             continue
         try:
-            segments = stream.stream.cut(
-                stream.stream.footage(video, stream.config, stream.sampler), stream.config
-            )
+            segments = stream.stream.cut(stream.stream.footage(video))
         except Absent as why:
             absent[stream.name] = why.reason
             continue

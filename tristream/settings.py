@@ -196,7 +196,7 @@ def load(
     configs, about = {}, {}
     weights = pretrained or Pretrained()
     for name in stream_names:
-        stream = streams.load(name)
+        stream = streams.stream_class(name)
         needs = {"needs_pictures": stream.needs_pictures}
         values, about[name] = weights.encoder(merged["streams"].get(name, {}), f"streams.{name}")
         configs[name] = _validate(stream.Config, values, f"streams.{name}")

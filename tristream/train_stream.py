@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, cast
 from tristream import streams
 from tristream.curves import Curves
 from tristream.errors import TristreamError, UsageError
-from tristream.examples import read_examples
+from tristream.examples import read_examples, training_classes
 from tristream.files import write_json
 from tristream.pretrained import SEED, Pretrained, places, random_sentence
 from tristream.progress import SILENT, Advance
 from tristream.settings import Settings
 from tristream.settings import load as load_settings
 from tristream.videos import contents, note_links
-from tristream.workspace import Workspace
+from tristream.workspace import Workspace, check_names
 
 if TYPE_CHECKING:
     from tristream.dataset.manifest import VideoRow
@@ -104,7 +104,7 @@ def train_stream(
         TrainingDiverged: the loss is not finite.
     """
     options = options or TrainOptions()
-    check_name(name)
+    check_names([name])
     if options.precision not in PRECISIONS:
         raise UsageError(
             f"--precision {options.precision} is unknown; available: {', '.join(PRECISIONS)}"
@@ -113,7 +113,7 @@ def train_stream(
     manifest = workspace.manifest(data)
     note_links(workspace, manifest.root)
     rows = [row for row in manifest.rows if row.split in ("train", "val") and row.label]
-    classes = _classes(name, rows)
+    classes = training_classes(name, rows)
     pretrained = Pretrained(
         where=places(workspace.weights_dir, workspace.cache_dir),
         random_weights=options.random_weights,
@@ -138,7 +138,7 @@ def take_stream(workspace: Workspace, name: str, source: Workspace) -> TrainResu
     Raises:
         UsageError: an unknown stream, or one that the other run has not trained.
     """
-    check_name(name)
+    check_names([name])
     workspace.check_writable()
     [trained] = source.load_streams([name])
     workspace.stream_dir(name).mkdir(parents=True, exist_ok=True)
@@ -148,38 +148,6 @@ def take_stream(workspace: Workspace, name: str, source: Workspace) -> TrainResu
     write_json(workspace.stream_dir(name) / "origin.json", origin)
     workspace.progress.note(f"{name}: taken from {source.folder}")
     return TrainResult(name, False, trained.space_id, {"from": str(source.folder)})
-
-
-def check_name(name: str) -> None:
-    """Raise UsageError for a stream that does not exist."""
-    if name not in streams.names():
-        raise UsageError(f"unknown stream '{name}'; available: {', '.join(streams.names())}")
-
-
-def _classes(name: str, rows: Sequence[VideoRow]) -> list[str]:
-    """Return the sorted labels of the training split.
-
-    Raises:
-        UsageError: fewer than two classes, no val split, or a class in the val split only.
-    """
-    classes = sorted({row.label for row in rows if row.split == "train"})
-    if len(classes) < 2:
-        what = f"one class only ('{classes[0]}')" if classes else "no labelled video"
-        raise UsageError(
-            f"the training split has {what}; a classifier needs two. Take a trained stream from "
-            f"another run: tristream train-stream {name} --from RUN"
-        )
-    if not any(row.split == "val" for row in rows):
-        raise UsageError(
-            "no labelled video is in the val split; the best epoch is chosen by it. "
-            "Run tristream index"
-        )
-    unknown = sorted({row.label for row in rows if row.split == "val"} - set(classes))
-    if unknown:
-        raise UsageError(
-            f"class '{unknown[0]}' is in the val split only; put some of its videos into train"
-        )
-    return classes
 
 
 class _Training:
@@ -204,7 +172,8 @@ class _Training:
         self.backend = compute.choose(
             workspace.compute.backend, device=self.device, cache=workspace.cache()
         )
-        self.stream, self.config = streams.load(name), settings.streams[name]
+        self.config = settings.streams[name]
+        self.stream = streams.load(name, self.config, settings.sampler)
         self.rows, self.classes = rows, classes
         self.settings, self.options = settings, options
         self.folder = workspace.stream_dir(name)
@@ -297,7 +266,7 @@ class _Training:
             TristreamError: an unknown network, weights that do not fit, blocks it does not have.
         """
         name = self.stream.name
-        self.stream.build_encoder(self.config, len(self.classes))
+        self.stream.build_encoder(len(self.classes))
         if (seed := self._seed_of_random_weights()) is not None:
             self.progress.warn(f"{name}: {random_sentence(seed)}")
         for field, facts in self.settings.weights.get(name, {}).items():
@@ -309,19 +278,15 @@ class _Training:
         """Stream with the encoder it starts from; its segment embeddings are cached for `embed`."""
         from tristream.streams import model, training
 
-        network = training.new_model(
-            self.stream, self.config, len(self.classes), seed=self.options.seed
-        ).eval()
+        n_classes, seed = len(self.classes), self.options.seed
+        network = training.new_model(self.stream, n_classes, seed=seed).eval()
         return model.TrainedStream(
             stream=self.stream,
-            config=self.config,
-            sampler=self.settings.sampler,
             data=self.settings.data,
             classes=tuple(self.classes),
             model=network,
+            checksums=model.Checksums.of_encoder(network),
             lineage={},
-            encoder_sha256=model.weights_sha256(network.encoder),  # type: ignore[arg-type]
-            model_sha256="",
         )
 
     def _nothing_to_learn(self, split: str) -> TrainResult:
@@ -334,6 +299,7 @@ class _Training:
 
     def _learn(self, train: list[Example], val: list[Example], trained_on: str) -> StreamModel:
         from tristream.streams import training
+        from tristream.streams.training_loop import State
 
         name, config = self.stream.name, self.config
         totals = {
@@ -360,17 +326,12 @@ class _Training:
 
             return training.train(
                 self.stream,
-                config,
-                train,
-                val,
-                len(self.classes),
+                training.Examples(train, val, len(self.classes)),
                 seed=self.options.seed,
-                device=self.device,
                 backend=self.backend,
                 precision=cast("Precision", self.options.precision),
                 ranks=self.ranks,
-                state_folder=self.folder,
-                signature=trained_on,
+                state=State(self.folder, trained_on),
                 on_epoch=on_epoch,
             )
 
@@ -399,13 +360,10 @@ class _Training:
 
         trained = model.TrainedStream(
             stream=self.stream,
-            config=self.config,
-            sampler=self.settings.sampler,
             data=self.settings.data,
             classes=tuple(self.classes),
             model=learned,
-            encoder_sha256=model.weights_sha256(learned.encoder),  # type: ignore[arg-type]
-            model_sha256=model.weights_sha256(learned),
+            checksums=model.Checksums.of(learned),
             lineage=lineage,
         )
         model.save(self.folder, trained)

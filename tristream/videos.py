@@ -19,8 +19,10 @@ from tristream.workspace import Workspace
 if TYPE_CHECKING:
     from tristream.media.sandbox.pool import DecodePool
     from tristream.store.cache import Cache
+    from tristream.streams.flow_estimators import Estimators
     from tristream.streams.model import TrainedStream
     from tristream.streams.reading import Reading
+    from tristream.streams.timings import Stages
     from tristream.streams.video import Decoder, Video
 
 
@@ -135,22 +137,25 @@ def make_video(
     decode: Decoder,
     cache: Cache,
     flow_from: Path | None = None,
-    **parts: Any,
+    estimators: Estimators | None = None,
+    stages: Stages | None = None,
 ) -> Video:
     """Return a video as the trained streams read it; tracks that none of them needs stay undecoded."""
-    from tristream.streams.video import Video
+    from tristream.streams.video import FlowSource, Video, View
 
-    wanted = [streams.load(stream.name) for stream in trained]
+    wanted = [streams.stream_class(stream.name) for stream in trained]
     return Video(
         row.video_id,
         row.path,
         content,
         decode=decode,
         cache=cache,
-        data=trained[0].data,
-        sampler=trained[0].sampler,
-        pictures=any(stream.needs_pictures for stream in wanted),
-        sound=any(stream.needs_sound for stream in wanted),
-        flow_from=flow_from,
-        **parts,
+        view=View(
+            trained[0].data,
+            trained[0].sampler,
+            pictures=any(stream.needs_pictures for stream in wanted),
+            sound=any(stream.needs_sound for stream in wanted),
+        ),
+        flow_source=FlowSource(estimators, flow_from),
+        stages=stages,
     )

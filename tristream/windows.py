@@ -38,7 +38,7 @@ class FileSource:
 
     def pieces(self) -> Iterator[DecodedVideo]:
         """Yield its pieces from the beginning."""
-        wanted = [streams.load(stream.name) for stream in self.trained]
+        wanted = [streams.stream_class(stream.name) for stream in self.trained]
         return self.pool.stream(
             self.path,
             pictures=any(stream.needs_pictures for stream in wanted),

@@ -168,12 +168,12 @@ class Workspace:
             UsageError: none is trained, or one of `wanted` is not.
         """
         from tristream.pretrained import places, random_sentence
-        from tristream.streams import flow_estimators, model
+        from tristream.streams import model
 
         loaded = [model.load(self.stream_dir(name)) for name in self.check_trained(wanted)]
         for name, seed in self.random_weights([stream.name for stream in loaded]).items():
             self.progress.warn(f"{name}: {random_sentence(seed)}")
-        shared = flow_estimators.of(loaded, where=places(self.weights_dir, self.cache_dir))
+        shared = model.shared_estimators(loaded, where=places(self.weights_dir, self.cache_dir))
         return [replace(stream, estimators=shared) for stream in loaded]
 
 

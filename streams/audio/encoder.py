@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,35 +19,59 @@ from tristream.streams.audio.yamnet import YAMNet
 from tristream.streams.small_cnn import SegmentClassifier, SmallCNN
 
 
+@dataclass(frozen=True)
+class VGGishShape:
+    """Shape of VGGish and of its embedding.
+
+    Attributes:
+        width: scales its layers.
+        relu: the embedding ends in a ReLU.
+        postprocess: the embedding becomes AudioSet's 8-bit code.
+        postprocess_weights: safetensors file of its PCA; None: an identity, to be replaced by a
+            checkpoint's.
+        rounded: codes are rounded, not truncated.
+    """
+
+    width: float = 1.0
+    relu: bool = True
+    postprocess: bool = False
+    postprocess_weights: Path | None = None
+    rounded: bool = False
+
+
+@dataclass(frozen=True)
+class SmallShape:
+    """Shape of the small CNN.
+
+    Attributes:
+        widths: channels of its blocks.
+        embedding_dim: width of its embedding; None: mean over time and bands.
+    """
+
+    widths: Sequence[int] = (16, 32, 64, 64)
+    embedding_dim: int | None = None
+
+
 def build_encoder(
     name: str,
     n_classes: int,
     *,
     weights: Path | None = None,
     n_frames: int = 96,
-    width: float = 1.0,
-    relu: bool = True,
-    postprocess: bool = False,
-    postprocess_weights: Path | None = None,
-    rounded: bool = False,
-    widths: Sequence[int] = (16, 32, 64, 64),
-    embedding_dim: int | None = None,
+    vggish: VGGishShape = VGGishShape(),
+    small: SmallShape = SmallShape(),
     dropout: float = 0.0,
 ) -> SegmentClassifier:
-    """The CNN called `name` with a softmax layer for training.
+    """Return the CNN called `name` with a softmax layer for training.
 
     Args:
         name: "small", "vggish" or "yamnet".
         n_classes: of the softmax layer.
-        weights: safetensors file: torchvggish's parameters, or the constants of YAMNet's TFLite file; None: random.
+        weights: safetensors file: torchvggish's parameters, or the constants of YAMNet's TFLite
+            file; None: random.
         n_frames: rows of 10 ms per example.
-        width: scales the layers of VGGish.
-        relu: VGGish's embedding ends in a ReLU.
-        postprocess: VGGish's embedding becomes AudioSet's 8-bit code.
-        postprocess_weights: safetensors file of its PCA; None: an identity, to be replaced by a checkpoint's.
-        rounded: codes are rounded, not truncated.
-        widths: channels of the blocks of "small".
-        embedding_dim: of "small"; None: mean over time and bands.
+        vggish: shape of "vggish".
+        small: shape of "small".
         dropout: before the softmax layer.
 
     Raises:
@@ -54,13 +79,13 @@ def build_encoder(
     """
     network: nn.Module
     if name == "vggish":
-        network = VGGish(n_frames=n_frames, width=width, relu=relu)
+        network = VGGish(n_frames=n_frames, width=vggish.width, relu=vggish.relu)
         if weights is not None:
             load_torchvggish(network, weights)
-        if postprocess:
-            network = Postprocess(network, rounded=rounded)
-            if postprocess_weights is not None:
-                load_pca(network, postprocess_weights)
+        if vggish.postprocess:
+            network = Postprocess(network, rounded=vggish.rounded)
+            if vggish.postprocess_weights is not None:
+                load_pca(network, vggish.postprocess_weights)
     elif name == "yamnet":
         network = YAMNet(with_classes=False)
         if weights is not None:
@@ -73,9 +98,9 @@ def build_encoder(
         network = _OneChannel(
             SmallCNN(
                 1,
-                widths,
+                small.widths,
                 input_size=(n_frames, N_MELS),
-                embedding_dim=embedding_dim,
+                embedding_dim=small.embedding_dim,
                 dropout=dropout,
             )
         )

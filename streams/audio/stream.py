@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, Field, model_validator
 
 from tristream.errors import TristreamError
-from tristream.streams.audio.encoder import build_encoder
+from tristream.streams.audio.encoder import SmallShape, VGGishShape, build_encoder
 from tristream.streams.audio.logmel import (
     HOP_SAMPLES,
     HOP_SECONDS,
@@ -109,8 +109,13 @@ class AudioStream:
     needs_sound = True
     Config = AudioConfig
 
-    def footage(self, video: Video, config: AudioConfig, sampler: SamplerConfig) -> Footage:
+    def __init__(self, config: AudioConfig, sampler: SamplerConfig) -> None:
+        self.config = config
+        self.sampler = sampler
+
+    def footage(self, video: Video) -> Footage:
         """Log-mel energies of the whole track; the plan is where the examples start (they are few: no sampling)."""
+        config = self.config
         samples = video.decoded.samples
         if samples is None:
             raise Absent("no_audio")
@@ -126,10 +131,9 @@ class AudioStream:
             plan=np.arange(0, len(rows) - config.n_frames + 1, config.hop_frames),
         )
 
-    def cut(
-        self, footage: Footage, config: AudioConfig, generator: np.random.Generator | None = None
-    ) -> Segments:
+    def cut(self, footage: Footage, generator: np.random.Generator | None = None) -> Segments:
         """One example for each planned start, (S, n_frames, 64)."""
+        config = self.config
         rows = footage.array if generator is None else _augment(footage.array, config, generator)
         starts = footage.plan
 
@@ -141,12 +145,11 @@ class AudioStream:
     def training_segments(
         self,
         footages: Sequence[Footage],
-        config: AudioConfig,
         generator: np.random.Generator,
         device: torch.device = CPU,
     ) -> torch.Tensor:
         """One example with a random start of each video, (B, n_frames, 64); on the CPU: they are small."""
-        examples = []
+        config, examples = self.config, []
         for footage in footages:
             start = generator.integers(len(footage.array) - config.n_frames + 1)
             examples.append(
@@ -154,20 +157,22 @@ class AudioStream:
             )
         return torch.from_numpy(np.stack(examples))
 
-    def build_encoder(self, config: AudioConfig, n_classes: int) -> Encoder:
+    def build_encoder(self, n_classes: int) -> Encoder:
         """VGGish, YAMNet, or a small CNN that learns from less."""
+        config = self.config
         return build_encoder(
             config.encoder,
             n_classes,
             weights=config.encoder_weights,
+            small=SmallShape(config.widths, config.embedding_dim),
+            vggish=VGGishShape(
+                width=config.width,
+                relu=config.relu,
+                postprocess=config.postprocess,
+                postprocess_weights=config.postprocess_weights,
+                rounded=config.rounded,
+            ),
             n_frames=config.n_frames,
-            width=config.width,
-            relu=config.relu,
-            postprocess=config.postprocess,
-            postprocess_weights=config.postprocess_weights,
-            rounded=config.rounded,
-            widths=config.widths,
-            embedding_dim=config.embedding_dim,
             dropout=config.encoder_dropout,
         )
 
@@ -189,4 +194,4 @@ def _mask(rows: np.ndarray, config: AudioConfig, generator: np.random.Generator)
     return rows
 
 
-STREAM = AudioStream()
+STREAM = AudioStream

@@ -78,9 +78,13 @@ class SpatialStream:
     needs_sound = False
     Config = SpatialConfig
 
-    def footage(self, video: Video, config: SpatialConfig, sampler: SamplerConfig) -> Footage:
+    def __init__(self, config: SpatialConfig, sampler: SamplerConfig) -> None:
+        self.config = config
+        self.sampler = sampler
+
+    def footage(self, video: Video) -> Footage:
         """The sampled pictures only; the rest is not kept."""
-        frames = video.frames()
+        frames, sampler = video.frames(), self.sampler
         if sampler.method == "adaptive" and len(frames) > sampler.n_samples:
             indices = sample_indices(
                 video.motion, n_samples=sampler.n_samples, n_segments=sampler.n_segments
@@ -89,19 +93,17 @@ class SpatialStream:
             indices = uniform_indices(len(frames), sampler.n_samples)
         decoded = video.decoded
         return Footage(
-            array=_prepared(frames[indices], config),
+            array=_prepared(frames[indices], self.config),
             start_seconds=decoded.start_seconds[indices],
             stop_seconds=decoded.stop_seconds[indices],
             plan=np.arange(len(indices)),
         )
 
-    def cut(
-        self, footage: Footage, config: SpatialConfig, generator: np.random.Generator | None = None
-    ) -> Segments:
+    def cut(self, footage: Footage, generator: np.random.Generator | None = None) -> Segments:
         """One segment for each picture, (S, H, W, 3) uint8."""
         array = footage.array
         if generator is not None:
-            array = _augment(array, config, generator, alike=True).numpy()
+            array = _augment(array, self.config, generator, alike=True).numpy()
         return Segments(
             footage.start_seconds, footage.stop_seconds, lambda first, last: array[first:last]
         )
@@ -109,7 +111,6 @@ class SpatialStream:
     def training_segments(
         self,
         footages: Sequence[Footage],
-        config: SpatialConfig,
         generator: np.random.Generator,
         device: torch.device = CPU,
     ) -> torch.Tensor:
@@ -117,10 +118,11 @@ class SpatialStream:
         pictures = np.stack(
             [footage.array[generator.integers(len(footage.array))] for footage in footages]
         )
-        return _augment(pictures, config, generator, alike=False, device=device)
+        return _augment(pictures, self.config, generator, alike=False, device=device)
 
-    def build_encoder(self, config: SpatialConfig, n_classes: int) -> Encoder:
+    def build_encoder(self, n_classes: int) -> Encoder:
         """A CNN that takes uint8 pictures; normalisation is part of it."""
+        config = self.config
         return build_encoder(
             config.encoder,
             n_classes,
@@ -161,4 +163,4 @@ def _augment(
     return batch.clamp(0, 255).round().byte().permute(0, 2, 3, 1)
 
 
-STREAM = SpatialStream()
+STREAM = SpatialStream

@@ -79,8 +79,13 @@ class TemporalStream:
     needs_sound = False
     Config = TemporalConfig
 
-    def footage(self, video: Video, config: TemporalConfig, sampler: SamplerConfig) -> Footage:
+    def __init__(self, config: TemporalConfig, sampler: SamplerConfig) -> None:
+        self.config = config
+        self.sampler = sampler
+
+    def footage(self, video: Video) -> Footage:
         """The flow of the whole video; the plan is the stack starts that are looked at."""
+        config, sampler = self.config, self.sampler
         flow = video.flow(config.estimator, config.estimate_size, config.input_size)
         span = (
             config.stack_length - 1
@@ -104,11 +109,9 @@ class TemporalStream:
             reasons=("padded_short_clip",) if n_steps < span else (),
         )
 
-    def cut(
-        self, footage: Footage, config: TemporalConfig, generator: np.random.Generator | None = None
-    ) -> Segments:
+    def cut(self, footage: Footage, generator: np.random.Generator | None = None) -> Segments:
         """One stack for each planned start, (S, 2L, H, W) float32."""
-        starts, views = footage.plan, None
+        config, starts, views = self.config, footage.plan, None
         if generator is not None:
             views = draw_views(1, config.augment, generator)
             starts = _shake(starts, _n_starts(footage, config), generator)
@@ -124,11 +127,11 @@ class TemporalStream:
     def training_segments(
         self,
         footages: Sequence[Footage],
-        config: TemporalConfig,
         generator: np.random.Generator,
         device: torch.device = CPU,
     ) -> torch.Tensor:
         """One stack with a random start of each video, (B, 2L, H, W) float32."""
+        config = self.config
         starts = [int(generator.integers(_n_starts(footage, config))) for footage in footages]
         chosen = list(zip(footages, starts, strict=True))
         if device.type == "cpu":
@@ -137,8 +140,9 @@ class TemporalStream:
             stacks = _stacks_on(device, np.stack([_fields(*one, config) for one in chosen]), config)
         return _augment(stacks, draw_views(len(stacks), config.augment, generator))
 
-    def build_encoder(self, config: TemporalConfig, n_classes: int) -> Encoder:
+    def build_encoder(self, n_classes: int) -> Encoder:
         """The paper's motion CNN, a reduced form of it, or a CNN made for pictures."""
+        config = self.config
         if config.encoder != "motion_cnn":
             return build_cross_modality(
                 config.encoder,
@@ -211,4 +215,4 @@ def _augment(stacks: torch.Tensor, views: Views) -> torch.Tensor:
     return batch
 
 
-STREAM = TemporalStream()
+STREAM = TemporalStream
