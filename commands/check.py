@@ -1,11 +1,11 @@
-"""tristream check: which files can be used, and why the others cannot; needs no run."""
+"""tristream check: decode files and report their states; needs no run."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,19 +25,18 @@ STATES = ("ok", "degraded", "rejected")
 @screen.command
 def run(
     paths: Annotated[
-        list[Path], typer.Argument(help="Files, and folders that are searched for media files.")
+        list[Path], typer.Argument(help="Files, and folders to search for media files.")
     ],
     data: Annotated[
         Path | None,
         typer.Option(
-            "--data", help="Folder the files must lie in. Default: a folder's own; else none."
+            "--data",
+            help="Folder that must contain the files. Default: the folder searched; else none.",
         ),
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option(
-            "--quick", help="Read headers and one picture only; damage further on is not seen."
-        ),
+        typer.Option("--quick", help="Read headers and one frame only; later damage is not seen."),
     ] = False,
     follow_links: options.FollowLinks = False,
     config: options.LimitsFile = None,
@@ -45,18 +44,22 @@ def run(
     workers: options.Workers = options.WORKERS,
     as_json: options.Json = False,
 ) -> int:
-    """Decode every file as embed would and say what state it ends in: ok, degraded or rejected, and why.
+    """Decode every file as embed does and report its state: ok, degraded or rejected, with reasons.
 
-    One line for each file, on stdout. Nothing is written. Named lists (.csv), archives and files of weights are judged
-    too, as index, unpack and weights add would take them. Exit code 3 where a file is rejected, 4 where the decoder is
-    one that must not be given untrusted files.
+    One line per file on stdout. Nothing is written. Lists (.csv), archives and weight files given
+    by name are checked with the rules of index, unpack and weights add. Exit code 3 if a file is
+    rejected, 4 if the decoder is too old for untrusted files.
     """
     from tristream.commands.workspace import decode_pool, say_links
+    from tristream.dataset.folders import account_of
 
     limits = settings.limits(config, assignments or ())
-    todo = [
-        (path, data.absolute() if data else root) for given in paths for path, root in _files(given)
-    ]
+    todo: list[tuple[Path, Path | None]] = []
+    skipped: Counter[str] = Counter()
+    for given in paths:
+        files, kinds = _files(given)
+        todo += [(path, data.absolute() if data else root) for path, root in files]
+        skipped.update(kinds)
     for root in dict.fromkeys(root for _, root in todo if root is not None):
         say_links(root, follow_links)
     entries: list[dict[str, Any]] = []
@@ -73,37 +76,47 @@ def run(
     screen.note(
         f"{n}: {', '.join(f'{n} {state}' for state, n in counts.items())}; decoded by FFmpeg {version}"
     )
-    screen.emit(
-        {**counts, "ffmpeg": version, "limits": dataclasses.asdict(limits), "files": entries},
-        as_json=as_json,
-    )
+    if account := account_of(skipped):
+        screen.note(account)
+    result = {
+        **counts,
+        "ffmpeg": version,
+        "limits": dataclasses.asdict(limits),
+        "skipped": dict(skipped),
+    }
+    screen.emit({**result, "files": entries}, as_json=as_json)
     return screen.SOME_REJECTED if counts["rejected"] else screen.OK
 
 
-def _files(given: Path) -> list[tuple[Path, Path | None]]:
-    """The files that an argument means, each with the folder it must lie in; a file that is named may lie anywhere.
+def _files(given: Path) -> tuple[list[tuple[Path, Path | None]], Mapping[str, int]]:
+    """Return the files that an argument means, and the number of skipped files by kind.
+
+    Each file comes with the folder that must contain it; a file given by name may lie anywhere.
 
     Raises:
         UsageError: a folder without media files.
     """
-    from tristream.dataset.listing import SUFFIXES, media_files
+    from tristream.dataset.folders import SUFFIXES, scan_folder
 
-    found = sorted(media_files(given), key=os.fsencode) if given.is_dir() else []
-    if not given.is_dir() or (
-        not found and given.suffix.lower() in SUFFIXES
-    ):  # a folder in the place of a video
-        return [(given, None)]
-    if not found:
+    if not given.is_dir():
+        return [(given, None)], {}
+    scan = scan_folder(given)
+    if not scan.files and given.suffix.lower() in SUFFIXES:  # a folder in the place of a video
+        return [(given, None)], {}
+    if not scan.files:
+        account = f" ({scan.account()})" if scan.skipped else ""
         raise UsageError(
-            f"{given} holds no file with the suffix of a video or sound file; name files, or another"
+            f"{given} holds no file with the suffix of a video or audio file{account}; name files, "
+            "or another folder"
         )
-    return [(path, given.absolute()) for path in found]
+    # paths are printed as they were given
+    return [(given / path.relative_to(scan.root), scan.root) for path in scan.files], scan.skipped
 
 
 def _judged(
     todo: Sequence[tuple[Path, Path | None]], pool: DecodePool, *, quick: bool, follow_links: bool
 ) -> Iterator[dict[str, Any]]:
-    """What to say of each file, in their order."""
+    """Yield the JSON entry of each file, in order."""
     from tristream.commands.companions import judge_companion
     from tristream.media.probe import judge, judge_header
 
@@ -138,7 +151,7 @@ def _entry(path: Path, verdict: Verdict, wall_seconds: float) -> dict[str, Any]:
 
 
 def _line(entry: dict[str, Any]) -> str:
-    """State, path and reasons; after a rejection the sentence, which begins with the path."""
+    """State, path and reasons of a file; for a rejected one also the sentence without the path."""
     from tristream.media.reasons import printable
 
     why = " ".join(entry["reasons"])

@@ -15,45 +15,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tristream.dataset.folders import media_files
 from tristream.errors import TristreamError
 from tristream.media.reasons import printable
 
 SPLITS = ("train", "val", "test", "unlabelled")
-SUFFIXES = frozenset(
-    (
-        *(
-            ".mp4",
-            ".m4v",
-            ".mov",
-            ".mkv",
-            ".webm",
-            ".avi",
-            ".mpg",
-            ".mpeg",
-            ".ts",
-            ".m2ts",
-            ".mts",
-            ".flv",
-            ".wmv",
-        ),
-        *(
-            ".asf",
-            ".3gp",
-            ".3g2",
-            ".ogv",
-            ".vob",
-            ".ogg",
-            ".oga",
-            ".opus",
-            ".wav",
-            ".flac",
-            ".mp3",
-            ".m4a",
-            ".aac",
-        ),
-        *(".aiff", ".wma"),
-    )
-)
 COLUMNS = ("path", "label", "split", "group", "anomaly", "fold")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _SHOWN_PROBLEMS = 50
@@ -139,23 +105,6 @@ def _of_folder(path: Path, root: Path, *, with_splits: bool) -> ListedVideo:
     return ListedVideo(
         video_id=video_id, path=path, label=label, split=split, where=printable(video_id)
     )
-
-
-def media_files(root: Path) -> Iterator[Path]:
-    """Everything below `root` that is called like a video or sound file, whatever it is; hidden ones are left out."""
-    seen = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        found = Path(folder).stat()
-        if (found.st_dev, found.st_ino) in seen:  # a link back to where we have been
-            folders.clear()
-            continue
-        seen.add((found.st_dev, found.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (
-            Path(folder, name)
-            for name in names
-            if Path(name).suffix.lower() in SUFFIXES and name[0] != "."
-        )
 
 
 def index_csv(path: Path, root: Path | None = None) -> list[ListedVideo]:
