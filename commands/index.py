@@ -12,6 +12,7 @@ import typer
 from tristream.commands import options, screen, settings
 from tristream.commands.workspace import Workspace, decode_pool, say_links
 from tristream.dataset import manifest as manifests
+from tristream.dataset.folders import FolderScan, scan_folder
 from tristream.errors import UsageError
 
 
@@ -47,10 +48,11 @@ def run(
 ) -> int:
     """Read a labelled folder, a CSV or official lists into RUN/videos.csv.
 
-    Without a list, DATA holds one folder per class, or train/, val/ and test/ with one folder per class in each. Videos
-    of one group (of one source recording) never come into two splits. Where no split is given, a fifth of the groups is
-    held out for test, then a fifth of the rest for val. A second call adds what is new and keeps what was decided
-    (--force: decide anew).
+    Without a list, DATA holds one folder per class, or train/, val/ and test/ (in any case;
+    training, valid and the like too) with one folder per class in each; ambiguous folder names are
+    refused. Videos of one group (one source recording) stay in one split. Without splits, a fifth
+    of the groups is held out for test, then a fifth of the rest for val. A second call adds new
+    videos and keeps earlier decisions (--force: decide again).
     """
     if data is None:
         raise UsageError(
@@ -62,38 +64,50 @@ def run(
     workspace.check_writable(run)
     limits = settings.limits(config, assignments or ())
     say_links(data, follow_links)
-    rows = _listed(data, list_file, ucf101, hmdb51, split)
-    if not rows:
-        raise UsageError(
-            f"{data} holds no videos in folders of classes, and no videos.csv; see tristream index --help"
-        )
+    scan = scan_folder(data)
+    notes: list[str] = []
+    rows = _listed(scan, list_file, ucf101, hmdb51, split, notes)
+    if account := scan.account():
+        screen.note(account)
+    if n_unlisted := len(set(scan.files) - {row.path for row in rows}):
+        screen.note(f"{n_unlisted} media files below {data} are not in the list")
     previous = None
     if workspace.manifest_path.exists() and not force:
         previous = manifests.read_manifest(workspace.manifest_path, root=data)
     with decode_pool(workers, limits) as pool:
         screen.note(f"reading the headers of {len(rows)} files ...")
-        found = manifests.complete(
+        videos = manifests.complete(
             rows, seed=seed, root=data.absolute(), previous=previous, test_fold=test_fold,
             probe=functools.partial(pool.probe, root=data.absolute(), follow_links=follow_links),
-            follow_links=follow_links,
+            follow_links=follow_links, notes=notes,
         )  # fmt: skip
-    if not any(row.label for row in found.rows):
+    if not any(row.label for row in videos.rows):
         screen.warn(
-            f"no folder of a class was found in {data}: these videos have no label and can only be embedded, or "
-            "searched for anomalies. Did you mean the folder above it?"
+            f"{data} has no class folders: its videos have no label and can only be embedded or "
+            "searched for anomalies; for labels, give --data with the folder above it, or a list "
+            "with a column label"
         )
-    for warning in found.warnings:
+    for warning in videos.warnings:
         screen.warn(warning)
-    manifests.write_manifest(found, workspace.manifest_path)
-    _show(found)
+    manifests.write_manifest(videos, workspace.manifest_path)
+    _show(videos)
     screen.note(f"wrote {workspace.manifest_path}")
-    screen.emit(_summary(found, workspace.manifest_path), as_json=as_json)
+    summary = _summary(videos, workspace.manifest_path)
+    screen.emit(
+        {**summary, "skipped": dict(scan.skipped), "n_unlisted": n_unlisted}, as_json=as_json
+    )
     return screen.OK
 
 
 def _listed(
-    data: Path, list_file: Path | None, ucf101: Path | None, hmdb51: Path | None, split: int
+    scan: FolderScan,
+    list_file: Path | None,
+    ucf101: Path | None,
+    hmdb51: Path | None,
+    split: int,
+    notes: list[str],
 ) -> list[manifests.ListedVideo]:
+    data = scan.root
     given = [
         name
         for name, value in (("--list", list_file), ("--ucf101", ucf101), ("--hmdb51", hmdb51))
@@ -108,42 +122,43 @@ def _listed(
     if list_file is not None:
         return manifests.index_csv(list_file, data)
     if (data / "videos.csv").exists():
+        screen.note(f"reading the list {data / 'videos.csv'}")
         return manifests.index_csv(data / "videos.csv", data)
-    return manifests.index_folder(data)
+    return manifests.index_folder(data, scan=scan, notes=notes)
 
 
-def _summary(found: manifests.Manifest, path: Path) -> dict[str, object]:
+def _summary(videos: manifests.Manifest, path: Path) -> dict[str, object]:
     return {
         "videos_csv": str(path),
-        "n_videos": len(found.rows),
-        "splits": dict(Counter(row.split for row in found.rows)),
-        "classes": sorted({row.label for row in found.rows if row.label}),
-        "n_groups": len({row.group for row in found.rows}),
-        "n_with_sound": sum(row.has_audio is True for row in found.rows),
-        "warnings": list(found.warnings),
+        "n_videos": len(videos.rows),
+        "splits": dict(Counter(row.split for row in videos.rows)),
+        "classes": sorted({row.label for row in videos.rows if row.label}),
+        "n_groups": len({row.group for row in videos.rows}),
+        "n_with_sound": sum(row.has_audio is True for row in videos.rows),
+        "warnings": list(videos.warnings),
     }
 
 
-def _show(found: manifests.Manifest) -> None:
+def _show(videos: manifests.Manifest) -> None:
     splits = [
         name
         for name in ("train", "val", "test", "unlabelled")
-        if any(row.split == name for row in found.rows)
+        if any(row.split == name for row in videos.rows)
     ]
-    counts = Counter((row.label, row.split) for row in found.rows)
-    labels = sorted({row.label for row in found.rows})
+    counts = Counter((row.label, row.split) for row in videos.rows)
+    labels = sorted({row.label for row in videos.rows})
     rows = [
         [label or "(no label)", *(str(counts[label, split]) for split in splits)]
         for label in labels
     ]
-    rows.append(["all", *(str(sum(row.split == split for row in found.rows)) for split in splits)])
+    rows.append(["all", *(str(sum(row.split == split for row in videos.rows)) for split in splits)])
     screen.table(
-        f"{len(found.rows)} videos, {len({r.group for r in found.rows})} groups",
+        f"{len(videos.rows)} videos, {len({r.group for r in videos.rows})} groups",
         ["class", *splits],
         rows,
     )
-    silent = sum(row.has_audio is False for row in found.rows)
+    silent = sum(row.has_audio is False for row in videos.rows)
     if silent:
         screen.note(
-            f"{silent} of {len(found.rows)} videos have no sound: their audio stream is masked"
+            f"{silent} of {len(videos.rows)} videos have no audio: their audio stream is masked"
         )

@@ -54,6 +54,7 @@ def complete(
     test_fold: str | int | None = None,
     probe: Callable[[Path], Future[Probe]] | None = None,
     follow_links: bool = False,
+    notes: Sequence[str] = (),
 ) -> Manifest:
     """Listed videos with groups, splits, content ids and what their headers declare.
 
@@ -68,6 +69,7 @@ def complete(
         test_fold: the videos of this fold become test, the other folds train and val, whatever was said before.
         probe: `DecodePool.probe` or the like, called for all videos at once.
         follow_links: also read files that links outside of `root` lead to.
+        notes: of `index_folder`; they come first in the manifest's warnings.
 
     Raises:
         ManifestError: no such fold, or a group in two splits.
@@ -75,7 +77,7 @@ def complete(
     root = _common_root(rows) if root is None else root
     facts = {row.video_id: probe(row.path) for row in rows} if probe is not None else {}
     found = [_identified(row, root, follow_links) for row in rows]
-    warnings = lonely_classes(rows)
+    warnings = [*notes, *lonely_classes(rows)]
     if previous is not None:
         found = _with_previous(found, previous, warnings)
     if test_fold is not None:
