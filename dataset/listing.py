@@ -5,20 +5,19 @@ All mistakes of a list are found before any work starts, and reported together.
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tristream.dataset.csv_records import CsvRecords
 from tristream.dataset.folder_layout import FolderLayout, read_layout
 from tristream.dataset.folders import FolderScan, counted, quoted, scan_folder
 from tristream.dataset.spelling import composed
-from tristream.dataset.split_names import SPLITS
+from tristream.dataset.split_names import SPLITS, split_of
 from tristream.errors import TristreamError
 from tristream.media.reasons import printable
 
@@ -26,6 +25,7 @@ COLUMNS = ("path", "label", "split", "group", "anomaly", "fold")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _SHOWN_PROBLEMS = 50
 _SHOWN_FOLDERS = 10
+_ANOMALY = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 _BROKEN_BYTE = re.compile("[\udc80-\udcff]")  # as Python has it in names
 
 
@@ -152,10 +152,16 @@ def _barren_folders(scan: FolderScan, layout: FolderLayout, *, labelled: bool) -
 
 
 def index_csv(path: Path, root: Path | None = None) -> list[ListedVideo]:
-    """The videos of a CSV file with a header: `path`, and any of `label`, `split`, `group`, `anomaly`, `fold`.
+    """List the videos of a CSV file with a header.
+
+    Columns: `path`, and any of `label`, `split`, `group`, `anomaly` and `fold`.
+    Labels, groups and folds come out as NFC. Splits
+    may be synonyms in any case (`Train`, `valid`). Anomaly is 0 or 1, as pandas writes it (1.0) and
+    spreadsheets do (TRUE) too.
 
     Args:
-        path: UTF-8, commas; the paths in it are relative to its folder.
+        path: UTF-8 or UTF-16, in any dialect of `dataset.csv_records`; the paths in it are relative
+            to its folder.
         root: the data root, inside which all of them must lie; by default the CSV's folder.
 
     Raises:
@@ -163,19 +169,26 @@ def index_csv(path: Path, root: Path | None = None) -> list[ListedVideo]:
     """
     base = Path(os.path.abspath(path.parent))  # noqa: PTH100
     root = base if root is None else Path(os.path.abspath(root))  # noqa: PTH100
+    try:
+        records = CsvRecords(path.read_bytes())
+        records.check_columns(COLUMNS, ["path"])
+    except OSError as error:
+        raise ManifestError(path, [f"line 1: not_readable: {error.strerror}"]) from error
+    except ValueError as error:
+        raise ManifestError(path, [f"line {records.header_line}: {error}"]) from error
     problems: dict[int, str] = {}
     rows: dict[int, ListedVideo] = {}
-    for line, cells in _records(path, problems):
+    for line, cells in records:
         try:
             rows[line] = _of_cells(cells, base, root, f"line {line}")
         except ValueError as error:
             problems[line] = str(error)
-            # what is right about the line still counts: a class is not lonely because one of its paths is wrong
+            # the label still counts: a class is not lonely because one of its paths is wrong
             rows[line] = ListedVideo(
-                video_id="", path=base, label=cells.get("label", ""), split="unlabelled"
+                video_id="", path=base, label=composed(cells.get("label", "")), split="unlabelled"
             )
-    found = check([row for row in rows.values() if row.video_id])
-    for where, text in found.items():
+    problems.update(records.problems)
+    for where, text in check([row for row in rows.values() if row.video_id]).items():
         problems.setdefault(int(where.split()[1]), text)
     if problems:
         problems.update(
@@ -183,66 +196,34 @@ def index_csv(path: Path, root: Path | None = None) -> list[ListedVideo]:
         )
         raise ManifestError(path, [f"line {line}: {problems[line]}" for line in sorted(problems)])
     if not rows:
-        raise ManifestError(path, ["line 1: no_videos: there is no line after the header"])
+        raise ManifestError(
+            path, [f"line {records.header_line}: no_videos: there is no line after the header"]
+        )
     return list(rows.values())
 
 
-def _records(path: Path, problems: dict[int, str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and cells by column name of every record; what is no record goes to `problems`."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    except OSError as error:
-        raise ManifestError(path, [f"line 1: not_readable: {error.strerror}"]) from error
-    reader = csv.reader(io.StringIO(text, newline=""))
-    header = [name.strip() for name in next(reader, [])]
-    unknown = sorted(set(header) - set(COLUMNS))
-    if "path" not in header or unknown or len(set(header)) < len(header):
-        what = (
-            f"unknown column {unknown[0]!r}"
-            if unknown
-            else "needs one column 'path', and no column twice"
-        )
-        raise ManifestError(
-            path, [f"line 1: wrong_columns: {what}; columns are {', '.join(COLUMNS)}"]
-        )
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            problems[line] = f"not_csv: {error}"
-            return
-        if cells is None:
-            return
-        if not cells:
-            continue
-        if any("\udc80" <= character <= "\udcff" for cell in cells for character in cell):
-            problems[line] = "not_utf8: save the file as UTF-8"
-        elif len(cells) != len(header):
-            problems[line] = f"wrong_field_count: {len(cells)} fields; the header has {len(header)}"
-        else:
-            yield line, {name: cell.strip() for name, cell in zip(header, cells)}
-
-
-def _of_cells(cells: dict[str, str], base: Path, root: Path, where: str) -> ListedVideo:
+def _of_cells(
+    cells: dict[str, str], base: Path, root: Path, where: str
+) -> ListedVideo:
     path = local_path(cells["path"], base, root)
     split, anomaly = cells.get("split", ""), cells.get("anomaly", "")
-    if split not in ("", *SPLITS):
+    if split and not split_of(split):
         raise TristreamError(
             f"unknown_split: {split!r}; must be one of {', '.join(SPLITS)}, or empty"
         )
-    if anomaly not in ("", "0", "1"):
+    if anomaly and anomaly.casefold() not in _ANOMALY:
         raise TristreamError(
             f"unknown_anomaly: {anomaly!r}; must be 0 (normal), 1 (abnormal) or empty"
         )
     return ListedVideo(
         video_id=video_id_of(path, root),
         path=path,
-        label=cells.get("label", ""),
-        split=split,
-        group=cells.get("group", ""),
-        anomaly=int(anomaly) if anomaly else None,
-        fold=cells.get("fold", ""),
+        label=composed(cells.get("label", "")),
+        split=split_of(split),
+        group=composed(cells.get("group", "")),
+        anomaly=_ANOMALY[anomaly.casefold()] if anomaly else None,
+        # pandas writes whole numbers as 3.0 in a column with empty cells
+        fold=re.sub(r"^(\d+)\.0$", r"\1", composed(cells.get("fold", ""))),
         where=where,
     )
 
