@@ -16,7 +16,7 @@ from pathlib import Path
 from tristream.dataset.csv_records import CsvRecords
 from tristream.dataset.folder_layout import FolderLayout, read_layout
 from tristream.dataset.folders import FolderScan, counted, quoted, scan_folder
-from tristream.dataset.spelling import composed
+from tristream.dataset.spelling import NameForms, composed
 from tristream.dataset.split_names import SPLITS, split_of
 from tristream.errors import TristreamError
 from tristream.media.reasons import printable
@@ -128,8 +128,19 @@ def index_folder(
     raise_if_any(root, check(rows))
     if notes is not None:
         notes += layout.notes
+        notes += _merged_forms({layout.place(folder)[1] for folder in folders})
         notes += _barren_folders(scan, layout, labelled=any(row.label for row in rows))
     return rows
+
+
+def _merged_forms(names: set[str]) -> list[str]:
+    """Sentences about class folders that differ only in their Unicode form."""
+    forms = Counter(composed(name) for name in names)
+    return [
+        f"the folders of class {name!r} are written in {n} Unicode forms; they are one class"
+        for name, n in sorted(forms.items())
+        if n > 1
+    ]
 
 
 def _barren_folders(scan: FolderScan, layout: FolderLayout, *, labelled: bool) -> list[str]:
@@ -155,7 +166,7 @@ def index_csv(path: Path, root: Path | None = None) -> list[ListedVideo]:
     """List the videos of a CSV file with a header.
 
     Columns: `path`, and any of `label`, `split`, `group`, `anomaly` and `fold`.
-    Labels, groups and folds come out as NFC. Splits
+    Paths are found whatever their Unicode form; labels, groups and folds come out as NFC. Splits
     may be synonyms in any case (`Train`, `valid`). Anomaly is 0 or 1, as pandas writes it (1.0) and
     spreadsheets do (TRUE) too.
 
@@ -178,9 +189,10 @@ def index_csv(path: Path, root: Path | None = None) -> list[ListedVideo]:
         raise ManifestError(path, [f"line {records.header_line}: {error}"]) from error
     problems: dict[int, str] = {}
     rows: dict[int, ListedVideo] = {}
+    forms = NameForms()
     for line, cells in records:
         try:
-            rows[line] = _of_cells(cells, base, root, f"line {line}")
+            rows[line] = _of_cells(cells, base, root, f"line {line}", forms)
         except ValueError as error:
             problems[line] = str(error)
             # the label still counts: a class is not lonely because one of its paths is wrong
@@ -203,9 +215,9 @@ def index_csv(path: Path, root: Path | None = None) -> list[ListedVideo]:
 
 
 def _of_cells(
-    cells: dict[str, str], base: Path, root: Path, where: str
+    cells: dict[str, str], base: Path, root: Path, where: str, forms: NameForms
 ) -> ListedVideo:
-    path = local_path(cells["path"], base, root)
+    path = local_path(cells["path"], base, root, forms)
     split, anomaly = cells.get("split", ""), cells.get("anomaly", "")
     if split and not split_of(split):
         raise TristreamError(
@@ -228,13 +240,14 @@ def _of_cells(
     )
 
 
-def local_path(text: str, base: Path, root: Path) -> Path:
+def local_path(text: str, base: Path, root: Path, forms: NameForms | None = None) -> Path:
     """Return the absolute path that a list means; it exists and, by its name, lies in `root`.
 
     Args:
         text: as the list has it.
         base: folder that it is relative to.
         root: the data root.
+        forms: finds names on disk in another Unicode form.
 
     Raises:
         TristreamError: empty_path, outside_root, not_a_local_path, not_found or not_a_file, with
@@ -250,6 +263,8 @@ def local_path(text: str, base: Path, root: Path) -> Path:
         raise TristreamError(
             f"not_a_local_path: {shown}; only files on this machine, relative to the list's folder"
         )
+    if inside and forms is not None:
+        path = forms.find(path, root)
     if not inside:
         raise TristreamError(f"outside_root: {shown} lies outside {printable(root)}")
     if "\0" in text or not os.path.lexists(path):
