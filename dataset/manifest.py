@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tristream.dataset.audit import audit
 from tristream.dataset.listing import (
     ListedVideo,
     ManifestError,
@@ -87,6 +88,7 @@ def complete(
         videos = _with_test_fold(videos, str(test_fold))
     _check_groups(videos)
     videos = _hold_out(videos, seed)
+    warnings += audit(videos)
     videos = [_with_facts(row, facts.get(row.video_id)) for row in videos]
     return Manifest(root, tuple(videos), tuple(warnings))
 

@@ -214,7 +214,10 @@ def test_classes_of_one_video_are_said_beside_mistakes_and_stop_nothing_alone(tm
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         touch(tmp_path / name)
     good = lines(tmp_path / "good.csv", "path,label", "a.mp4,walk", "b.mp4,walk", "c.mp4,rare")
-    assert complete(index_csv(good)).warnings == ("class 'rare' has one video",)
+    assert complete(index_csv(good)).warnings == (
+        "class 'rare' has one video",
+        "no val video in these classes of two groups or more: 'walk' (2)",
+    )
     bad = lines(
         tmp_path / "bad.csv", "path,label", "a.mp4,walk", "b.mp4,walk", "c.mp4,rare", "no.mp4,walk"
     )
@@ -712,7 +715,7 @@ def test_mistakes_of_an_edited_table_are_reported_together(tmp_path):
         "line 5: wrong_value: n_frames is 'many'",
         "line 6: outside_root: ../e is not inside /data",
         "line 7: outside_root: /etc/passwd is not inside /data",
-        "line 8: repeats line 2: a is named there already",
+        "line 8: repeats line 2: a is listed there already",
         "line 9: empty_label: g; give it one, or say split = unlabelled",
         "line 10: group_in_two_splits: g is in test here and in train at line 2",
         "line 11: wrong_field_count: 1 fields; the header has 8",
