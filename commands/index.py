@@ -91,6 +91,8 @@ def run(
         screen.warn(warning)
     manifests.write_manifest(videos, workspace.manifest_path)
     _show(videos)
+    if folds := _folds(videos, test_fold):
+        screen.note(folds)
     screen.note(f"wrote {workspace.manifest_path}")
     summary = _summary(videos, workspace.manifest_path)
     screen.emit(
@@ -127,12 +129,32 @@ def _listed(
     return manifests.index_folder(data, scan=scan, notes=notes)
 
 
+def _folds(videos: manifests.Manifest, test_fold: str | None) -> str:
+    """Return a sentence about the column `fold`, "" without one."""
+    folds = sorted(
+        {row.fold for row in videos.rows if row.fold}, key=lambda fold: (len(fold), fold)
+    )
+    if not folds:
+        return ""
+    shown = f"{', '.join(folds[:10])}{', …' if len(folds) > 10 else ''}"
+    if test_fold is not None:
+        return (
+            f"the column fold has {len(folds)} values ({shown}); fold {test_fold} is test, the "
+            "others are train and val"
+        )
+    return (
+        f"the column fold has {len(folds)} values ({shown}) and was not used for these splits; "
+        f"to test on one of them: --test-fold {folds[0]}"
+    )
+
+
 def _summary(videos: manifests.Manifest, path: Path) -> dict[str, object]:
     return {
         "videos_csv": str(path),
         "n_videos": len(videos.rows),
         "splits": dict(Counter(row.split for row in videos.rows)),
         "classes": sorted({row.label for row in videos.rows if row.label}),
+        "folds": sorted({row.fold for row in videos.rows if row.fold}),
         "n_groups": len({row.group for row in videos.rows}),
         "n_with_sound": sum(row.has_audio is True for row in videos.rows),
         "warnings": list(videos.warnings),
