@@ -62,12 +62,12 @@ def read_layout(folders: Collection[Folder]) -> FolderLayout:
     meanings = {top: split_of(top) for top in below}
     _refuse_deeper_splits(folders, below)
     if below and all(meanings.values()):
-        return _splits(meanings)
+        return _splits(meanings, set().union(*below.values()))
     _refuse_unclear_splits(meanings, below)
     return FolderLayout({}, tuple(_notes(folders, below)))
 
 
-def _splits(meanings: dict[str, str]) -> FolderLayout:
+def _splits(meanings: dict[str, str], classes: set[str]) -> FolderLayout:
     by_split = defaultdict(list)
     for top, split in meanings.items():
         by_split[split].append(top)
@@ -85,7 +85,12 @@ def _splits(meanings: dict[str, str]) -> FolderLayout:
     renamed = [
         f"{quoted([top])} is {split}" for top, split in sorted(meanings.items()) if top != split
     ]
-    return FolderLayout(meanings, (f"splits by folder: {', '.join(renamed)}",) if renamed else ())
+    notes = [f"splits by folder: {', '.join(renamed)}"] if renamed else []
+    if len(classes) == 1:
+        notes.append(
+            f"{quoted(classes)} is the only folder below the splits, and so the only class"
+        )
+    return FolderLayout(meanings, tuple(notes))
 
 
 def _refuse_unclear_splits(meanings: dict[str, str], below: dict[str, set[str]]) -> None:

@@ -129,6 +129,7 @@ def index_folder(
     if notes is not None:
         notes += layout.notes
         notes += _merged_forms({layout.place(folder)[1] for folder in folders})
+        notes += _same_stems(scan)
         notes += _barren_folders(scan, layout, labelled=any(row.label for row in rows))
     return rows
 
@@ -140,6 +141,20 @@ def _merged_forms(names: set[str]) -> list[str]:
         f"the folders of class {name!r} are written in {n} Unicode forms; they are one class"
         for name, n in sorted(forms.items())
         if n > 1
+    ]
+
+
+def _same_stems(scan: FolderScan) -> list[str]:
+    """A sentence about files that differ from another in the same folder only by the suffix."""
+    first: dict[Path, Path] = {}
+    twins = [path for path in scan.files if first.setdefault(path.with_suffix(""), path) != path]
+    if not twins:
+        return []
+    names = [first[twins[0].with_suffix("")], twins[0]]
+    shown = " and ".join(printable(video_id_of(path, scan.root)) for path in names)
+    return [
+        f"{len(twins)} files differ from another file only by the suffix (first: {shown}); if they "
+        "hold one recording, keep one of them, or give a list with a column group"
     ]
 
 

@@ -117,6 +117,11 @@ def test_one_folder_above_the_classes_is_noted():
     assert "one folder, 'UCF-101', which is the only class" in note
 
 
+def test_one_folder_below_the_splits_is_noted():
+    (note,) = read_layout(folders("train/videos", "test/videos")).notes
+    assert note == "'videos' is the only folder below the splits, and so the only class"
+
+
 def test_equal_sub_folders_below_every_class_are_noted():
     (note,) = read_layout(crossed(("walk", "sit"), ("s01", "s02"))).notes
     assert "the sub-folders 's01', 's02', which lie below each of them, are no labels" in note

