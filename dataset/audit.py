@@ -20,15 +20,28 @@ def audit(rows: Sequence[VideoRow]) -> list[str]:
 
 
 def _spellings(rows: Sequence[VideoRow]) -> list[str]:
-    variants = similar_names({row.label for row in rows if row.label})
-    if not variants:
-        return []
-    groups = "; ".join(quoted(names) for names in variants[:_SHOWN])
+    """Labels that differ only in spelling, and such groups in different splits."""
+    sentences = []
+    if variants := similar_names({row.label for row in rows if row.label}):
+        sentences.append(
+            "labels that differ only in capitals, spaces, _ or - stay different classes: "
+            f"{_listed(variants)}; give videos of one class one spelling"
+        )
+    splits = {
+        row.group: row.split for row in rows if row.group not in (row.content_id, row.video_id)
+    }
+    variants = [names for names in similar_names(splits) if len({splits[n] for n in names}) > 1]
+    if variants:
+        sentences.append(
+            "groups that differ only in capitals, spaces, _ or - lie in different splits: "
+            f"{_listed(variants)}; give videos of one source one spelling"
+        )
+    return sentences
+
+
+def _listed(variants: list[list[str]]) -> str:
     more = f"; and {len(variants) - _SHOWN} more" if len(variants) > _SHOWN else ""
-    return [
-        "labels that differ only in capitals, spaces, _ or - stay different classes: "
-        f"{groups}{more}; give videos of one class one spelling"
-    ]
+    return "; ".join(quoted(names) for names in variants[:_SHOWN]) + more
 
 
 def _repeated_bytes(rows: Sequence[VideoRow]) -> list[str]:

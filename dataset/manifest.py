@@ -185,9 +185,10 @@ def _with_test_fold(rows: list[VideoRow], fold: str) -> list[VideoRow]:
         raise ManifestError(
             "--test-fold", [f"unknown_fold: {fold!r}; there are {', '.join(folds) or 'none'}"]
         )
+    # a row of no fold is never held out: as the only val video it would keep val from the others
     return [
         row
-        if row.split == "unlabelled" or not row.fold
+        if row.split == "unlabelled" or (row.split and not row.fold)
         else dataclasses.replace(row, split="test" if row.fold == fold else "train")
         for row in rows
     ]

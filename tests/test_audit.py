@@ -1,7 +1,8 @@
-"""One odd group changes nothing for the others; equal files and classes without test or val are named."""
+"""One odd group moves no other; equal files and classes without test or val are named."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -85,6 +86,35 @@ def test_spanning_groups_alone_go_out_until_a_fifth_of_their_videos_is_out():
     out = held_out_groups([*rows, *pure], seed=0)
     assert len([group for group in out if group.startswith("g")]) == 2
     assert len([group for group in out if group.startswith("p")]) == 2
+
+
+def test_groups_in_two_spellings_are_named_only_where_they_are_split():
+    rows = [
+        listed("a", "x", "Anna", "train"),
+        listed("b", "x", "anna", "test"),
+        listed("c", "x", "Bob", "val"),
+        listed("d", "x", "bob", "val"),
+    ]
+    (warning,) = complete(rows).warnings
+    assert "lie in different splits: 'Anna', 'anna'; give" in warning
+
+
+def test_a_video_without_a_fold_does_not_keep_val_from_the_others():
+    rows = [
+        ListedVideo(
+            video_id=f"{i}",
+            path=Path(f"/data/{i}"),
+            label="a",
+            group=f"g{i}",
+            fold=str(i % 4),
+            where="",
+        )
+        for i in range(20)
+    ]
+    odd = ListedVideo(video_id="odd", path=Path("/data/odd"), label="a", group="odd", where="")
+    manifest = complete([*rows, odd], test_fold=0)
+    counts = Counter(row.split for row in manifest.rows)
+    assert (counts["test"], counts["val"], counts["train"]) == (5, 3, 13)
 
 
 def test_every_class_of_two_groups_without_test_or_val_is_named():
