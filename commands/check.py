@@ -123,15 +123,15 @@ def _judged(
     def work(item: tuple[Path, Path | None]) -> dict[str, Any]:
         path, root = item
         begun = time.monotonic()
-        where: dict[str, Any] = {"root": root, "follow_links": follow_links}
+        access: dict[str, Any] = {"root": root, "follow_links": follow_links}
         if (verdict := judge_companion(path, root)) is not None:
             pass
         elif quick:
             verdict = judge_header(
-                path, probe=lambda *a, **o: pool.probe(*a, **o).result(), **where
+                path, probe=lambda *a, **o: pool.probe(*a, **o).result(), **access
             )
         else:
-            verdict = judge(path, decode=lambda *a, **o: pool.submit(*a, **o).result(), **where)
+            verdict = judge(path, decode=lambda *a, **o: pool.submit(*a, **o).result(), **access)
         return _entry(path, verdict, time.monotonic() - begun)
 
     threads = ThreadPoolExecutor(pool.n_workers)

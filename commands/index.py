@@ -32,7 +32,7 @@ def run(
         Path | None, typer.Option("--hmdb51", help="Folder of HMDB51's official lists.")
     ] = None,
     split: Annotated[
-        int, typer.Option("--split", min=1, max=3, help="Which split of the official lists.")
+        int, typer.Option("--split", min=1, max=3, help="Number of the official split.")
     ] = 1,
     test_fold: Annotated[
         str | None, typer.Option("--test-fold", help="The fold that becomes the test split.")
@@ -70,7 +70,8 @@ def run(
     if account := scan.account():
         screen.note(account)
     if n_unlisted := len(set(scan.files) - {row.path for row in rows}):
-        screen.note(f"{n_unlisted} media files below {data} are not in the list")
+        files = "file is" if n_unlisted == 1 else "files are"
+        screen.note(f"{n_unlisted} media {files} below {data} but not in the list")
     previous = None
     if workspace.manifest_path.exists() and not force:
         previous = manifests.read_manifest(workspace.manifest_path, root=data)

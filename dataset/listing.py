@@ -152,9 +152,10 @@ def _same_stems(scan: FolderScan) -> list[str]:
         return []
     names = [first[twins[0].with_suffix("")], twins[0]]
     shown = " and ".join(printable(video_id_of(path, scan.root)) for path in names)
+    files = "1 file differs" if len(twins) == 1 else f"{len(twins)} files differ"
     return [
-        f"{len(twins)} files differ from another file only by the suffix (first: {shown}); if they "
-        "hold one recording, keep one of them, or give a list with a column group"
+        f"{files} from another file only by the suffix (first: {shown}); if they hold one "
+        "recording, keep one of them, or give a list with a column group"
     ]
 
 

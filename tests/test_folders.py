@@ -111,7 +111,7 @@ def test_files_that_differ_only_by_the_suffix_are_noted(tmp_path):
     notes: list[str] = []
     assert len(index_folder(tmp_path, notes=notes)) == 4
     (note,) = notes
-    assert note.startswith("1 files differ from another file only by the suffix (first: walk/1.lrv")
+    assert note.startswith("1 file differs from another file only by the suffix (first: walk/1.lrv")
 
 
 def test_a_folder_without_media_says_what_it_holds_instead(tmp_path):

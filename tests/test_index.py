@@ -72,7 +72,7 @@ def test_a_fold_column_and_files_outside_the_list_are_reported(exported):
     code, result, errors = tristream("index", "--data", exported, "--list", source, "--run", run)
     assert (code, result["n_videos"], result["folds"]) == (0, 4, ["0", "1"])
     assert "the column fold has 2 values (0, 1) and was not used for these splits" in errors
-    assert f"8 media files below {exported} are not in the list" in errors
+    assert f"8 media files are below {exported} but not in the list" in errors
     assert result["n_unlisted"] == 8
     code, _, errors = tristream(
         "index", "--data", exported, "--list", source, "--run", run, "--test-fold", "1"

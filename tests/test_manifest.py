@@ -1,4 +1,4 @@
-"""Who is there, who belongs together, who is held out; and every mistake at once, with its line."""
+"""Listed videos, their groups and hold-outs; every mistake is reported at once with its line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 def touch(path: Path, content: str | None = None) -> Path:
-    """A file whose bytes are its own name, unless said otherwise: nothing here is decoded."""
+    """A file that holds its own name, or the given content: nothing here is decoded."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(path.as_posix() if content is None else content)
     return path
@@ -270,7 +270,7 @@ def test_all_labels_may_be_empty(tmp_path):
 
 
 def ucf101(folder: Path, *, with_labels: bool) -> tuple[Path, Path]:
-    """Two classes, 25 groups of two clips, split as UCF101's first: test groups 1–7, lines end in CR LF."""
+    """Two classes, 25 groups of two clips, split like UCF101 split 1: test groups 1–7, CR LF."""
     names = {"ApplyEyeMakeup": "ApplyEyeMakeup", "HandstandPushups": "HandStandPushups"}
     root, splits_ = folder / "videos", folder / "lists"
     train, test = [], []
