@@ -1,4 +1,4 @@
-"""tristream check: which files can be used, and why the others cannot; needs no run."""
+"""tristream check: decode files and report their states; needs no run."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from tristream.commands import options, screen
 @screen.command
 def run(
     paths: Annotated[
-        list[Path], typer.Argument(help="Files, and folders that are searched for media files.")
+        list[Path], typer.Argument(help="Files, and folders to search for media files.")
     ],
     data: Annotated[
         Path | None,
         typer.Option(
-            "--data", help="Folder the files must lie in. Default: a folder's own; else none."
+            "--data",
+            help="Folder that must contain the files. Default: the folder searched; else none.",
         ),
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option(
-            "--quick", help="Read headers and one picture only; damage further on is not seen."
-        ),
+        typer.Option("--quick", help="Read headers and one frame only; later damage is not seen."),
     ] = False,
     follow_links: options.FollowLinks = False,
     config: options.LimitsFile = None,
@@ -41,6 +40,7 @@ def run(
     4 if the decoder must not be given untrusted files.
     """
     from tristream.check import STATES, Check
+    from tristream.dataset.folders import account_of
 
     limits = options.limits(config, assignments)
     workspace = options.workspace(
@@ -56,15 +56,15 @@ def run(
     n_files = f"{len(entries)} file{'s' if len(entries) != 1 else ''}"
     states = ", ".join(f"{n} {state}" for state, n in counts.items())
     screen.note(f"{n_files}: {states}; decoded by FFmpeg {check.ffmpeg}")
-    screen.emit(
-        {
-            **counts,
-            "ffmpeg": check.ffmpeg,
-            "limits": dataclasses.asdict(limits),
-            "files": entries,
-        },
-        as_json=as_json,
-    )
+    if account := account_of(check.skipped):
+        screen.note(account)
+    result = {
+        **counts,
+        "ffmpeg": check.ffmpeg,
+        "limits": dataclasses.asdict(limits),
+        "skipped": dict(check.skipped),
+    }
+    screen.emit({**result, "files": entries}, as_json=as_json)
     return screen.SOME_REJECTED if counts["rejected"] else screen.OK
 
 

@@ -13,6 +13,7 @@ from tristream.errors import UsageError
 
 if TYPE_CHECKING:
     from tristream.dataset.manifest import Manifest
+    from tristream.index import Indexed
 
 
 @screen.command
@@ -31,7 +32,7 @@ def run(
         Path | None, typer.Option("--hmdb51", help="Folder of HMDB51's official lists.")
     ] = None,
     split: Annotated[
-        int, typer.Option("--split", min=1, max=3, help="Which split of the official lists.")
+        int, typer.Option("--split", min=1, max=3, help="Number of the official split.")
     ] = 1,
     test_fold: Annotated[
         str | None, typer.Option("--test-fold", help="The fold that becomes the test split.")
@@ -47,16 +48,17 @@ def run(
 ) -> int:
     """Read a labelled folder, a CSV or official lists into RUN/videos.csv.
 
-    Without a list, DATA holds one folder per class, or train/, val/ and test/ with one folder per
-    class in each. Videos of one group (of one source recording) never cross splits. Without a split,
-    a fifth of the groups is held out for test, then a fifth of the rest for val. A second call adds
-    what is new and keeps what was decided (--force: decide again).
+    Without a list, DATA holds one folder per class, or train/, val/ and test/ (in any case;
+    training, valid and the like too) with one folder per class in each; ambiguous folder names are
+    refused. Videos of one group (one source recording) stay in one split. Without splits, a fifth
+    of the groups is held out for test, then a fifth of the rest for val. A second call adds new
+    videos and keeps earlier decisions (--force: decide again).
     """
     if data is None:
         raise UsageError(
             "--data is missing; name the folder that holds the videos: tristream index --data DIR"
         )
-    from tristream.index import IndexOptions, index
+    from tristream.index import IndexOptions, folds_sentence, index
 
     workspace = options.workspace(
         run,
@@ -65,22 +67,28 @@ def run(
         workers=workers,
     )
     chosen = IndexOptions(list_file, ucf101, hmdb51, split, test_fold, seed, force)
-    manifest = index(workspace, data, chosen)
-    _show(manifest)
+    indexed = index(workspace, data, chosen)
+    _show(indexed.manifest)
+    if folds := folds_sentence(indexed.manifest, test_fold):
+        screen.note(folds)
     screen.note(f"wrote {workspace.manifest_path}")
-    screen.emit(_summary(manifest, workspace.manifest_path), as_json=as_json)
+    screen.emit(_summary(indexed, workspace.manifest_path), as_json=as_json)
     return screen.OK
 
 
-def _summary(manifest: Manifest, path: Path) -> dict[str, object]:
+def _summary(indexed: Indexed, path: Path) -> dict[str, object]:
+    rows = indexed.manifest.rows
     return {
         "videos_csv": str(path),
-        "n_videos": len(manifest.rows),
-        "splits": dict(Counter(row.split for row in manifest.rows)),
-        "classes": sorted({row.label for row in manifest.rows if row.label}),
-        "n_groups": len({row.group for row in manifest.rows}),
-        "n_with_sound": sum(row.has_audio is True for row in manifest.rows),
-        "warnings": list(manifest.warnings),
+        "n_videos": len(rows),
+        "splits": dict(Counter(row.split for row in rows)),
+        "classes": sorted({row.label for row in rows if row.label}),
+        "folds": sorted({row.fold for row in rows if row.fold}),
+        "n_groups": len({row.group for row in rows}),
+        "n_with_sound": sum(row.has_audio is True for row in rows),
+        "warnings": list(indexed.manifest.warnings),
+        "skipped": dict(indexed.skipped),
+        "n_unlisted": indexed.n_unlisted,
     }
 
 

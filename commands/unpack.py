@@ -1,4 +1,4 @@
-"""tristream unpack: an archive of videos into a folder, safely."""
+"""tristream unpack: extract an untrusted archive of videos into a new folder."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def run(
     archive: Annotated[
         Path, typer.Argument(help="A zip or tar archive (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz).")
     ],
-    folder: Annotated[Path, typer.Argument(help="Where to; it must be new or empty.")],
+    folder: Annotated[Path, typer.Argument(help="Target folder; it must be new or empty.")],
     as_json: options.Json = False,
 ) -> int:
-    """Unpack an archive of videos into a new folder, whole or not at all.
+    """Unpack an archive of videos into a new folder, completely or not at all.
 
-    Nothing is unpacked of an archive that holds a path out of the folder, a link, a device, one name twice, or more
-    than 100 times its own size.
+    An archive is refused if it holds a path outside the folder, a link, a device, a name twice, or
+    more than 100 times its own size.
     """
     from tristream.dataset import archive as archives
 

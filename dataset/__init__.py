@@ -1,1 +1,1 @@
-"""Videos of a data set: which there are, their labels, splits and groups. Nothing is decoded here."""
+"""Videos of a data set with their labels, splits and groups. Nothing is decoded here."""

@@ -1,7 +1,7 @@
-"""Archives of videos that nobody trusts: every member is judged before any of them is written.
+"""Untrusted archives of videos: every member is checked before any is written.
 
-An archive is taken whole or not at all: one member that leads out of the folder, one link, one bomb, and nothing of it
-is unpacked.
+An archive is unpacked completely or not at all: one member outside the folder, one link or one bomb
+refuses all of it.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Member:
     """One entry of an archive.
 
     Attributes:
-        name: as it is written there.
-        n_bytes: unpacked, as it declares; no more than that is ever written.
-        kind: "file", "folder", or what else it is.
+        name: as stored in the archive.
+        n_bytes: declared size after unpacking; no more than that is ever written.
+        kind: "file", "folder", or the name of any other kind.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Member:
 
 
 def inspect(path: Path) -> list[Member]:
-    """The members of an archive that may be unpacked.
+    """Return the members of an archive that may be unpacked.
 
     Raises:
         Rejected: no file, no archive, or one that must not be unpacked (`unsafe_archive`).
@@ -81,17 +81,21 @@ def inspect(path: Path) -> list[Member]:
             members.append(member)
     except (*_BROKEN, UnicodeDecodeError) as error:
         raise Rejected(
-            "unsafe_archive", path, f"is a damaged archive ({error}); get it again"
+            "unsafe_archive", path, f"is a damaged archive ({error}); download it again"
         ) from error
     return members
 
 
 def unpack(path: Path, target: Path) -> int:
-    """Unpacks an archive into a folder that does not exist yet or is empty, whole or not at all; the number of files.
+    """Unpack an archive completely or not at all and return the number of files.
+
+    Args:
+        path: the archive.
+        target: a new or empty folder.
 
     Raises:
-        Rejected: as `inspect`, or it is not what it declares.
-        FileExistsError: there is something in `target`.
+        Rejected: as `inspect`, or its content differs from its declarations.
+        FileExistsError: `target` is not empty.
     """
     members = inspect(path)
     if target.exists() and any(target.iterdir()):
@@ -109,7 +113,7 @@ def unpack(path: Path, target: Path) -> int:
                     tar.extractall(folder, filter="data")
         except _BROKEN as error:
             raise Rejected(
-                "unsafe_archive", path, f"is a damaged archive ({error}); get it again"
+                "unsafe_archive", path, f"is a damaged archive ({error}); download it again"
             ) from error
         if target.exists():
             target.rmdir()
@@ -153,7 +157,7 @@ def _zip_kind(info: zipfile.ZipInfo) -> str:
 
 
 def _fault(member: Member, seen: set[str]) -> str:
-    """Why the archive must not be unpacked, "" where this member is no reason."""
+    """Return the reason this member gives to refuse the archive, "" if none."""
     if member.kind not in ("file", "folder"):
         return f"which is no plain file ({member.kind})"
     name = member.name

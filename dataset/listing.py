@@ -1,62 +1,31 @@
-"""Which videos there are and what is said about them: folders and CSV files. Nothing is decoded, nothing is opened.
+"""Videos with their labels, splits and groups, from a folder or a CSV file. No video is opened.
 
 All mistakes of a list are found before any work starts, and reported together.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tristream.dataset.csv_records import CsvRecords
+from tristream.dataset.folder_layout import FolderLayout, read_layout
+from tristream.dataset.folders import FolderScan, counted, quoted, scan_folder
+from tristream.dataset.spelling import NameForms, composed
+from tristream.dataset.split_names import SPLITS, split_of
 from tristream.errors import TristreamError
 from tristream.media.reasons import printable
 
-SPLITS = ("train", "val", "test", "unlabelled")
-SUFFIXES = frozenset(
-    (
-        *(
-            ".mp4",
-            ".m4v",
-            ".mov",
-            ".mkv",
-            ".webm",
-            ".avi",
-            ".mpg",
-            ".mpeg",
-            ".ts",
-            ".m2ts",
-            ".mts",
-            ".flv",
-            ".wmv",
-        ),
-        *(
-            ".asf",
-            ".3gp",
-            ".3g2",
-            ".ogv",
-            ".vob",
-            ".ogg",
-            ".oga",
-            ".opus",
-            ".wav",
-            ".flac",
-            ".mp3",
-            ".m4a",
-            ".aac",
-        ),
-        *(".aiff", ".wma"),
-    )
-)
 COLUMNS = ("path", "label", "split", "group", "anomaly", "fold")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _SHOWN_PROBLEMS = 50
+_SHOWN_FOLDERS = 10
+_ANOMALY = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 _BROKEN_BYTE = re.compile("[\udc80-\udcff]")  # as Python has it in names
 
 
@@ -68,11 +37,11 @@ class ListedVideo:
         video_id: path relative to the data root.
         path: absolute.
         label: "" = none.
-        split: one of `SPLITS`; "" = not said.
-        group: the source that must not be in two splits; "" = not said.
-        anomaly: 1 abnormal, 0 normal, None = not said.
-        fold: as the list has it; "" = not said.
-        where: the line it comes from, for messages.
+        split: one of `SPLITS`; "" = not given.
+        group: the source; videos of one source share a split; "" = not given.
+        anomaly: 1 abnormal, 0 normal, None = not given.
+        fold: as in the list; "" = not given.
+        where: its line or path, for messages.
     """
 
     video_id: str
@@ -104,65 +73,122 @@ class ManifestError(TristreamError):
         self.problems = problems
 
 
-def index_folder(root: Path) -> list[ListedVideo]:
-    """The videos below `root`: in ROOT/{train,val,test,unlabelled}/CLASS/… with their splits, else in ROOT/CLASS/….
+def index_folder(
+    root: Path, *, scan: FolderScan | None = None, notes: list[str] | None = None
+) -> list[ListedVideo]:
+    """List the videos below `root`, with labels and splits from folder names.
 
-    A file that is in no class folder has no label. Hidden files, and files that are no media by their suffix, are left
-    out. Folders that are links are followed; whether their videos may be used is decided when they are opened.
+    `dataset.folder_layout` has the rules. A file in no class folder has no label. Hidden files and
+    files without a media suffix are skipped. Links to folders are followed; permission to use their
+    videos is checked when they are opened.
+
+    Args:
+        root: the data root.
+        scan: of the same folder, if there is one already; it counts the skipped files.
+        notes: gets a sentence for each doubt that stops nothing.
 
     Raises:
-        ManifestError: no folder, no video in it, or some have a class and others none.
+        ManifestError: no such folder, no video in it, names of splits that are ambiguous, or some
+            videos lie in a class folder and others in none.
     """
-    root = Path(os.path.abspath(root))  # noqa: PTH100  (resolve() would follow links, and change every video_id)
+    # not resolve(), which would follow links and change every video_id
+    root = Path(os.path.abspath(root))  # noqa: PTH100
     if not root.is_dir():
         raise ManifestError(
-            root,
-            ["not_found: there is no such folder; give the folder that holds the class folders"],
+            root, ["not_found: no such folder; give the folder that holds the class folders"]
         )
-    files = sorted(media_files(root), key=lambda path: os.fsencode(path))
-    tops = {path.relative_to(root).parts[0] for path in files if path.parent != root}
-    with_splits = "train" in tops and tops <= set(SPLITS)
-    rows = [_of_folder(path, root, with_splits=with_splits) for path in files]
-    if not rows:
+    scan = scan_folder(root) if scan is None else scan
+    if not scan.files:
+        account = scan.account()
         raise ManifestError(
-            root, ["no_videos: no file below it has a suffix of a video or sound file"]
+            root,
+            [
+                "no_videos: no file below it has the suffix of a video or audio file"
+                + (f" ({account})" if account else "")
+            ],
+        )
+    folders = [path.relative_to(root).parts[:-1] for path in scan.files]
+    try:
+        layout = read_layout(set(folders))
+    except ValueError as error:
+        raise ManifestError(root, [str(error)]) from error
+    rows = []
+    for path, folder in zip(scan.files, folders):
+        split, label = layout.place(folder)
+        video_id = video_id_of(path, root)
+        rows.append(
+            ListedVideo(
+                video_id=video_id,
+                path=path,
+                label=composed(label),
+                split=split,
+                where=printable(video_id),
+            )
         )
     raise_if_any(root, check(rows))
+    if notes is not None:
+        notes += layout.notes
+        notes += _merged_forms({layout.place(folder)[1] for folder in folders})
+        notes += _same_stems(scan)
+        notes += _barren_folders(scan, layout, labelled=any(row.label for row in rows))
     return rows
 
 
-def _of_folder(path: Path, root: Path, *, with_splits: bool) -> ListedVideo:
-    *folders, _ = path.relative_to(root).parts
-    split = folders.pop(0) if with_splits and folders else ""
-    label = folders[0] if folders and split != "unlabelled" else ""
-    video_id = video_id_of(path, root)
-    return ListedVideo(
-        video_id=video_id, path=path, label=label, split=split, where=printable(video_id)
-    )
+def _merged_forms(names: set[str]) -> list[str]:
+    """Sentences about class folders that differ only in their Unicode form."""
+    forms = Counter(composed(name) for name in names)
+    return [
+        f"the folders of class {name!r} are written in {n} Unicode forms; they are one class"
+        for name, n in sorted(forms.items())
+        if n > 1
+    ]
 
 
-def media_files(root: Path) -> Iterator[Path]:
-    """Everything below `root` that is called like a video or sound file, whatever it is; hidden ones are left out."""
-    seen = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        found = Path(folder).stat()
-        if (found.st_dev, found.st_ino) in seen:  # a link back to where we have been
-            folders.clear()
-            continue
-        seen.add((found.st_dev, found.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (
-            Path(folder, name)
-            for name in names
-            if Path(name).suffix.lower() in SUFFIXES and name[0] != "."
-        )
+def _same_stems(scan: FolderScan) -> list[str]:
+    """A sentence about files that differ from another in the same folder only by the suffix."""
+    first: dict[Path, Path] = {}
+    twins = [path for path in scan.files if first.setdefault(path.with_suffix(""), path) != path]
+    if not twins:
+        return []
+    names = [first[twins[0].with_suffix("")], twins[0]]
+    shown = " and ".join(printable(video_id_of(path, scan.root)) for path in names)
+    files = "1 file differs" if len(twins) == 1 else f"{len(twins)} files differ"
+    return [
+        f"{files} from another file only by the suffix (first: {shown}); if they hold one "
+        "recording, keep one of them, or give a list with a column group"
+    ]
+
+
+def _barren_folders(scan: FolderScan, layout: FolderLayout, *, labelled: bool) -> list[str]:
+    """Sentences about class and split folders without any media file."""
+    if not labelled:
+        return []
+    folders = {parts: kinds for depth in range(1, layout.class_depth + 1)
+               for parts, kinds in scan.barren(depth).items()
+               if depth == 1 or parts[0] in layout.splits}  # fmt: skip
+    texts = [
+        f"folder {quoted(['/'.join(parts)])} holds no video or audio file"
+        f" ({f'skipped {counted(kinds)}' if counted(kinds) else 'it is empty'})"
+        for parts, kinds in sorted(folders.items())
+    ]
+    rest = len(texts) - _SHOWN_FOLDERS
+    return [
+        *texts[:_SHOWN_FOLDERS],
+        *([f"{rest} more folders hold no video or audio file"] if rest > 0 else []),
+    ]
 
 
 def index_csv(path: Path, root: Path | None = None) -> list[ListedVideo]:
-    """The videos of a CSV file with a header: `path`, and any of `label`, `split`, `group`, `anomaly`, `fold`.
+    """List the videos of a CSV file with a header.
+
+    Columns: `path`, and any of `label`, `split`, `group`, `anomaly` and `fold`.
+    Paths are found whatever their Unicode form; labels, groups and folds come out as NFC. Splits
+    may be synonyms in any case (`Train`, `valid`). Anomaly is 0 or 1, as pandas writes it (1.0) and
+    spreadsheets do (TRUE) too.
 
     Args:
-        path: UTF-8, commas; the paths in it are relative to its folder.
+        path: UTF-8 or UTF-16, in any dialect of `dataset.csv_records`; the paths in it are relative
+            to its folder.
         root: the data root, inside which all of them must lie; by default the CSV's folder.
 
     Raises:
@@ -170,19 +196,27 @@ def index_csv(path: Path, root: Path | None = None) -> list[ListedVideo]:
     """
     base = Path(os.path.abspath(path.parent))  # noqa: PTH100
     root = base if root is None else Path(os.path.abspath(root))  # noqa: PTH100
+    try:
+        records = CsvRecords(path.read_bytes())
+        records.check_columns(COLUMNS, ["path"])
+    except OSError as error:
+        raise ManifestError(path, [f"line 1: not_readable: {error.strerror}"]) from error
+    except ValueError as error:
+        raise ManifestError(path, [f"line {records.header_line}: {error}"]) from error
     problems: dict[int, str] = {}
     rows: dict[int, ListedVideo] = {}
-    for line, cells in _records(path, problems):
+    forms = NameForms()
+    for line, cells in records:
         try:
-            rows[line] = _of_cells(cells, base, root, f"line {line}")
+            rows[line] = _of_cells(cells, base, root, f"line {line}", forms)
         except ValueError as error:
             problems[line] = str(error)
-            # what is right about the line still counts: a class is not lonely because one of its paths is wrong
+            # the label still counts: a class is not lonely because one of its paths is wrong
             rows[line] = ListedVideo(
-                video_id="", path=base, label=cells.get("label", ""), split="unlabelled"
+                video_id="", path=base, label=composed(cells.get("label", "")), split="unlabelled"
             )
-    found = check([row for row in rows.values() if row.video_id])
-    for where, text in found.items():
+    problems.update(records.problems)
+    for where, text in check([row for row in rows.values() if row.video_id]).items():
         problems.setdefault(int(where.split()[1]), text)
     if problems:
         problems.update(
@@ -190,86 +224,63 @@ def index_csv(path: Path, root: Path | None = None) -> list[ListedVideo]:
         )
         raise ManifestError(path, [f"line {line}: {problems[line]}" for line in sorted(problems)])
     if not rows:
-        raise ManifestError(path, ["line 1: no_videos: there is no line after the header"])
+        raise ManifestError(
+            path, [f"line {records.header_line}: no_videos: there is no line after the header"]
+        )
     return list(rows.values())
 
 
-def _records(path: Path, problems: dict[int, str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and cells by column name of every record; what is no record goes to `problems`."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    except OSError as error:
-        raise ManifestError(path, [f"line 1: not_readable: {error.strerror}"]) from error
-    reader = csv.reader(io.StringIO(text, newline=""))
-    header = [name.strip() for name in next(reader, [])]
-    unknown = sorted(set(header) - set(COLUMNS))
-    if "path" not in header or unknown or len(set(header)) < len(header):
-        what = (
-            f"unknown column {unknown[0]!r}"
-            if unknown
-            else "needs one column 'path', and no column twice"
-        )
-        raise ManifestError(
-            path, [f"line 1: wrong_columns: {what}; columns are {', '.join(COLUMNS)}"]
-        )
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            problems[line] = f"not_csv: {error}"
-            return
-        if cells is None:
-            return
-        if not cells:
-            continue
-        if any("\udc80" <= character <= "\udcff" for cell in cells for character in cell):
-            problems[line] = "not_utf8: save the file as UTF-8"
-        elif len(cells) != len(header):
-            problems[line] = f"wrong_field_count: {len(cells)} fields; the header has {len(header)}"
-        else:
-            yield line, {name: cell.strip() for name, cell in zip(header, cells)}
-
-
-def _of_cells(cells: dict[str, str], base: Path, root: Path, where: str) -> ListedVideo:
-    path = local_path(cells["path"], base, root)
+def _of_cells(
+    cells: dict[str, str], base: Path, root: Path, where: str, forms: NameForms
+) -> ListedVideo:
+    path = local_path(cells["path"], base, root, forms)
     split, anomaly = cells.get("split", ""), cells.get("anomaly", "")
-    if split not in ("", *SPLITS):
+    if split and not split_of(split):
         raise TristreamError(
             f"unknown_split: {split!r}; must be one of {', '.join(SPLITS)}, or empty"
         )
-    if anomaly not in ("", "0", "1"):
+    if anomaly and anomaly.casefold() not in _ANOMALY:
         raise TristreamError(
             f"unknown_anomaly: {anomaly!r}; must be 0 (normal), 1 (abnormal) or empty"
         )
     return ListedVideo(
         video_id=video_id_of(path, root),
         path=path,
-        label=cells.get("label", ""),
-        split=split,
-        group=cells.get("group", ""),
-        anomaly=int(anomaly) if anomaly else None,
-        fold=cells.get("fold", ""),
+        label=composed(cells.get("label", "")),
+        split=split_of(split),
+        group=composed(cells.get("group", "")),
+        anomaly=_ANOMALY[anomaly.casefold()] if anomaly else None,
+        # pandas writes whole numbers as 3.0 in a column with empty cells
+        fold=re.sub(r"^(\d+)\.0$", r"\1", composed(cells.get("fold", ""))),
         where=where,
     )
 
 
-def local_path(text: str, base: Path, root: Path) -> Path:
-    """The absolute path that a list means; it exists and, as far as its name says, lies inside `root`.
+def local_path(text: str, base: Path, root: Path, forms: NameForms | None = None) -> Path:
+    """Return the absolute path that a list means; it exists and, by its name, lies in `root`.
+
+    Args:
+        text: as the list has it.
+        base: folder that it is relative to.
+        root: the data root.
+        forms: finds names on disk in another Unicode form.
 
     Raises:
-        TristreamError: empty_path, outside_root, not_a_local_path, not_found or not_a_file, with the path.
+        TristreamError: empty_path, outside_root, not_a_local_path, not_found or not_a_file, with
+            the path.
     """
     if not text:
-        raise TristreamError("empty_path: there is no path")
+        raise TristreamError("empty_path: the path is empty")
     shown = printable(text)
     path = Path(os.path.normpath(base / text.replace("\0", "\ufffd")))
-    # nothing outside is looked at, and no URL is: a colon may stand in a name only where that file exists
+    # paths outside and URLs are never looked at: a name may hold a colon only if that file exists
     inside = path.is_relative_to(root)
     if _SCHEME.match(text) and not (inside and os.path.lexists(path)):
         raise TristreamError(
             f"not_a_local_path: {shown}; only files on this machine, relative to the list's folder"
         )
+    if inside and forms is not None:
+        path = forms.find(path, root)
     if not inside:
         raise TristreamError(f"outside_root: {shown} lies outside {printable(root)}")
     if "\0" in text or not os.path.lexists(path):
@@ -280,9 +291,10 @@ def local_path(text: str, base: Path, root: Path) -> Path:
 
 
 def video_id_of(path: Path, root: Path | None) -> str:
-    """The path relative to the data root, with `/`; absolute where it lies outside, or there is none.
+    """Return the path relative to the data root, with `/`; absolute if it lies outside it.
 
-    It is text, for tables that hold nothing else: a byte of the name that is no UTF-8 becomes U+FFFD and two digits.
+    The result is valid Unicode, as tables need: a byte that is no UTF-8 becomes U+FFFD and two hex
+    digits.
     """
     return _BROKEN_BYTE.sub(
         lambda byte: f"\ufffd{ord(byte.group()) - 0xDC00:02x}", relative_path(path, root)
@@ -290,7 +302,7 @@ def video_id_of(path: Path, root: Path | None) -> str:
 
 
 def relative_path(path: Path, root: Path | None) -> str:
-    """The same byte for byte."""
+    """Return the same path byte for byte."""
     return (
         path.relative_to(root).as_posix()
         if root is not None and path.is_relative_to(root)
@@ -299,7 +311,7 @@ def relative_path(path: Path, root: Path | None) -> str:
 
 
 def check(rows: Iterable[ListedVideo]) -> dict[str, str]:
-    """Mistakes that show only when lines are held against each other: what is wrong, by the line it is said at."""
+    """Return mistakes that show only when lines are compared, by the `where` of a line."""
     rows = list(rows)
     problems: dict[str, str] = {}
     first: dict[str, ListedVideo] = {}
@@ -308,9 +320,9 @@ def check(rows: Iterable[ListedVideo]) -> dict[str, str]:
         if known is not row:
             here, there = (row.label, row.split, row.group), (known.label, known.split, known.group)
             code = "repeats" if here == there else "contradicts"
-            said = "" if here == there else f" as {' '.join(filter(None, there)) or 'nothing'}"
+            entry = "" if here == there else f" as {' '.join(filter(None, there)) or 'nothing'}"
             problems[row.where] = (
-                f"{code} {known.where}: {printable(row.video_id)} is named there already{said}"
+                f"{code} {known.where}: {printable(row.video_id)} is listed there already{entry}"
             )
     learned = [row for row in rows if row.split != "unlabelled"]
     if any(row.label for row in learned):
@@ -318,23 +330,28 @@ def check(rows: Iterable[ListedVideo]) -> dict[str, str]:
             if not row.label:
                 problems.setdefault(
                     row.where,
-                    "empty_label: give every video one, or none at all, or say split = unlabelled",
+                    "empty_label: give all videos a label, or none, or set split = unlabelled",
                 )
     if any(row.split for row in learned):
         for row in learned:
             if not row.split:
-                problems.setdefault(row.where, "empty_split: give every video one, or none at all")
+                problems.setdefault(
+                    row.where, "empty_split: give every video a split, or none at all"
+                )
     homes: dict[str, ListedVideo] = {}
     for row in learned:
         home = homes.setdefault(row.group, row)
         if row.group and row.split and home.split != row.split:
-            text = f"group_in_two_splits: {row.group!r} is in {row.split} here and in {home.split} at {home.where}"
+            text = (
+                f"group_in_two_splits: {row.group!r} is in {row.split} here and in {home.split} at "
+                f"{home.where}"
+            )
             problems.setdefault(row.where, text)
     return problems
 
 
 def _lonely(rows: dict[int, ListedVideo]) -> dict[int, str]:
-    """Lines of classes with one video, said beside real mistakes; alone they stop nothing."""
+    """Lines of classes with one video, listed beside real mistakes; alone they stop nothing."""
     by_label = defaultdict(list)
     for line, row in rows.items():
         by_label[row.label].append(line)
@@ -346,12 +363,12 @@ def _lonely(rows: dict[int, ListedVideo]) -> dict[int, str]:
 
 
 def lonely_classes(rows: Iterable[ListedVideo]) -> list[str]:
-    """Warnings about classes with one video: it can be trained on, but neither validated nor tested."""
+    """Return warnings about classes with one video, which cannot be validated or tested."""
     counts = Counter(row.label for row in rows if row.label and row.split != "unlabelled")
     return [f"class {label!r} has one video" for label, n in sorted(counts.items()) if n == 1]
 
 
 def raise_if_any(source: Path, problems: dict[str, str]) -> None:
-    """Raises all of them together."""
+    """Raise all of them together."""
     if problems:
         raise ManifestError(source, [f"{where}: {text}" for where, text in problems.items()])

@@ -1,4 +1,4 @@
-"""From a list of videos to one validated table: who is there, who belongs together, and who is held out."""
+"""One validated table of videos with groups and splits, from listed videos."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tristream.dataset.audit import audit
 from tristream.dataset.listing import (
     ListedVideo,
     ManifestError,
@@ -17,6 +18,7 @@ from tristream.dataset.listing import (
     lonely_classes,
 )
 from tristream.dataset.official_lists import index_hmdb51, index_ucf101
+from tristream.dataset.spelling import composed
 from tristream.dataset.splits import held_out_groups
 from tristream.dataset.video_row import Manifest, VideoRow
 from tristream.dataset.videos_csv import read_manifest, write_manifest
@@ -54,48 +56,53 @@ def complete(
     test_fold: str | int | None = None,
     probe: Callable[[Path], Future[Probe]] | None = None,
     follow_links: bool = False,
+    notes: Sequence[str] = (),
 ) -> Manifest:
-    """Listed videos with groups, splits, content ids and what their headers declare.
+    """Add groups, splits, content ids and the facts that headers declare to listed videos.
 
-    No split at all: test is held out, then val from the rest; no val: val from train (`dataset.splits`).
+    Without any split, test is held out, then val from the rest; without val, val from train
+    (`dataset.splits`).
 
     Args:
         rows: of one `index_…`.
         seed: of the hold-outs.
-        root: the data root; by default what all paths have in common with their ids.
-        previous: an earlier manifest of the same data. What it says of a video stays, under the video's new name too if
-            its bytes are known; new groups alone are ranked.
-        test_fold: the videos of this fold become test, the other folds train and val, whatever was said before.
-        probe: `DecodePool.probe` or the like, called for all videos at once.
-        follow_links: also read files that links outside of `root` lead to.
+        root: the data root; by default the folder that the video ids are relative to.
+        previous: an earlier manifest of the same data. Its entries stay, also under a video's new
+            name if the bytes are known; only new groups are ranked.
+        test_fold: the videos of this fold become test, the other folds train and val, whatever
+            their splits were.
+        probe: `DecodePool.probe` or similar, called for all videos at once.
+        follow_links: also read files that links lead to outside `root`.
+        notes: of `index_folder`; they come first in the manifest's warnings.
 
     Raises:
         ManifestError: no such fold, or a group in two splits.
     """
     root = _common_root(rows) if root is None else root
     facts = {row.video_id: probe(row.path) for row in rows} if probe is not None else {}
-    found = [_identified(row, root, follow_links) for row in rows]
-    warnings = lonely_classes(rows)
+    videos = [_identified(row, root, follow_links) for row in rows]
+    warnings = [*notes, *lonely_classes(rows)]
     if previous is not None:
-        found = _with_previous(found, previous, warnings)
+        videos = _with_previous(videos, previous, warnings)
     if test_fold is not None:
-        found = _with_test_fold(found, str(test_fold))
-    _check_groups(found)
-    found = _hold_out(found, seed)
-    found = [_with_facts(row, facts.get(row.video_id)) for row in found]
-    return Manifest(root, tuple(found), tuple(warnings))
+        videos = _with_test_fold(videos, str(test_fold))
+    _check_groups(videos)
+    videos = _hold_out(videos, seed)
+    warnings += audit(videos)
+    videos = [_with_facts(row, facts.get(row.video_id)) for row in videos]
+    return Manifest(root, tuple(videos), tuple(warnings))
 
 
 def content_id(path: Path, *, root: Path | None = None, follow_links: bool = False) -> str:
-    """sha256 of a file's bytes, in hex.
+    """Return the sha256 of a file's bytes in hex.
 
     Args:
         path: the file.
-        root: where it must lie; None means anywhere.
+        root: folder that must contain it; None means anywhere.
         follow_links: allow links that lead out of `root`.
 
     Raises:
-        Rejected: no regular file there, or it cannot be read.
+        Rejected: it is no regular file, or cannot be read.
     """
     digest = hashlib.sha256()
     limits = dataclasses.replace(DEFAULT_LIMITS, max_bytes=1 << 62)
@@ -108,10 +115,7 @@ def content_id(path: Path, *, root: Path | None = None, follow_links: bool = Fal
 def _identified(row: ListedVideo, root: Path, follow_links: bool) -> VideoRow:
     try:
         content = content_id(row.path, root=root, follow_links=follow_links)
-    except (
-        Rejected,
-        OSError,
-    ):  # the video stays in the table: decoding it will say why it is rejected
+    except (Rejected, OSError):  # the video stays in the table: decoding rejects it with a reason
         content = ""
     return VideoRow(
         video_id=row.video_id,
@@ -126,25 +130,25 @@ def _identified(row: ListedVideo, root: Path, follow_links: bool) -> VideoRow:
 
 
 def _with_previous(rows: list[VideoRow], previous: Manifest, warnings: list[str]) -> list[VideoRow]:
-    """The rows as `previous` has them; a row of a known group joins that group's split."""
+    """Return the rows as `previous` has them; a row of a known group joins that group's split."""
     by_id = {row.video_id: row for row in previous.rows}
     here = {row.video_id for row in rows}
     gone = {
         row.content_id: row for row in previous.rows if row.video_id not in here and row.content_id
     }
-    homes = {row.group: row.split for row in previous.rows if row.split != "unlabelled"}
-    kept = []
+    homes = {composed(row.group): row.split for row in previous.rows if row.split != "unlabelled"}
+    merged = []
     for row in rows:
         if row.video_id in by_id:
-            kept.append(_as_known(row, by_id[row.video_id], warnings))
+            merged.append(_as_known(row, by_id[row.video_id], warnings))
         elif row.content_id in gone:  # renamed; its new folder may have given it a new label
-            kept.append(
+            merged.append(
                 dataclasses.replace(_as_known(row, gone[row.content_id], []), label=row.label)
             )
         else:
             home = homes.get(row.group, "")
             joins = home and (not row.split or (row.split, home) == ("train", "val"))
-            kept.append(dataclasses.replace(row, split=home) if joins else row)
+            merged.append(dataclasses.replace(row, split=home) if joins else row)
     contents = {row.content_id for row in rows} - {""}
     lost = [
         row.video_id
@@ -155,21 +159,24 @@ def _with_previous(rows: list[VideoRow], previous: Manifest, warnings: list[str]
         warnings.append(
             f"{len(lost)} videos of the earlier index are gone (first: {printable(lost[0])})"
         )
-    return kept
+    return merged
 
 
 def _as_known(row: VideoRow, known: VideoRow, warnings: list[str]) -> VideoRow:
-    says = {name: getattr(known, name) for name in ("label", "split", "group", "anomaly", "fold")}
+    entries = {
+        **{name: composed(getattr(known, name)) for name in ("label", "group", "fold")},
+        **{name: getattr(known, name) for name in ("split", "anomaly")},
+    }
     for name in ("label", "split", "anomaly", "fold"):
         now = getattr(row, name)
-        if now not in ("", None, says[name]) and not (
-            name == "split" and now == "train" and says[name] == "val"
+        if now not in ("", None, entries[name]) and not (
+            name == "split" and now == "train" and entries[name] == "val"
         ):
             warnings.append(
-                f"{printable(row.video_id)}: {name} is {says[name]!r} in the earlier index and {now!r} in the list; the"
-                " earlier one stays (to change it, edit videos.csv)"
+                f"{printable(row.video_id)}: {name} is {entries[name]!r} in the earlier index and"
+                f" {now!r} in the list; the earlier one stays (to change it, edit videos.csv)"
             )
-    return dataclasses.replace(row, **says)
+    return dataclasses.replace(row, **entries)
 
 
 def _with_test_fold(rows: list[VideoRow], fold: str) -> list[VideoRow]:
@@ -178,9 +185,10 @@ def _with_test_fold(rows: list[VideoRow], fold: str) -> list[VideoRow]:
         raise ManifestError(
             "--test-fold", [f"unknown_fold: {fold!r}; there are {', '.join(folds) or 'none'}"]
         )
+    # a row of no fold is never held out: as the only val video it would keep val from the others
     return [
         row
-        if row.split == "unlabelled" or not row.fold
+        if row.split == "unlabelled" or (row.split and not row.fold)
         else dataclasses.replace(row, split="test" if row.fold == fold else "train")
         for row in rows
     ]
@@ -208,7 +216,7 @@ def _check_groups(rows: Iterable[VideoRow]) -> None:
 
 
 def _hold_out(rows: list[VideoRow], seed: int) -> list[VideoRow]:
-    """Every row with a split: what has none goes to test, val or train; where val is missing, it comes from train."""
+    """Give every row a split: test, val or train if it has none; a missing val comes from train."""
     if any(not row.split for row in rows):
         rows = _move(rows, "", "test", seed)
         rows = _move(rows, "", "val", seed)
@@ -236,22 +244,22 @@ def _with_facts(row: VideoRow, pending: Future[Probe] | None) -> VideoRow:
     if pending is None:
         return row
     try:
-        found = pending.result()
-    except Rejected:  # the table keeps it; decoding will say why it is rejected
+        probe = pending.result()
+    except Rejected:  # the video stays in the table: decoding rejects it with a reason
         return row
     return dataclasses.replace(
         row,
-        n_frames=found.n_frames,
-        fps=found.fps,
-        duration_seconds=found.duration_seconds,
-        height=found.height,
-        width=found.width,
-        has_audio=found.has_audio,
+        n_frames=probe.n_frames,
+        fps=probe.fps,
+        duration_seconds=probe.duration_seconds,
+        height=probe.height,
+        width=probe.width,
+        has_audio=probe.has_audio,
     )
 
 
 def _common_root(rows: Sequence[ListedVideo]) -> Path:
-    """The folder that video ids are relative to."""
+    """Folder that the video ids are relative to."""
     for row in rows:
         parts = Path(row.video_id).parts
         if not Path(row.video_id).is_absolute():

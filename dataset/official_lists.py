@@ -1,12 +1,15 @@
-"""The official lists of UCF101 and HMDB51, with their traps."""
+"""Official split lists of UCF101 and HMDB51, with their traps."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from tristream.dataset.listing import ListedVideo, ManifestError, check, raise_if_any, video_id_of
+from tristream.dataset.spelling import composed
 from tristream.errors import TristreamError
 from tristream.media.reasons import printable
 
@@ -15,10 +18,11 @@ _HMDB_SPLITS = {"1": "train", "2": "test", "0": ""}  # 0: not used in this split
 
 
 def index_ucf101(root: Path, lists: Path, split: int = 1) -> list[ListedVideo]:
-    """The videos of UCF101's official split: no val, groups `class/gNN`.
+    """List the videos of UCF101's official split: no val, groups `class/gNN`.
 
-    Traps: lists end their lines with CR LF and count classes from 1; the test list has no class column, or has one; a
-    class is the folder's name (`HandstandPushups`), which its files spell otherwise (`v_HandStandPushups_…`).
+    Traps are: lines that end with CR LF, classes counted from 1, a test list with or without a
+    class column, and classes named by their folders (`HandstandPushups`), with another spelling in
+    the names of files (`v_HandStandPushups_…`).
 
     Args:
         root: the folder of the class folders.
@@ -26,12 +30,12 @@ def index_ucf101(root: Path, lists: Path, split: int = 1) -> list[ListedVideo]:
         split: K, 1 to 3.
 
     Raises:
-        ManifestError: with every mistake in the lists, and every video that is not there.
+        ManifestError: with every mistake in the lists, and every missing video.
     """
     root = Path(os.path.abspath(root))  # noqa: PTH100
     _check_split(split)
     numbers, problems = _class_numbers(lists / "classInd.txt")
-    classes = {name.lower(): name for name in numbers}
+    classes = {_key(name): name for name in numbers}
     disk = _Files(root)
     rows = []
     for part in ("train", "test"):
@@ -57,7 +61,7 @@ def _ucf_row(
 ) -> ListedVideo:
     name, _, number = text.partition(" ")
     folder, _, file = name.partition("/")
-    label = classes.get(folder.lower())
+    label = classes.get(_key(folder))
     if label is None:
         raise TristreamError(f"unknown_class: {printable(folder)} is not in classInd.txt")
     if number.strip() and number.strip() != str(numbers[label]):
@@ -79,15 +83,16 @@ def _ucf_row(
 
 
 def index_hmdb51(root: Path, lists: Path, split: int = 1) -> list[ListedVideo]:
-    """The videos of HMDB51's official split: no val, no groups; those the split does not use are left out.
+    """List the videos of HMDB51's official split: no val, no groups, no unused videos.
 
     Args:
         root: the folder of the class folders.
-        lists: the folder of `<class>_test_splitK.txt`: lines `name 0|1|2`, 1 = train, 2 = test, 0 = not used.
+        lists: the folder of `<class>_test_splitK.txt`: lines `name 0|1|2`, 1 = train, 2 = test, 0 =
+            not used.
         split: K, 1 to 3.
 
     Raises:
-        ManifestError: with every mistake in the lists, and every video that is not there.
+        ManifestError: with every mistake in the lists, and every missing video.
     """
     root = Path(os.path.abspath(root))  # noqa: PTH100
     _check_split(split)
@@ -99,7 +104,7 @@ def index_hmdb51(root: Path, lists: Path, split: int = 1) -> list[ListedVideo]:
     problems: dict[str, str] = {}
     rows = []
     for source in sources:
-        label = source.name.removesuffix(ending)
+        label = composed(source.name.removesuffix(ending))
         for line, text in _lines(source):
             where = f"{source.name} line {line}"
             name, _, use = text.rpartition(" ")
@@ -127,34 +132,55 @@ def index_hmdb51(root: Path, lists: Path, split: int = 1) -> list[ListedVideo]:
 
 
 class _Files:
-    """The files of the class folders, found whatever their capitals."""
+    """The files of the class folders, found in any capitals and Unicode form."""
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
             raise ManifestError(
-                root, ["not_found: there is no such folder; give the folder of the class folders"]
+                root, ["not_found: no such folder; give the folder of the class folders"]
             )
         self._root = root
-        self._folders = {
-            folder.name.lower(): folder for folder in root.iterdir() if folder.is_dir()
-        }
-        self._names: dict[Path, dict[str, Path]] = {}
+        self._folders = _by_name(folder for folder in root.iterdir() if folder.is_dir())
+        self._names: dict[Path, dict[str, list[Path]]] = {}
 
     def find(self, folder: str, name: str) -> Path:
-        """The path of a listed file, by its bare name: a list cannot reach outside the class folders.
+        """Return the path of a listed file by its bare name; no list reaches outside the folders.
 
         Raises:
-            TristreamError: it is not there.
+            TristreamError: it is missing, or several files have its name up to capitals.
         """
-        place = self._folders.get(folder.lower())
+        place = _match(self._folders, folder)
         if place is not None and place not in self._names:
-            self._names[place] = {path.name.lower(): path for path in place.iterdir()}
-        path = self._names[place].get(name.lower()) if place is not None else None
+            self._names[place] = _by_name(place.iterdir())
+        path = _match(self._names[place], name) if place is not None else None
         if path is None:
             raise TristreamError(
                 f"not_found: {printable(f'{folder}/{name}')} is not below {printable(self._root)}"
             )
         return path
+
+
+def _by_name(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    names = defaultdict(list)
+    for path in paths:
+        names[_key(path.name)].append(path)
+    return names
+
+
+def _match(names: dict[str, list[Path]], name: str) -> Path | None:
+    paths = names.get(_key(name), [])
+    exact = [path for path in paths if path.name == name]
+    if not exact and len(paths) > 1:
+        shown = ", ".join(sorted(printable(path.name) for path in paths))
+        raise TristreamError(
+            f"ambiguous_name: {printable(name)} may be any of {shown}, which differ only in "
+            "capitals or Unicode form"
+        )
+    return exact[0] if exact else paths[0] if paths else None
+
+
+def _key(name: str) -> str:
+    return composed(name).lower()
 
 
 def _check_split(split: int) -> None:
@@ -163,12 +189,12 @@ def _check_split(split: int) -> None:
 
 
 def _class_numbers(path: Path) -> tuple[dict[str, int], dict[str, str]]:
-    """Number of each class, counted from 1, and the lines that are wrong."""
+    """Number of each class, counted from 1, and the mistakes by line."""
     numbers, problems = {}, {}
     for line, text in _lines(path):
         number, _, name = text.partition(" ")
         if number.isdecimal() and name:
-            numbers[name.strip()] = int(number)
+            numbers[composed(name.strip())] = int(number)
         else:
             problems[f"{path.name} line {line}"] = (
                 f"no_class: {printable(text)!r}; must be a number, then a name"
@@ -177,7 +203,7 @@ def _class_numbers(path: Path) -> tuple[dict[str, int], dict[str, str]]:
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """Line numbers and what stands in them; empty ones left out, ends of lines of any kind."""
+    """Line numbers and stripped text of the lines that are not empty; line ends of any kind."""
     try:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:

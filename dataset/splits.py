@@ -1,4 +1,4 @@
-"""Who is held out: whole groups, chosen by a hash, so that the same video is always on the same side."""
+"""Hold-outs of whole groups, chosen by a hash: the same video is always on the same side."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HELD_OUT_SHARE = 0.2
 
 @runtime_checkable
 class Grouped(Protocol):
-    """What a hold-out goes by."""
+    """Properties of a video that a hold-out needs."""
 
     @property
     def label(self) -> str: ...
@@ -27,25 +27,40 @@ def held_out_groups(
     inside: Iterable[Grouped] = (),
     outside: Iterable[Grouped] = (),
 ) -> set[str]:
-    """The groups that leave `rows` for val or test.
+    """Return the groups that leave `rows` for val or test.
 
-    Where every group has one class: of each class the lowest 20 % of its groups by blake2b(f"{seed}:{group}"), at least
-    one on each side where there are two. Where groups span classes: whole groups in that order until 20 % of the videos
-    are out.
+    Groups of one class: of each class the lowest 20 % of its groups by blake2b(f"{seed}:{group}"),
+    at least one on each side where there are two. Groups that span classes: whole groups in the
+    same order until 20 % of their videos are out. Neither kind affects the choice among the other.
 
     Args:
-        rows: those to choose from.
-        seed: another one, another choice.
-        inside: others that stay, when `rows` are new beside them: they count as one on that side.
-        outside: others that are held out already.
+        rows: the videos to choose from.
+        seed: another seed makes another choice.
+        inside: other videos that stay, when `rows` are new beside them: they count as one on that
+            side.
+        outside: other videos that are held out already.
     """
     rows, inside, outside = list(rows), list(inside), list(outside)
-    classes = defaultdict(set)
-    for row in rows:
-        classes[row.group].add(row.label)
-    if all(len(labels) == 1 for labels in classes.values()):
-        return _by_class(rows, seed, {row.label for row in inside}, {row.label for row in outside})
-    return _whole_groups(rows, seed, has_inside=bool(inside), has_outside=bool(outside))
+    mixed = _mixed_groups([*rows, *inside, *outside])
+    pure = [row for row in rows if row.group not in mixed]
+    spanning = [row for row in rows if row.group in mixed]
+    return _by_class(
+        pure,
+        seed,
+        {row.label for row in inside if row.group not in mixed},
+        {row.label for row in outside if row.group not in mixed},
+    ) | _whole_groups(
+        spanning,
+        seed,
+        has_inside=any(row.group in mixed for row in inside),
+        has_outside=any(row.group in mixed for row in outside),
+    )
+
+
+def _mixed_groups(rows: Iterable[Grouped]) -> set[str]:
+    """Groups with videos of two classes or more."""
+    first: dict[str, str] = {}
+    return {row.group for row in rows if first.setdefault(row.group, row.label) != row.label}
 
 
 def _by_class(rows: list[Grouped], seed: int, inside: set[str], outside: set[str]) -> set[str]:

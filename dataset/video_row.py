@@ -1,4 +1,4 @@
-"""The table of videos in memory; `dataset.manifest` makes it, `dataset.videos_csv` keeps it in a file."""
+"""The table of videos in memory; `dataset.manifest` builds it, `dataset.videos_csv` stores it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class VideoRow:
         path: absolute; relative to the data root in the file.
         label: "" = none.
         split: train, val, test or unlabelled.
-        group: what must not be in two splits.
-        anomaly: 1 abnormal, 0 normal, None = not said.
+        group: the source; videos of one group share a split.
+        anomaly: 1 abnormal, 0 normal, None = unknown.
         fold: as the list has it.
         content_id: sha256 of the bytes; "" where they could not be read.
-        n_frames: what the header declares, as the rest; None = it does not say, or nobody looked.
+        n_frames: declared in the header, as the following; None = not declared, or not probed.
         fps: mean frame rate.
         duration_seconds: of the container.
         height: px, upright.
         width: px, upright.
-        has_audio: whether there is sound that can be decoded.
+        has_audio: True if there is audio that can be decoded.
     """
 
     video_id: str
@@ -50,7 +50,7 @@ class Manifest:
     Attributes:
         root: the data root.
         rows: in the order they were listed.
-        warnings: what was noticed while it was made; not stored.
+        warnings: doubts found while it was built; not stored.
     """
 
     root: Path

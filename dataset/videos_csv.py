@@ -1,4 +1,4 @@
-"""`videos.csv`: the table of videos in a file that spreadsheets, pandas and people can read and edit."""
+"""`videos.csv`: the table of videos as a file for spreadsheets, pandas and people."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tristream.dataset.csv_records import CsvRecords
 from tristream.dataset.listing import SPLITS, ManifestError, relative_path
 from tristream.dataset.video_row import Manifest, VideoRow
 from tristream.errors import TristreamError
@@ -24,15 +25,16 @@ _NUMBERS: dict[str, Callable[[str], object]] = {
     "duration_seconds": float,
     "height": int,
     "width": int,
-    "has_audio": lambda text: {"true": True, "false": False}[text],
+    "has_audio": lambda text: {"true": True, "false": False}[text.casefold()],  # Excel: TRUE
 }
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
-    """Writes `videos.csv`, whole or not at all: UTF-8, one line per video whatever its name holds.
+    """Write `videos.csv` completely or not at all: UTF-8, one line per video whatever its name.
 
-    In names, `\\xNN` stands for a byte that is not printable, not UTF-8, or would make a spreadsheet compute (`=`, `+`,
-    `-`, `@` in front); `\\\\` for a backslash. The column `root` makes the file complete in itself.
+    In names, `\\xNN` stands for a byte that is not printable, not UTF-8, or would start a formula
+    in a spreadsheet (`=`, `+`, `-`, `@` in front); `\\\\` for a backslash. The column `root` makes
+    the file self-contained.
     """
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")
@@ -61,21 +63,20 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def read_manifest(path: Path, *, root: Path | None = None) -> Manifest:
-    """A manifest that `write_manifest` wrote, and a person may have edited.
+    """Read a manifest that `write_manifest` wrote and a person or spreadsheet may have edited.
 
     Args:
-        path: `videos.csv`.
+        path: `videos.csv`, in any dialect of `dataset.csv_records`.
         root: the data root, if the videos have moved since.
 
     Raises:
         ManifestError: with every mistake in it.
         OSError: it cannot be read.
     """
-    reader = csv.reader(
-        io.StringIO(path.read_bytes().decode("utf-8-sig", "surrogateescape"), newline="")
-    )
-    header = next(reader, [])
-    missing = [name for name in ("video_id", "path", "label", "split") if name not in header]
+    records = CsvRecords(path.read_bytes(), strip=False)
+    missing = [
+        name for name in ("video_id", "path", "label", "split") if name not in records.header
+    ]
     if missing:
         raise ManifestError(
             path,
@@ -84,18 +85,14 @@ def read_manifest(path: Path, *, root: Path | None = None) -> Manifest:
     home = None if root is None else _absolute(root)
     rows: dict[int, VideoRow] = {}
     problems: dict[int, str] = {}
-    for cells in reader:
-        if len(cells) != len(header):
-            problems[reader.line_num] = (
-                f"wrong_field_count: {len(cells)} fields; the header has {len(header)}"
-            )
-            continue
-        values = {name: text_of(cell) for name, cell in zip(header, cells)}
+    for line, cells in records:
+        values = {name: text_of(cell) for name, cell in cells.items()}
         home = home or _absolute(path.parent / values.get("root", "."))
         try:
-            rows[reader.line_num] = _row(values, home)
+            rows[line] = _row(values, home)
         except ValueError as error:
-            problems[reader.line_num] = str(error)
+            problems[line] = str(error)
+    problems.update(records.problems)
     problems = _contradictions(rows) | problems
     if problems:
         raise ManifestError(path, [f"line {line}: {problems[line]}" for line in sorted(problems)])
@@ -129,7 +126,7 @@ def _row(cells: dict[str, str], root: Path) -> VideoRow:
 
 
 def _contradictions(rows: dict[int, VideoRow]) -> dict[int, str]:
-    """Mistakes that show only when lines are held against each other."""
+    """Mistakes that show only when lines are compared, by line."""
     problems: dict[int, str] = {}
     first: dict[str, int] = {}
     homes: dict[str, int] = {}
@@ -137,7 +134,8 @@ def _contradictions(rows: dict[int, VideoRow]) -> dict[int, str]:
     for line, row in rows.items():
         if first.setdefault(row.video_id, line) != line:
             problems[line] = (
-                f"repeats line {first[row.video_id]}: {printable(row.video_id)} is named there already"
+                f"repeats line {first[row.video_id]}: {printable(row.video_id)} is listed there"
+                " already"
             )
         if row.split == "unlabelled":
             continue
@@ -159,7 +157,7 @@ def _absolute(path: Path) -> Path:
 
 
 def cell_of(value: object) -> str:
-    """A value as `write_manifest` writes it: one line, printable, no formula."""
+    """Return a value as `write_manifest` writes it: one line, printable, no formula."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -177,7 +175,7 @@ def _escaped(character: str) -> str:
 
 
 def text_of(cell: str) -> str:
-    """What `cell_of` has written, read again."""
+    """Return the text that `cell_of` wrote."""
     raw = re.sub(
         rb"\\(\\|x[0-9a-f]{2})",
         lambda match: b"\\" if match[1] == b"\\" else bytes([int(match[1][1:], 16)]),

@@ -1,4 +1,4 @@
-"""Archives of videos: what is safe comes out byte for byte, of the rest nothing does."""
+"""Archives of videos: safe ones come out byte for byte, nothing comes out of the others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILES = {"walk/a.mp4": b"\x00" * 10 + bytes(range(256)), "run/ü b.mp4": b"x", "
 
 
 def tar_of(path: Path, entries: list[tuple[str, object]], mode: str = "w") -> Path:
-    """Entries are (name, bytes), or (name, a tarfile type or a prepared TarInfo)."""
+    """A tar archive of entries (name, bytes), or (name, tarfile type or prepared TarInfo)."""
     with tarfile.open(path, mode) as tar:
         for name, what in entries:
             info = what if isinstance(what, tarfile.TarInfo) else tarfile.TarInfo(name)

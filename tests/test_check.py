@@ -1,4 +1,4 @@
-"""`tristream check` and what it shares with the commands over a run: states, limits, links, exit codes."""
+"""`tristream check`: states, limits, links and exit codes, shared with the commands over a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HOME = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two good videos, one of them silent; two bad files; a link that leads out."""
+    """Two good videos, one of them silent; two bad files; a link out of the folder."""
     folder = tmp_path_factory.mktemp("check") / "videos"
     outside = folder.parent / "outside.mp4"
     frames = np.random.default_rng(0).integers(0, 255, (25, 48, 64, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Who is there, who belongs together, who is held out; and every mistake at once, with its line."""
+"""Listed videos, their groups and hold-outs; every mistake is reported at once with its line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 def touch(path: Path, content: str | None = None) -> Path:
-    """A file whose bytes are its own name, unless said otherwise: nothing here is decoded."""
+    """A file that holds its own name, or the given content: nothing here is decoded."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(path.as_posix() if content is None else content)
     return path
@@ -214,7 +214,10 @@ def test_classes_of_one_video_are_said_beside_mistakes_and_stop_nothing_alone(tm
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         touch(tmp_path / name)
     good = lines(tmp_path / "good.csv", "path,label", "a.mp4,walk", "b.mp4,walk", "c.mp4,rare")
-    assert complete(index_csv(good)).warnings == ("class 'rare' has one video",)
+    assert complete(index_csv(good)).warnings == (
+        "class 'rare' has one video",
+        "no val video in these classes of two groups or more: 'walk' (2)",
+    )
     bad = lines(
         tmp_path / "bad.csv", "path,label", "a.mp4,walk", "b.mp4,walk", "c.mp4,rare", "no.mp4,walk"
     )
@@ -267,7 +270,7 @@ def test_all_labels_may_be_empty(tmp_path):
 
 
 def ucf101(folder: Path, *, with_labels: bool) -> tuple[Path, Path]:
-    """Two classes, 25 groups of two clips, split as UCF101's first: test groups 1–7, lines end in CR LF."""
+    """Two classes, 25 groups of two clips, split like UCF101 split 1: test groups 1–7, CR LF."""
     names = {"ApplyEyeMakeup": "ApplyEyeMakeup", "HandstandPushups": "HandStandPushups"}
     root, splits_ = folder / "videos", folder / "lists"
     train, test = [], []
@@ -712,7 +715,7 @@ def test_mistakes_of_an_edited_table_are_reported_together(tmp_path):
         "line 5: wrong_value: n_frames is 'many'",
         "line 6: outside_root: ../e is not inside /data",
         "line 7: outside_root: /etc/passwd is not inside /data",
-        "line 8: repeats line 2: a is named there already",
+        "line 8: repeats line 2: a is listed there already",
         "line 9: empty_label: g; give it one, or say split = unlabelled",
         "line 10: group_in_two_splits: g is in test here and in train at line 2",
         "line 11: wrong_field_count: 1 fields; the header has 8",

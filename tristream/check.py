@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +56,11 @@ class Check:
     Args:
         workspace: limits, links and number of processes.
         paths: files, and folders that are searched for media files.
-        data: folder the files must lie in; None: a folder's own, else none.
+        data: folder that must contain the files; None: the folder that is searched, else none.
 
     Attributes:
-        files: each with the folder it must lie in.
+        files: each with the folder that must contain it.
+        skipped: number of files in the searched folders that are no media files, by kind.
         ffmpeg: version that decodes, after `run`.
 
     Raises:
@@ -70,11 +71,12 @@ class Check:
         self, workspace: Workspace, paths: Sequence[Path], *, data: Path | None = None
     ) -> None:
         self._workspace = workspace
-        self.files = [
-            (path, data.absolute() if data else root)
-            for given in paths
-            for path, root in files_in(given)
-        ]
+        self.files: list[tuple[Path, Path | None]] = []
+        self.skipped: Counter[str] = Counter()
+        for given in paths:
+            files, kinds = files_in(given)
+            self.files += [(path, data.absolute() if data else root) for path, root in files]
+            self.skipped.update(kinds)
         for root in dict.fromkeys(root for _, root in self.files if root is not None):
             note_links(workspace, root)
         self.ffmpeg = ""
@@ -122,23 +124,26 @@ class Check:
             threads.shutdown(wait=False, cancel_futures=True)
 
 
-def files_in(given: Path) -> list[tuple[Path, Path | None]]:
-    """Return the files of an argument, each with the folder it must lie in.
+def files_in(given: Path) -> tuple[list[tuple[Path, Path | None]], Mapping[str, int]]:
+    """Return the files that an argument means, and the number of skipped files by kind.
 
-    A file that is named may lie anywhere.
+    Each file comes with the folder that must contain it; a file given by name may lie anywhere.
 
     Raises:
         UsageError: a folder without media files.
     """
-    from tristream.dataset.listing import SUFFIXES, media_files
+    from tristream.dataset.folders import SUFFIXES, scan_folder
 
-    files = sorted(media_files(given), key=os.fsencode) if given.is_dir() else []
-    is_named_like_one = not files and given.suffix.lower() in SUFFIXES
-    if not given.is_dir() or is_named_like_one:  # a folder in the place of a video
-        return [(given, None)]
-    if not files:
+    if not given.is_dir():
+        return [(given, None)], {}
+    scan = scan_folder(given)
+    if not scan.files and given.suffix.lower() in SUFFIXES:  # a folder in the place of a video
+        return [(given, None)], {}
+    if not scan.files:
+        account = f" ({scan.account()})" if scan.skipped else ""
         raise UsageError(
-            f"{given} holds no file with the suffix of a video or audio file; name files, or "
-            "another folder"
+            f"{given} holds no file with the suffix of a video or audio file{account}; name files, "
+            "or another folder"
         )
-    return [(path, given.absolute()) for path in files]
+    # paths are printed as they were given
+    return [(given / path.relative_to(scan.root), scan.root) for path in scan.files], scan.skipped

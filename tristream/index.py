@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from tristream.videos import decode_pool, note_links
 from tristream.workspace import Workspace
 
 if TYPE_CHECKING:
+    from tristream.dataset.folders import FolderScan
     from tristream.dataset.listing import ListedVideo
     from tristream.dataset.manifest import Manifest
 
@@ -40,7 +42,22 @@ class IndexOptions:
     force: bool = False
 
 
-def index(workspace: Workspace, data: str | Path, options: IndexOptions | None = None) -> Manifest:
+@dataclass(frozen=True)
+class Indexed:
+    """Result of indexing.
+
+    Attributes:
+        manifest: videos with label, split and group, header facts, and warnings.
+        skipped: files of the folder that are no media files, by kind.
+        n_unlisted: media files of the folder that the list does not have.
+    """
+
+    manifest: Manifest
+    skipped: Mapping[str, int]
+    n_unlisted: int
+
+
+def index(workspace: Workspace, data: str | Path, options: IndexOptions | None = None) -> Indexed:
     """Read which videos there are, probe them and write RUN/videos.csv.
 
     Args:
@@ -48,32 +65,33 @@ def index(workspace: Workspace, data: str | Path, options: IndexOptions | None =
         data: folder that holds the videos.
         options: lists, folds, seed.
 
-    Returns:
-        The videos with label, split, group and what their headers hold, and warnings.
-
     Raises:
         UsageError: no such folder, no videos, two lists.
-        ManifestError: a list with problems.
+        ManifestError: a list with problems, or folders that could mean two things.
     """
     from tristream.dataset import manifest as manifests
+    from tristream.dataset.folders import scan_folder
 
     options, data = options or IndexOptions(), expanded(data)
+    progress = workspace.progress
     if not data.is_dir():
         raise UsageError(f"--data {data} is not a folder")
     workspace.check_writable(workspace.folder)
     note_links(workspace, data)
-    rows = listed(data, options)
-    if not rows:
-        raise UsageError(
-            f"{data} holds no videos in folders of classes, and no videos.csv; "
-            "see tristream index --help"
-        )
+    scan = scan_folder(data)
+    notes: list[str] = []
+    rows = _listed(workspace, scan, options, notes)
+    if account := scan.account():
+        progress.note(account)
+    if n_unlisted := len(set(scan.files) - {row.path for row in rows}):
+        files = "file is" if n_unlisted == 1 else "files are"
+        progress.note(f"{n_unlisted} media {files} below {data} but not in the list")
     previous = None
     if workspace.manifest_path.exists() and not options.force:
         previous = manifests.read_manifest(workspace.manifest_path, root=data)
     root, reading = data.absolute(), workspace.reading
     with decode_pool(workspace) as pool:
-        workspace.progress.note(f"reading the headers of {len(rows)} files ...")
+        progress.note(f"reading the headers of {len(rows)} files ...")
         probe = functools.partial(pool.probe, root=root, follow_links=reading.follow_links)
         manifest = manifests.complete(
             rows,
@@ -83,27 +101,27 @@ def index(workspace: Workspace, data: str | Path, options: IndexOptions | None =
             test_fold=options.test_fold,
             probe=probe,
             follow_links=reading.follow_links,
+            notes=notes,
         )
     if not any(row.label for row in manifest.rows):
-        workspace.progress.warn(
-            f"no folder of a class was found in {data}: these videos have no label and can only "
-            "be embedded, or searched for anomalies. Did you mean the folder above it?"
+        progress.warn(
+            f"{data} has no class folders: its videos have no label and can only be embedded or "
+            "searched for anomalies; for labels, give --data with the folder above it, or a list "
+            "with a column label"
         )
     for warning in manifest.warnings:
-        workspace.progress.warn(warning)
+        progress.warn(warning)
     manifests.write_manifest(manifest, workspace.manifest_path)
-    return manifest
+    return Indexed(manifest, scan.skipped, n_unlisted)
 
 
-def listed(data: Path, options: IndexOptions) -> list[ListedVideo]:
-    """Return the videos of the list that is given or found, or of the folders of classes.
-
-    Raises:
-        UsageError: two lists.
-        ManifestError: a list with problems.
-    """
+def _listed(
+    workspace: Workspace, scan: FolderScan, options: IndexOptions, notes: list[str]
+) -> list[ListedVideo]:
+    """Return the videos of the list that is given or found, or of the folders of classes."""
     from tristream.dataset import manifest as manifests
 
+    data = scan.root
     lists = {
         "--list": options.list_file,
         "--ucf101": options.ucf101,
@@ -119,5 +137,25 @@ def listed(data: Path, options: IndexOptions) -> list[ListedVideo]:
     if options.list_file is not None:
         return manifests.index_csv(expanded(options.list_file), data)
     if (data / "videos.csv").exists():
+        workspace.progress.note(f"reading the list {data / 'videos.csv'}")
         return manifests.index_csv(data / "videos.csv", data)
-    return manifests.index_folder(data)
+    return manifests.index_folder(data, scan=scan, notes=notes)
+
+
+def folds_sentence(manifest: Manifest, test_fold: str | None) -> str:
+    """Return a sentence about the column `fold`, "" without one."""
+    folds = sorted(
+        {row.fold for row in manifest.rows if row.fold}, key=lambda fold: (len(fold), fold)
+    )
+    if not folds:
+        return ""
+    shown = f"{', '.join(folds[:10])}{', …' if len(folds) > 10 else ''}"
+    if test_fold is not None:
+        return (
+            f"the column fold has {len(folds)} values ({shown}); fold {test_fold} is test, the "
+            "others are train and val"
+        )
+    return (
+        f"the column fold has {len(folds)} values ({shown}) and was not used for these splits; "
+        f"to test on one of them: --test-fold {folds[0]}"
+    )

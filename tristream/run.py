@@ -95,7 +95,7 @@ class Run:
         """
         from tristream.index import IndexOptions, index
 
-        return index(self.workspace, data, _options(IndexOptions, options))
+        return index(self.workspace, data, _options(IndexOptions, options)).manifest
 
     def train_stream(
         self, name: str, *, data: str | Path | None = None, **options: Any

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tristream import streams
-from tristream.dataset.listing import media_files, video_id_of
+from tristream.dataset.folders import scan_folder
+from tristream.dataset.listing import video_id_of
 from tristream.dataset.manifest import VideoRow, content_id
 from tristream.errors import UsageError
 from tristream.media.reasons import Rejected
@@ -115,7 +116,7 @@ def expand_paths(paths: Sequence[str | Path]) -> list[Path]:
     for given in paths:
         path = expanded(given)
         if path.is_dir():
-            inside = sorted(media_files(path))
+            inside = scan_folder(path).files
             if not inside:
                 raise UsageError(f"{given} holds no file with the suffix of a video or audio file")
             files += inside
