@@ -45,7 +45,7 @@ def test_a_silent_video_is_masked_and_not_zero(line: Any) -> None:
     import pyarrow.parquet as pq
 
     for name in streams.names():
-        if not streams.load(name).needs_sound:
+        if not streams.stream_class(name).needs_sound:
             continue
         [part] = (line.folder / "runs/default/embeddings" / name).glob("*/part-*.parquet")
         rows = {row["video_id"]: row for row in pq.read_table(part).to_pylist()}
@@ -83,7 +83,9 @@ def test_predict_names_an_action_and_says_which_streams_were_masked(
     assert [entry["score"] for entry in sounding["top"]] == sorted(
         (e["score"] for e in sounding["top"]), reverse=True
     )
-    assert silent["masked"] == [name for name in streams.names() if streams.load(name).needs_sound]
+    assert silent["masked"] == [
+        name for name in streams.names() if streams.stream_class(name).needs_sound
+    ]
     assert sounding["masked"] == []
 
 
@@ -190,7 +192,7 @@ def test_videos_without_the_sound_that_a_stream_needs_break_nothing(empty: Any, 
             write_video(silent / label / f"{index}.mp4", frames, fps=FPS)
     empty("index", "--data", silent)
     for name in streams.names():
-        if streams.load(name).needs_sound:
+        if streams.stream_class(name).needs_sound:
             assert empty.json("train-stream", name, *quick(name))["trained"] is False
             assert "nothing to learn from" in empty.said
 

@@ -135,7 +135,7 @@ def test_timelines_of_test_videos_are_what_detect_says(line: Any, videos: Path) 
 def test_every_rival_is_measured_on_videos_frames_and_events(line: Any) -> None:
     found = line.report["detection"]
     assert set(found["rivals"]) >= {"autoencoder", "pca", "knn"}
-    if any(streams.load(name).needs_pictures for name in streams.names()):
+    if any(streams.stream_class(name).needs_pictures for name in streams.names()):
         assert "max |flow|" in found["rivals"]
     assert found["rivals"]["autoencoder"]["auroc"] == 1
     assert found["rivals"]["autoencoder"]["prevalence"] == pytest.approx(1 / 4)

@@ -16,7 +16,6 @@ from tristream.embed import embed_files
 from tristream.embeddings import fuse_tables
 from tristream.errors import TristreamError
 from tristream.extract import kept_engine
-from tristream.media.reasons import Rejected
 from tristream.videos import contents, decode_pool, decoder, expand_paths, given_rows, make_video
 from tristream.workspace import HasWorkspace, Workspace
 
@@ -178,7 +177,7 @@ class StreamEmbedder:
     def _embedding(self, result: VideoResult) -> VideoEmbedding:
         name = self.stream.name
         segments = result.segments.get(name)
-        rejected = isinstance(result.rejected, Rejected)
+        rejected = bool(result.rejected)
         none = np.zeros(0)
         return VideoEmbedding(
             path=result.video.path,
