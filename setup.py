@@ -25,7 +25,7 @@ setup(
     ],
     package_dir={"tristream": "tristream", **{f"tristream.{room}": room for room in ROOMS}},
     package_data={
-        "tristream.commands": ["presets/*.toml"],
+        "tristream": ["presets/*.toml"],
         "tristream.report": ["*.j2", "*.css", "*.js"],
     },
 )
