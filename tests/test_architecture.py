@@ -260,6 +260,48 @@ def test_no_file_is_too_long_to_say_one_thing():
     assert long == {}
 
 
+def test_a_function_with_many_parameters_is_a_command():
+    """Only the `run` functions that typer calls have more than eight."""
+    many = []
+    for module, path in FILES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef) or module.startswith("commands."):
+                continue
+            names = [
+                a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+            ]
+            if len([name for name in names if name not in ("self", "cls")]) > 8:
+                many.append(f"{module}.{node.name}")
+    assert many == []
+
+
+def test_the_commands_are_few_files():
+    assert len(list((HOME / "commands").glob("*.py"))) <= 26
+
+
+def test_the_library_imports_neither_typer_nor_rich():
+    wrong = [
+        str(e)
+        for e in IMPORTS
+        if e.by.startswith("tristream.") and e.module.split(".")[0] in ("typer", "rich")
+    ]
+    assert wrong == []
+
+
+OPENERS = ("What", "Where", "Who", "Whose", "Whether", "How", "Which", "When")
+
+
+def test_no_docstring_opens_with_a_question_word():
+    wrong = []
+    for path in [*FILES.values(), *(HOME / "tests").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module):
+                text = ast.get_docstring(node) or ""
+                if text.split(" ")[0].rstrip(",:") in OPENERS:
+                    wrong.append(f"{path.relative_to(HOME)}: {text.splitlines()[0]}")
+    assert wrong == []
+
+
 def test_tests_are_flat():
     assert not (HOME / "tests" / "__init__.py").exists()
     assert list((HOME / "tests").glob("*/test_*.py")) == []

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from tristream import fit_classifier, settings
-from tristream.commands import fuse_tables, screen
+from tristream.commands import fuse, screen
 from tristream.fused import Fused, Head
 from tristream.fusion.action.svm import LinearSVM
 from tristream.store.checkpoint import load_artifact
@@ -65,7 +65,7 @@ def run(folder: Path, fused: Fused, *assignments: str, verbose: bool = False) ->
     workspace = Workspace(folder, folder, progress=screen.PROGRESS)
     found = fit_classifier.classify(workspace, fused, chosen, 0)
     assert found is not None
-    fuse_tables.classification(found, verbose=verbose)
+    fuse.show_classification(found, verbose=verbose)
     return json.loads(json.dumps(found, allow_nan=False))
 
 
