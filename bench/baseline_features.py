@@ -1,4 +1,4 @@
-"""What plain features and a linear SVM reach on a labelled set: the figures that stand beside the streams' own.
+"""Baseline of plain features and a linear SVM on a labelled set, to compare the streams with.
 
     python -m tristream.bench.baseline_features --data DIR                        sound
     python -m tristream.bench.baseline_features --data DIR --crop .66,.34,.86,.54  all of them, of the crop

@@ -1,4 +1,4 @@
-"""What decoding costs: alone, in processes of its own, and what it hands over."""
+"""Cost of decoding: alone, in child processes, and of the transfer."""
 
 from __future__ import annotations
 

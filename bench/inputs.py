@@ -1,4 +1,4 @@
-"""What is measured on: the user's videos, or clips of the workshop made as long and as large as people's are."""
+"""Inputs of a bench: the user's videos, or clips of the workshop of usual length and size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DRAWN_PX = 80  # side of the square that is rendered, then enlarged: rendering 
 
 @dataclass(frozen=True)
 class Subject:
-    """What every bench gets.
+    """Input of every bench.
 
     Attributes:
         videos: files to measure on.

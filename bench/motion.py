@@ -115,7 +115,7 @@ def split_of(clips: Sequence[Clip], split: str) -> dict[str, list[int]]:
 
 
 class Footages:
-    """What the temporal stream keeps of every clip, by how it is configured."""
+    """Footage of every clip by the configuration of the temporal stream."""
 
     def __init__(
         self, clips: Sequence[Clip], pool: DecodePool, cache: Cache, preset: dict[str, Any]

@@ -1,4 +1,4 @@
-"""How time and memory grow with the number of videos, their length and their size: each case a process of its own."""
+"""Growth of time and memory with number, length and size of videos; each case in its own process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long until something is there: help, and the first embedding of a fresh process."""
+"""Start-up time: help, and the first embedding of a fresh process."""
 
 from __future__ import annotations
 

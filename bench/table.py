@@ -1,4 +1,4 @@
-"""What a bench says: one table, for people and for programs."""
+"""Result of a bench: one table, for people and for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was to be reached, beside what was: taken from the tables of the other benches."""
+"""Targets beside the measured figures, from the tables of the other benches."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def in_turns(
 
 @dataclass(frozen=True)
 class Ran:
-    """What a child process took.
+    """Time and memory of a child process.
 
     Attributes:
         seconds: from its start to its end.

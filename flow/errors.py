@@ -1,4 +1,4 @@
-"""How far estimated flow is from the truth: endpoint error, outliers, Fl-all."""
+"""Errors of estimated flow: endpoint error, outliers, Fl-all."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def read(folder: Path, video_id: str, *, n_steps: int) -> Float[np.ndarray, "n_s
 
 
 def sha256(folder: Path, video_id: str) -> str:
-    """What identifies the stored flow of a video: its own bytes."""
+    """Return the sha256 of the stored flow of a video."""
     place = _locate(folder, video_id)
     files = sorted(place.iterdir()) if place.is_dir() else [place]
     sha = hashlib.sha256()

@@ -230,7 +230,7 @@ def decode_compact(
 
 
 def _decompressed(data: bytes, start: int, sizes: Sequence[int], what: str) -> Iterator[bytes]:
-    """What was compressed, in pieces of these sizes; never more than one piece and a little is in memory."""
+    """Yield the decompressed bytes in pieces of these sizes, with about one piece in memory."""
     import zstandard
 
     decompressor = zstandard.ZstdDecompressor().decompressobj()
@@ -286,7 +286,7 @@ def _positive_bound(bound: float | int | np.ndarray) -> np.ndarray:
 
 
 def _png_is_whole(data: bytes) -> bool:
-    """Whether every chunk up to the last agrees with its checksum."""
+    """True if every chunk up to the last agrees with its checksum."""
     at = 8
     while at + 12 <= len(data):
         (n_bytes,) = struct.unpack_from(">I", data, at)

@@ -1,1 +1,1 @@
-"""What people look at: one HTML file that works offline."""
+"""Report of a run: one HTML file that works offline."""

@@ -1,4 +1,4 @@
-"""What a plot shows, as plain values: `drawing` puts it on the page, `figures` into files for papers."""
+"""Content of a plot as plain values: `svg` draws it on the page, `figures` into files for papers."""
 
 from __future__ import annotations
 
@@ -146,13 +146,13 @@ class Timeline:
 
     @property
     def is_steep(self) -> bool:
-        """Whether the highest score is so far above the threshold that only a logarithmic axis shows both."""
+        """True if only a logarithmic axis shows both the threshold and the highest score."""
         return bool(0 < 20 * self.threshold < self.scores.max())
 
 
 @dataclass(frozen=True, eq=False)
 class Looks:
-    """Where the sampler looked in one video.
+    """Sampled segments of one video.
 
     Attributes:
         motion: mean displacement between frames, px, at `times` (seconds); empty without pictures.

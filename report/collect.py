@@ -55,7 +55,7 @@ class Subset:
 
 @dataclass(frozen=True)
 class Gain:
-    """What accuracy is lost without one stream, as a share: above 0 the stream helps."""
+    """Accuracy lost without one stream, as a share: above 0 the stream helps."""
 
     stream: str
     retrained: Estimate
@@ -74,7 +74,7 @@ class Fused:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What was found in the folder of a run.
+    """Content of the folder of a run.
 
     Attributes:
         folder: of the run.
@@ -148,7 +148,7 @@ class Run:
         ]
 
     def gains(self) -> list[Gain]:
-        """What each stream brings."""
+        """Return the effect of each stream."""
         return [
             Gain(name, retrained, estimate(found.get("withheld")))
             for name, found in (self.classification.get("gains") or {}).items()

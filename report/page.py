@@ -37,7 +37,7 @@ RIVALS = {"mean": "mean of the streams' own scores", "weighted": "weighted mean 
 
 @dataclass(frozen=True)
 class Beside:
-    """What accuracy is held against.
+    """Figures that the accuracy is compared with.
 
     Attributes:
         words: what the figures are, after "the red tick is".
@@ -52,7 +52,7 @@ class Beside:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """What was decoded for the page.
+    """Pictures decoded for the page.
 
     Attributes:
         videos: {video_id: data URI}.

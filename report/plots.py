@@ -1,4 +1,4 @@
-"""What was found in a run → the plots of its report."""
+"""Plots of a report from the content of a run."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def accuracy(subsets: Sequence[Subset], chance: float | None) -> Whiskers:
 
 
 def gains(found: Sequence[Gain]) -> Whiskers:
-    """What the accuracy loses without each stream, in points; to the right of 0 the stream helps."""
+    """Accuracy lost without each stream, in points; to the right of 0 the stream helps."""
     rows = [
         Whisker(
             gain.stream,

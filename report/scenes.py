@@ -69,7 +69,7 @@ def scatter(chart: Map) -> tuple[Markup, list[tuple[str, str, int]]]:
 
 
 def map_data(chart: Map, thumbnails: Mapping[str, str], named: Mapping[str, str]) -> dict[str, Any]:
-    """What the page's script needs to move points and to show what is under the pointer."""
+    """Return the data with which the page's script moves points and shows the one under the pointer."""
     return {
         "places": map_places(chart),
         "axes": chart.axes,

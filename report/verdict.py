@@ -91,7 +91,7 @@ def interval(found: Estimate) -> Markup:
 
 
 def _streams(gains: Sequence[Gain], subsets: Sequence[Subset]) -> list[Markup]:
-    """Which streams help, which hurt, and of which one cannot say."""
+    """Sentences on streams that help, that hurt, and whose effect cannot be told."""
     if not gains:
         return []
     helps = [gain for gain in gains if gain.retrained.low > 0]
@@ -134,7 +134,7 @@ def _points(found: Estimate) -> str:
 
 
 def _detection(found: Mapping[str, Any]) -> list[Markup]:
-    """How well the detector ranks videos, what it finds at its threshold, and which events."""
+    """Sentences on the detector: its ranking of videos, its threshold and its events."""
     sentences = []
     if found.get("auroc") is not None:
         sentence = html(
@@ -164,7 +164,7 @@ def _detection(found: Mapping[str, Any]) -> list[Markup]:
 
 
 def _left_out(run: Run) -> list[Markup]:
-    """How many videos could not be used, or only in part."""
+    """Sentences on videos that could not be used, or only in part."""
     if not run.status:
         return []
     n = len(run.status)
@@ -191,7 +191,7 @@ def n_training_classes(run: Run) -> int:
 
 
 def facts(run: Run) -> list[str]:
-    """What there is, in a few words each."""
+    """Return the facts of a run, in a few words each."""
     found = []
     if run.rows:
         seconds = sum(row.duration_seconds or 0.0 for row in run.rows)
@@ -206,7 +206,7 @@ def facts(run: Run) -> list[str]:
 
 
 def phase(accuracy: Curves) -> str:
-    """How far one phase of training came."""
+    """Return the result of one phase of training in words."""
     val = accuracy.lines[-1]
     if accuracy.mark is None or not len(val.y):
         return ""
@@ -215,7 +215,7 @@ def phase(accuracy: Curves) -> str:
 
 
 def detection_figures(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """What is known of the detector: (what, figure, explanation)."""
+    """Return the figures of the detector: (name, figure, explanation)."""
     told = [
         ("auroc", "AUROC", ".3f", "1: every abnormal video above every normal one; 0.5: chance"),
         ("average_precision", "average precision", ".3f", ""),
@@ -258,7 +258,7 @@ def detection_figures(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def calibration(found: Mapping[str, Any]) -> str:
-    """How much the probabilities were improved, one sentence; "" where nothing is known."""
+    """Return a sentence on the effect of calibration; "" if it was not measured."""
     if found.get("ece_before") is None or found.get("ece_after") is None:
         return ""
     return (

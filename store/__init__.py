@@ -1,1 +1,1 @@
-"""What is on disk: atomic files, the cache, artifacts, embedding tables. Nothing loaded here can run code."""
+"""Files on disk: atomic writes, the cache, artifacts, embedding tables. Nothing loaded here can run code."""

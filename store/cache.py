@@ -30,7 +30,7 @@ LEFT_BEHIND_SECONDS = (
 
 @dataclass(frozen=True)
 class Use:
-    """What one kind of entries takes.
+    """Use of the cache by one kind of entries.
 
     Attributes:
         n_entries: how many there are.
@@ -74,7 +74,7 @@ class Cache:
         return digest(what)
 
     def path(self, kind: str, key: str) -> Path:
-        """Where the entry stands or would stand."""
+        """Return the path of the entry, present or not."""
         if kind not in KINDS:
             raise TristreamError(f"unknown cache kind '{kind}'; available: {', '.join(KINDS)}")
         return self.root / kind / key[:2] / key
@@ -125,7 +125,7 @@ class Cache:
                     yield kind, path
 
     def info(self) -> dict[str, Use]:
-        """What each kind of entries takes now."""
+        """Return the current use of the cache by each kind of entries."""
         sizes: dict[str, list[os.stat_result]] = {kind: [] for kind in KINDS}
         for kind, _, found in self._found():
             sizes[kind].append(found)

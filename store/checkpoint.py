@@ -128,7 +128,7 @@ def _sealed(text: str) -> bytes:
 
 
 def _sealed_again(data: bytes) -> bytes:
-    """What `data` would be, were it what `_sealed` has made."""
+    """Return `data` sealed again, to compare with what `_sealed` wrote."""
     stem = data.rpartition(_SEAL.encode())[0]
     return stem + f'{_SEAL}{hashlib.sha256(stem).hexdigest()}"\n}}\n'.encode()
 

@@ -1,4 +1,4 @@
-"""Who works on what: processes on one machine that share a cache do each thing once where they can.
+"""Cross-process work claims: processes on one machine that share a cache do each thing once.
 
 A claim is a socket bound to an abstract name: no file, nothing to clean up, and it ends with its process, however that
 may end. Where there are no such names (other systems, other machines on a shared cache) every claim is granted, and a

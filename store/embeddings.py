@@ -84,7 +84,7 @@ class EmbeddingTable:
         return len(self.video_id)
 
     def row_keys(self) -> list[tuple[str, float]]:
-        """What tells rows apart: the video and where in it the row starts (0 where unknown)."""
+        """Return the key of each row: the video and the start in it (0 if unknown)."""
         return list(zip(self.video_id, np.nan_to_num(self.start_seconds).tolist(), strict=True))
 
     def take(self, rows: Sequence[int]) -> EmbeddingTable:
@@ -240,7 +240,7 @@ def _from_arrow(arrow: pa.Table, path: Path) -> EmbeddingTable:
 
 
 def _about(metadata: Mapping[bytes, bytes] | None, path: Path) -> dict[str, Any]:
-    """What our part of the file's metadata says; empty for a table that another program wrote."""
+    """Return our part of the file's metadata; empty for a table of another program."""
     text = (metadata or {}).get(_METADATA.encode())
     if text is None:
         return {}

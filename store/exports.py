@@ -41,7 +41,7 @@ class ExportTable:
         return len(self.X)
 
     def description(self) -> dict[str, Any]:
-        """What every format says of itself."""
+        """Return the description that every format carries."""
         columns = {name: [block.start, block.stop] for name, block in self.columns.items()}
         return {"schema_version": SCHEMA_VERSION, "columns": columns, **self.about}
 

@@ -1,4 +1,4 @@
-"""Where a result comes from: canonical hashes, the versions that made it, the identity of an embedding space."""
+"""Origin of a result: canonical hashes, library versions, identity of an embedding space."""
 
 from __future__ import annotations
 

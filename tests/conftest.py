@@ -1,4 +1,4 @@
-"""What several test files use: videos that live in memory, and streams that have learned nothing yet."""
+"""Fixtures of several test files: videos in memory, and untrained streams."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ install_import_hook([f"tristream.{room}" for room in rooms], "checked_signatures
 
 
 def _needs_an_absent_stream(file: Path) -> bool:
-    """Whether a test file imports from a folder of `streams/` that is not there."""
+    """True if a test file imports from a missing folder of `streams/`."""
     imported = re.findall(
         r"^\s*(?:from|import) tristream\.streams\.(\w+)",
         file.read_text(encoding="utf-8"),
@@ -198,7 +198,7 @@ class CommandLine:
         return out
 
     def json(self, *arguments, code=0):
-        """What it prints with --json."""
+        """Return the result of --json."""
         return json.loads(self(*arguments, "--json", code=code))
 
 

@@ -100,7 +100,7 @@ class Trained:
         return videos, self.fuse(Workspace(run, self.cache))
 
     def hits(self, *names: str, masks: np.ndarray | None = None) -> np.ndarray:
-        """Which test videos the SVM on these streams names right."""
+        """Correctness of the SVM on these streams, per test video."""
         fused = self.fused
         used = (fused.masks if masks is None else masks) & [name in names for name in fused.columns]
         train, test = fused.of("split") == "train", fused.of("split") == "test"
@@ -275,7 +275,7 @@ def test_without_mean_subtraction_the_camera_hides_the_motion(small: Trained) ->
 def examples(
     trained: models.TrainedStream, workspace: Workspace, flow_from: Path
 ) -> dict[str, list[training.Example]]:
-    """What the stream keeps of every video, by split."""
+    """Footage of every video, by split."""
     manifest, kept = workspace.manifest(None), {"train": [], "val": [], "test": []}
     classes = sorted({row.label for row in manifest.rows})
     rows = {row.video_id: row for row in manifest.rows}
@@ -299,7 +299,7 @@ def examples(
 def aggregated(
     trained: models.TrainedStream, workspace: Workspace, flow_from: Path, *, kind: str = "gru"
 ) -> list[bool]:
-    """Which test videos are named right by a new aggregator on the trained encoder."""
+    """Correctness of a new aggregator on the trained encoder, per test video."""
     parts = trained.config.aggregator.model_copy(update={"kind": kind})
     config = trained.config.model_copy(update={"aggregator": parts})
     trained = trained.rebound(config=config)

@@ -77,7 +77,7 @@ def test_damaged_bytes_are_not_parsed(artifact, monkeypatch):
 
 
 def test_arrays_of_one_training_beside_the_configuration_of_another_are_refused(artifact, tmp_path):
-    """What a crash between the two files leaves behind."""
+    """A crash between the two files leaves this behind."""
     save_artifact(tmp_path / "other", {"weight": np.ones(3, np.float32)}, {})
     artifact.with_name("model.safetensors").write_bytes(
         (tmp_path / "other.safetensors").read_bytes()
@@ -191,7 +191,7 @@ LYING = b'{"w": {"dtype": "F32", "shape": [1048576, 1048576], "data_offsets": [0
     [b"", b"\x80\x04K*.", len(LYING).to_bytes(8, "little") + LYING + bytes(64), b"\xff" * 16],
 )
 def test_arrays_whose_sum_is_right_and_that_are_no_safetensors_file_are_refused(tmp_path, data):
-    """Who can write the one file can write the other: the sum is no second wall against that."""
+    """A writer of one file can write the other: the checksum is no second wall."""
     (tmp_path / "model.safetensors").write_bytes(data)
     (tmp_path / "model.json").write_text(json.dumps({"sha256": hashlib.sha256(data).hexdigest()}))
     with pytest.raises(ArtifactError, match=r"model\.safetensors is no safetensors file"):

@@ -1,4 +1,4 @@
-"""What `doctor` finds, planted: another FFmpeg, two OpenCVs, somebody else's package in our folders' names."""
+"""Problems planted for `doctor`: another FFmpeg, two OpenCVs, a foreign package under our name."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_average_precision_is_the_sum_over_recall_steps(seed: int) -> None:
 
 
 def slow_equal_error_rate(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Where the polyline through all (false alarms, misses) crosses the diagonal, by bisection along it."""
+    """Crossing of the polyline through all (false alarms, misses) with the diagonal, by bisection."""
     points = [(0.0, 1.0)]
     for threshold in sorted(set(scores), reverse=True):
         points.append(

@@ -1,4 +1,4 @@
-"""What a GPU computes, against the CPU; the other test files run on the GPU too, where there is one."""
+"""Results of a GPU against the CPU; the other test files run on a GPU too if there is one."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_another_seed_gives_other_weights_and_the_same_seed_the_same(
 def test_segment_embeddings_in_place_of_footage_give_the_same_weights(
     name, examples_of, workshop_settings
 ):
-    """What a finished encoder has made of a video before is as good as the video."""
+    """Stored segment embeddings of a finished encoder replace the video."""
     examples, config = examples_of(name), short(workshop_settings.streams[name], "frozen")
     config = config.model_copy(
         update={"aggregator_training": config.aggregator_training.model_copy(update={"n_views": 1})}

@@ -1,4 +1,4 @@
-"""What a pickle would call is told from its bytes, without loading it."""
+"""Calls of a pickle are read from its bytes, without loading it."""
 
 from __future__ import annotations
 

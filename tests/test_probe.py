@@ -1,4 +1,4 @@
-"""What a header declares, and one verdict per file."""
+"""Facts of a header, and one verdict per file."""
 
 from __future__ import annotations
 

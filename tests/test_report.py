@@ -680,7 +680,7 @@ class Browser:
         self._wait(lambda found: found.get("method") == "Page.loadEventFired")
 
     def value(self, expression: str) -> object:
-        """What a line of JavaScript gives on the page."""
+        """Value of a line of JavaScript on the page."""
         found = self.ask(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )

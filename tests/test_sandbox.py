@@ -46,7 +46,7 @@ def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def wait_for(condition, seconds: float = 20.0):
-    """What `condition` returns as soon as it is true."""
+    """Return the value of `condition` as soon as it is true."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := condition():

@@ -21,7 +21,7 @@ HOME = Path(__file__).parents[1]
 
 @pytest.fixture
 def said(monkeypatch):
-    """What people read."""
+    """Text that people read."""
     paper = io.StringIO()
     monkeypatch.setattr(screen, "people", Console(file=paper, soft_wrap=True, width=200))
     return paper

@@ -83,7 +83,7 @@ def write(
 
 
 def heard(samples: np.ndarray, start_seconds: float) -> list[float]:
-    """When each burst is loudest, on the video's clock."""
+    """Time of the maximum of each burst on the video's clock."""
     window = np.exp(-((np.arange(-64, 65) / 24.0) ** 2))
     loudness = np.convolve(samples**2, window, "same")
     half = round(0.2 * SAMPLE_RATE)

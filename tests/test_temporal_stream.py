@@ -164,7 +164,7 @@ def test_a_planted_translation_is_found_in_every_field(toy_video, footage_of, ve
 def test_the_mirrored_view_of_a_stack_is_the_stack_of_the_mirrored_video(
     toy_video, footage_of, make_videos, tmp_path
 ):
-    """What moves to the right moves to the left in a mirror: x changes sign, y does not."""
+    """Motion to the right is motion to the left in a mirror: x changes sign, y does not."""
     video = drifting(12, (2, 1), toy_video)
     mirrored = dataclasses.replace(video, frames=np.ascontiguousarray(video.frames[:, :, ::-1]))
     config = SMALL.model_copy(update={"mean_removed": False, "augment": FLIP_ONLY})

@@ -63,7 +63,7 @@ def through(pool: DecodePool):
 
 
 def misses(verdict: Verdict, expect: dict, seconds: float, memory: float) -> list[str]:
-    """How a verdict differs from what the kit expects."""
+    """Differences of a verdict from the expected one."""
     reasons = set(verdict.reasons) - ({"no_audio"} if expect["audio"] is None else set())
     status = "reject" if verdict.status == "rejected" else "degraded" if reasons else "ok"
     found = []

@@ -27,7 +27,7 @@ def _envelope(samples: np.ndarray) -> np.ndarray:
 
 
 def _onsets_at(clip: Clip, seconds: np.ndarray) -> np.ndarray:
-    """How many times louder the 15 ms after each moment are than the 15 ms before."""
+    """Ratio of loudness of the 15 ms after each moment to the 15 ms before."""
     envelope = _envelope(clip.samples)
     at = [round(s * 200) for s in seconds if 0.03 < s < 2.37]
     return np.array([envelope[a : a + 3].mean() / envelope[a - 4 : a - 1].mean() for a in at])

@@ -1,4 +1,4 @@
-"""What must tell nothing about the class tells nothing: simple classifiers on it stay at chance."""
+"""Neutral parts are independent of the class: simple classifiers on them stay at chance."""
 
 from __future__ import annotations
 

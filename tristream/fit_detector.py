@@ -152,7 +152,7 @@ def note_fit(
 
 
 def has_both(abnormal: np.ndarray, progress: Progress) -> bool:
-    """Whether there are normal and abnormal test videos to tell apart; says so where there is one kind only."""
+    """True if the labelled test videos are of both kinds; report it if they are of one."""
     n_abnormal = int(abnormal.sum())
     if len(abnormal) and n_abnormal in (0, len(abnormal)):
         kind = "abnormal" if n_abnormal else "normal"
@@ -164,7 +164,7 @@ def has_both(abnormal: np.ndarray, progress: Progress) -> bool:
 
 
 def measured(abnormal: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """How well scores tell abnormal from normal."""
+    """Return ranking figures of anomaly scores."""
     from tristream.fusion import evaluate
 
     return {

@@ -60,7 +60,7 @@ class StoredDetector:
         return found if self.extremes is None else found / self.extremes[self._rows(region)]
 
     def errors(self, X: np.ndarray, region: np.ndarray) -> np.ndarray:
-        """What each stream adds to the scores."""
+        """Return the part of each stream in the scores."""
         found = self.detector.stream_errors(self._scaled(X, region))
         return (
             found if self.extremes is None else found / self.extremes[self._rows(region)][:, None]
@@ -130,7 +130,7 @@ class StoredDetector:
 
     @classmethod
     def load(cls, workspace: Workspace) -> StoredDetector:
-        """What `save` wrote.
+        """Load what `save` wrote.
 
         Raises:
             UsageError: there is none, or it is of another version.
@@ -173,7 +173,7 @@ class StoredDetector:
 
 
 def region_rows(plan: WindowPlan, region: np.ndarray) -> np.ndarray:
-    """Which row of the picture each region lies in."""
+    """Return the row of the frame that each region lies in."""
     return np.asarray(region, np.int64) // (2 * plan.regions[1] - 1)
 
 

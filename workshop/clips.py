@@ -31,7 +31,7 @@ SPEED_PX = (0.9, 1.9)
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is in a clip. Everything else about it is drawn at random and tells nothing.
+    """Content of a clip. Everything else is drawn at random and independent of the class.
 
     material: a name of workshop.materials, or "camouflage": a body that looks like its background.
     motions: one motion, or two in this order with a change at a random frame.
@@ -96,7 +96,7 @@ def make_scene(recipe: Recipe, key: str, *, side_px: int = SIDE_PX) -> Scene:
 
 
 def make_look(recipe: Recipe, key: str, *, side_px: int = SIDE_PX) -> Look:
-    """What the clip with this key looks like."""
+    """Return the look of the clip with this key."""
     rng = generator(key, "look")
     # The background's field comes first, so that it is the same whatever lies on it.
     background = background_noise(rng, side_px)

@@ -161,7 +161,7 @@ def plan(*, size: str = "small", seed: int = 0, variant: str = "classes") -> lis
 
 
 def is_silent(clip: PlannedClip, silence: str, silent_fraction: float) -> bool:
-    """Whether this clip has no audio track."""
+    """True if this clip has no audio track."""
     if silence == "class_dependent":
         return clip.recipe.sound == "neutral"
     return silence == "random" and bool(generator(clip.key, "silence").uniform() < silent_fraction)

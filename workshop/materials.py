@@ -1,4 +1,4 @@
-"""What a body is made of: procedural textures with the light on them, and the noise that backgrounds are made of."""
+"""Materials of bodies: procedural textures with light, and the noise of backgrounds."""
 
 from __future__ import annotations
 

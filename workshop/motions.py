@@ -1,4 +1,4 @@
-"""How a body moves: drift, bounce, pendulum, spin, conveyor; exact positions, no pixels."""
+"""Motions of a body: drift, bounce, pendulum, spin, conveyor; exact positions, no pixels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONVEYOR_TILT_RAD = (-0.2, 0.2)  # ours: belts are nearly level
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Where a body is at every frame, relative to where it starts; the camera's pan is not in it.
+    """Position of a body in every frame relative to its start, without the camera's pan.
 
     x grows to the right, y downwards (px), angle clockwise on screen (rad). `contacts` are the times, in frames and
     not rounded, at which it hits the floor.

@@ -45,7 +45,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Look:
-    """What one clip looks like, apart from its geometry.
+    """Look of one clip, apart from its geometry.
 
     background: noise of TEXELS_PER_PX texels a pixel, mean 0, variance 1.
     body: a material to be seen, or noise like the background's, not to be seen.
@@ -68,7 +68,7 @@ def body_masks(scene: Scene) -> Bool[np.ndarray, "T H W"]:
 
 
 def exact_flow(scene: Scene) -> Float32[np.ndarray, "steps 2 H W"]:
-    """Where every pixel of frame t is in frame t + 1: displacement (x, y) in px, on frame t's pixels.
+    """Displacement (x, y) in px of every pixel of frame t to its place in frame t + 1.
 
     A displacement, not a difference of wrapped positions: crossing the border adds nothing to it.
     """

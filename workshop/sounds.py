@@ -1,4 +1,4 @@
-"""What is heard: impacts, hum, rolling, squeaks, and the neutral noise under all of them."""
+"""Sounds: impacts, hum, rolling, squeaks, and the neutral noise under all of them."""
 
 from __future__ import annotations
 

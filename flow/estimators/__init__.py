@@ -26,7 +26,7 @@ PTLFLOW = "ptlflow:"  # before the name of one of its networks that is not liste
 
 @runtime_checkable
 class FlowEstimator(Protocol):
-    """What `load` returns.
+    """A flow estimator, as returned by `load`.
 
     Called with RGB pictures it gives the displacement of every pixel from each picture to the next: px at the size of
     the pictures, x (to the right) then y (down). One picture gives (0, 2, H, W). It may be called from several threads
@@ -43,7 +43,7 @@ class FlowEstimator(Protocol):
 
     @property
     def tolerance_px(self) -> float:
-        """How far the mean flow of a planted translation of textured pictures may be off, per axis.
+        """Return the tolerance in px, per axis, of the mean flow of a planted translation.
 
         Of a learned estimator: with trained weights.
         """
@@ -59,7 +59,7 @@ def names() -> list[str]:
 
 
 def is_learned(name: str) -> bool:
-    """Whether `load` needs weights for this estimator.
+    """True if `load` needs weights for this estimator.
 
     Raises:
         TristreamError: an unknown name.
@@ -68,7 +68,7 @@ def is_learned(name: str) -> bool:
 
 
 def weights_name(name: str) -> str:
-    """What the published weights of a learned estimator are called: as its library calls the network."""
+    """Return the name of a learned estimator's published weights: its library's name of the network."""
     canonical = getattr(_module(name), "ALIASES", {}).get(name, name)
     return canonical.removeprefix(PTLFLOW)
 

@@ -1,4 +1,4 @@
-"""What each name of weights stands for: its file, sha256, licence and canonical address.
+"""Catalogue of weights: file, sha256, licence and canonical address of each name.
 
 Addresses of a library's own weights come from the installed library; it is asked, never told to download.
 """
@@ -102,7 +102,7 @@ TABLE = {
 
 
 def describe(name: str, *, quick: bool = False) -> Weight:
-    """What `name` stands for: one of the table, a network of ptlflow, or a CNN of timm.
+    """Return the weights called `name`: of the table, a network of ptlflow, or a CNN of timm.
 
     Args:
         name: as users say it; a tag of timm may follow a dot (resnet18.a1_in1k), "ptlflow:" may stand before one of

@@ -41,7 +41,7 @@ class Missing(TristreamError):
 
 @dataclass(frozen=True)
 class Places:
-    """Where weights are looked for, and where they are kept.
+    """Places where weights are searched and stored.
 
     Attributes:
         weights_dir: the user's own folder; nothing is written into it.
@@ -101,7 +101,7 @@ def get(
 
 
 def state(name: str, *, where: Places | None = None) -> tuple[str, Path | None]:
-    """Whether weights are here, and the file: READY, "file, not checked yet", "corrupt" or "missing"; no network."""
+    """Return the state of weights and their file: READY, "file, not checked yet", "corrupt" or "missing"."""
     weight, where = describe(name, quick=True), where or places()
     wrong: list[str] = []
     for folder in (where.weights_dir, where.cache):
@@ -116,7 +116,7 @@ def state(name: str, *, where: Places | None = None) -> tuple[str, Path | None]:
 
 
 def _candidates(folder: Path | None, weight: Weight) -> list[Path]:
-    """How the file of these weights may be called in a folder."""
+    """Return the possible paths of these weights in a folder."""
     if folder is None:
         return []
     return [
@@ -125,7 +125,7 @@ def _candidates(folder: Path | None, weight: Weight) -> list[Path]:
 
 
 def about(path: Path) -> dict[str, Any]:
-    """What stands beside a safetensors file of ours: name, source, sha256, original_sha256, licence, graph, …
+    """Return the facts stored beside a safetensors file: name, source, sha256, original_sha256, licence, …
 
     Of a file that is not ours: its sha256 alone.
     """
@@ -190,7 +190,7 @@ def _stored(folder: Path, name: str) -> Path:
 
 
 def _is_whole(folder: Path, weight: Weight, tried: list[str]) -> bool:
-    """Whether a folder holds the weights as we store them, both files, unchanged."""
+    """True if a folder holds both files of stored weights, unchanged."""
     path = _stored(folder, weight.name)
     known = path.with_suffix(".json")
     if not path.exists() or not known.exists():
@@ -288,7 +288,7 @@ def _from_address(
 
 
 def _pinned(where: Places, weight: Weight) -> dict[str, Any]:
-    """What the cache knows about weights it may have lost: their sha256 was seen once and must come again."""
+    """Return the facts of weights seen before: the same sha256 must come again."""
     try:
         return dict(
             json.loads(

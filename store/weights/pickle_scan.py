@@ -1,4 +1,4 @@
-"""What a pickle would call, read from its bytes; nothing is loaded, nothing is called.
+"""Calls that a pickle would make, read from its bytes; nothing is loaded or called.
 
 PyTorch's own restricted loader has been broken twice (CVE-2025-32434, CVE-2026-24747): it is the second wall, not the
 only one.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What fault_harness.py calls: `index` and `embed` as a user types them, in this process, then one npz of the result.
+"""Adapter of fault_harness.py: `index` and `embed` in this process, then one npz of the result.
 
 embed_adapter.py RUN IN CACHE OUT     RUN: a run with trained streams; nothing is trained or written there.
 

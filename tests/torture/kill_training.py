@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def compared(stream: str, folder: Path, kills: int, epochs: int) -> bool:
-    """Whether a disturbed training of one stream ends as an undisturbed one; prints a line."""
+    """Print a line; True if a disturbed training of one stream ends as an undisturbed one."""
 
     def command(run: str) -> list[str]:
         places = ["--run", str(folder / run), "--cache", str(folder / f"cache-{run}")]
@@ -85,7 +85,7 @@ def compared(stream: str, folder: Path, kills: int, epochs: int) -> bool:
 
 
 def reached(folder: Path) -> str:
-    """What a killed training had stored: the phase and its epoch."""
+    """Return the phase and epoch that a killed training had stored."""
     states = sorted(folder.glob("state-*.json"), key=lambda path: path.stat().st_mtime)
     if not states:
         return "trained" if (folder / "config.json").exists() else "reading"

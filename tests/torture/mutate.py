@@ -120,7 +120,7 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def checked(folder: Path, workers: int) -> tuple[list[dict], list[str]]:
-    """What `check` says of every file of a folder, and what is wrong with how it says it."""
+    """Return the result of `check` for every file of a folder, and what is wrong with its form."""
     before = {path.name for path in folder.iterdir()}
     command = [*TRISTREAM, "check", "--json", "--workers", str(workers), str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(HOME)}

@@ -1,4 +1,4 @@
-"""What the scripts in this folder need and make themselves: a small run with trained streams, and videos to embed."""
+"""Inputs of the scripts in this folder: a small run with trained streams, and videos to embed."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def judged(case: dict, kit: Path, folder: Path) -> dict:
 
 
 def misses(row: dict, expect: dict, said: str) -> list[str]:
-    """How a state differs from what the kit expects.
+    """Differences of a state from the expected one.
 
     Where the kit says nothing of sound (`audio` null), most files have none, and `no_audio`, which we always say,
     counts neither for nor against them. Reasons beside the expected one count for a file that must be degraded.
