@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -347,3 +350,32 @@ def test_bad_input_is_named() -> None:
         fit_svm(X, y, columns={"one": slice(0, 4)})
     with pytest.raises(ValueError, match=r"'two' takes 5:10, which must begin at 4"):
         fit_svm(X, y, columns={"one": slice(0, 4), "two": slice(5, 10)})
+
+
+@pytest.mark.slow
+def test_scikit_learn_s_own_checks_pass() -> None:
+    # In its own process: they pass wrong types on purpose, which the suite's checked signatures refuse.
+    program = (
+        "from sklearn.utils.estimator_checks import check_estimator\n"
+        "from tristream.fusion.action.svm import LinearSVM\n"
+        "found = check_estimator(LinearSVM(), on_fail=None, on_skip=None)\n"
+        "print(len(found), [c['check_name'] for c in found if c['status'] == 'failed'])"
+    )
+    home = Path(__file__).parents[1]
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
+    n_checks, failed = done.stdout.split(maxsplit=1)
+    assert int(n_checks) > 40, done.stderr
+    assert failed.strip() == "[]"
+
+
+def test_one_margin_of_two_classes_is_the_difference_of_both() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 5)), np.arange(60) % 2
+    X[y == 1] += 1.0
+    both, one = fit_svm(X, y), LinearSVM().fit(X, y)
+    margins = both.decision_function(X)
+    assert margins.shape == (60, 2)
+    assert np.array_equal(one.decision_function(X), margins[:, 1] - margins[:, 0])
+    assert np.array_equal(one.predict(X), both.predict(X))
+    assert np.array_equal(one.predict(X), (one.decision_function(X) > 0).astype(int))

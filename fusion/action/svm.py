@@ -1,16 +1,18 @@
-"""Linear SVM on fused embeddings: hinge loss, L2, one class against the rest, any subset of streams per video."""
+"""Linear SVM on fused embeddings: hinge loss, L2, one class against the rest, any subset of streams."""
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Shaped
 from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from tristream.errors import TristreamError
 from tristream.fusion.standardise import LEAST_SHARE, Standardiser, check_arrays, fit_standardiser
@@ -20,48 +22,164 @@ READINGS = ("mean_hinge", "keras", "libsvm")
 GRAM_ROWS = 16_000  # up to here the Gram matrix is held whole (2 GB); beyond, its columns come and go, slower
 
 
-@dataclass(frozen=True, eq=False)
-class LinearSVM:
-    """A fitted linear SVM with the standardiser it needs.
+class LinearSVM(ClassifierMixin, BaseEstimator):
+    """Linear SVM on embeddings of several streams, standardised stream by stream.
 
-    The margin of class k is `coef_[k] · z + intercept_[k]`, z the standardised embedding with missing streams at 0.
-    Margins are not probabilities (see `fusion.action.calibration`).
+    It minimises |w|²/2 + C · Σ max(0, 1 − y (w·z + b)) for each class against the rest; the bias is
+    not penalised. The margin of class k is `coef_[k] · z + intercept_[k]`, z the standardised
+    embedding with missing streams at 0. Margins are not probabilities
+    (see `fusion.action.calibration`).
+
+    Args:
+        l2: regularisation strength, the paper's 1e-2.
+        columns: {stream: slice}, from `fuse_tables`; a missing stream's block is all NaN. None: one
+            block without NaN.
+        reading: meaning of `l2`. "mean_hinge": mean hinge + l2/2 |w|², C = 1/(n l2); "keras": mean
+            hinge + l2 |w|², C = 1/(2 n l2); "libsvm": C = l2.
+        stream_dropout: share of the weight of a training video with two streams or more that is on
+            the video without one of them, in equal parts; no random numbers are drawn.
+        standardise: False keeps the columns, for scores that are on one scale already.
+        both_margins: for two classes, `decision_function` returns a margin of each class instead of
+            one number that is positive for the second.
 
     Attributes:
-        C_: what `l2` means as libsvm's C under `reading`.
+        classes_: sorted classes.
+        coef_: (n_classes, F).
+        intercept_: (n_classes,).
+        standardiser_: of the columns.
+        C_: libsvm's C that `l2` means.
+
+    Source: Tkachenko 2018, III-D, IV-G, V-D, where the reading is open; standardisation is ours.
     """
 
     classes_: Shaped[np.ndarray, "classes"]
     coef_: Float64[np.ndarray, "classes F"]
     intercept_: Float64[np.ndarray, "classes"]
-    standardiser: Standardiser
+    standardiser_: Standardiser
     C_: float
-    l2: float
-    reading: str
 
-    def decision_function(
-        self, X: Float[np.ndarray, "n F"], *, masks: Bool[np.ndarray, "n streams"] | None = None
-    ) -> Float64[np.ndarray, "n classes"]:
-        """Margin of every class, two classes included; the largest names the class.
+    def __init__(
+        self,
+        *,
+        l2: float = 1e-2,
+        columns: Mapping[str, slice] | None = None,
+        reading: str = "mean_hinge",
+        stream_dropout: float = 0.0,
+        standardise: bool = True,
+        both_margins: bool = False,
+    ) -> None:
+        self.l2 = l2
+        self.columns = columns
+        self.reading = reading
+        self.stream_dropout = stream_dropout
+        self.standardise = standardise
+        self.both_margins = both_margins
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        masks: Bool[np.ndarray, "n streams"] | None = None,
+    ) -> LinearSVM:
+        """Fit on training embeddings.
 
         Args:
-            masks: which streams of which video to use; None: those whose block is not NaN. Where the mask is False
-                the result is bit-identical whatever the block holds.
+            X: (n, F).
+            y: class of each row, of any one type.
+            masks: (n, n_streams), streams to use of each row; None: those whose block is not NaN.
 
         Raises:
-            TristreamError: X or masks of another shape than the fit has seen; a used block that is not finite.
+            TristreamError: one class only; l2 not above 0; an unknown reading; a stream_dropout
+                outside [0, 1); y of another length; X that is not finite.
         """
-        return linear_scores(self.standardiser.transform(X, masks), self.coef_, self.intercept_)
+        if y is None:
+            raise TristreamError("LinearSVM requires y to be passed, but the target y is None")
+        finite = True if self.columns is None else "allow-nan"
+        X = validate_data(self, X, dtype=np.float64, ensure_all_finite=finite)
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        return self._fit(X, y, masks)
+
+    def _fit(
+        self, X: np.ndarray, y: ArrayLike, masks: Bool[np.ndarray, "n streams"] | None
+    ) -> LinearSVM:
+        classes, index = np.unique(np.asarray(y), return_inverse=True)
+        if len(index) != len(X):
+            raise TristreamError(f"y has {len(index)} labels; X has {len(X)} rows")
+        if len(classes) < 2:
+            held = f"only '{classes[0]}'" if len(classes) else "no video at all"
+            raise TristreamError(
+                f"the training videos hold {held}; an SVM needs two classes or more, not one class"
+            )
+        if not 0 <= self.stream_dropout < 1:
+            raise TristreamError(
+                f"stream_dropout is {self.stream_dropout}; it must be at least 0 and below 1"
+            )
+        self.C_ = hinge_weight(self.l2, len(X), self.reading)
+        standardiser = fit_standardiser(
+            X, columns=self.columns, masks=masks, least_share=LEAST_SHARE
+        )
+        if not self.standardise:
+            zero, one = np.zeros(X.shape[1]), np.ones(X.shape[1])
+            standardiser = dataclasses.replace(standardiser, mean=zero, sd=one)
+        Z, weights = standardiser.transform(X, masks), np.ones(len(X))
+        if self.stream_dropout:
+            present = standardiser.masks(X, masks)
+            rows, Z, weights = _without_a_stream(
+                Z, present, standardiser.columns, self.stream_dropout
+            )
+            index = index[rows]
+        signs = [np.where(index == k, 1.0, -1.0) for k in range(len(classes))]
+        self.coef_, self.intercept_ = _solve(Z, signs, self.C_, weights)
+        self.classes_, self.standardiser_, self.n_features_in_ = classes, standardiser, X.shape[1]
+        return self
+
+    @property
+    def standardiser(self) -> Standardiser:
+        """Standardiser of the columns."""
+        return self.standardiser_
+
+    def decision_function(
+        self, X: ArrayLike, *, masks: Bool[np.ndarray, "n streams"] | None = None
+    ) -> Float64[np.ndarray, "n *classes"]:
+        """Return the margin of every class (n, n_classes); of two, one number each (see both_margins).
+
+        Args:
+            X: (n, F).
+            masks: streams to use of each row; None: those whose block is not NaN. Where a mask is
+                False the result is bit-identical whatever the block holds.
+
+        Raises:
+            TristreamError: X or masks of another shape than in the fit; a used block that is not
+                finite.
+        """
+        margins = self.margins(X, masks=masks)
+        if len(self.classes_) == 2 and not self.both_margins:
+            return margins[:, 1] - margins[:, 0]
+        return margins
+
+    def margins(
+        self, X: ArrayLike, *, masks: Bool[np.ndarray, "n streams"] | None = None
+    ) -> Float64[np.ndarray, "n classes"]:
+        """Return the margin of every class, two classes included; the largest is the prediction."""
+        check_is_fitted(self)
+        if not self.both_margins:
+            finite = True if self.columns is None else "allow-nan"
+            X = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite=finite)
+        Z = self.standardiser_.transform(X, masks)
+        return linear_scores(Z, self.coef_, self.intercept_)
 
     def predict(
-        self, X: Float[np.ndarray, "n F"], *, masks: Bool[np.ndarray, "n streams"] | None = None
+        self, X: ArrayLike, *, masks: Bool[np.ndarray, "n streams"] | None = None
     ) -> Shaped[np.ndarray, "n"]:
-        """The class of the largest margin; arguments as `decision_function`."""
-        return self.classes_[self.decision_function(X, masks=masks).argmax(axis=1)]
+        """Return the class of the largest margin; arguments as `decision_function`."""
+        best = self.margins(X, masks=masks).argmax(axis=1)
+        return self.classes_[best]
 
     def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Arrays for safetensors and the rest for JSON."""
-        arrays, config = self.standardiser.to_arrays()
+        """Return arrays for safetensors and the rest for JSON."""
+        arrays, config = self.standardiser_.to_arrays()
         arrays |= {"coef": self.coef_, "intercept": self.intercept_}
         config |= {
             "classes": self.classes_.tolist(),
@@ -73,26 +191,25 @@ class LinearSVM:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> LinearSVM:
-        """The inverse of `to_arrays`; predictions are bit-identical.
+        """Return what `to_arrays` stored; predictions are bit-identical.
 
         Raises:
-            TristreamError: an array is absent, of another shape, or not finite.
+            TristreamError: an array is missing, of another shape, or not finite.
         """
-        standardiser, classes = (
-            Standardiser.from_arrays(arrays, config),
-            np.asarray(config["classes"]),
-        )
+        standardiser = Standardiser.from_arrays(arrays, config)
+        classes = np.asarray(config["classes"])
         shape = (len(classes), len(standardiser.mean))
         check_arrays(arrays, {"coef": shape, "intercept": shape[:1]})
-        return cls(
-            classes_=classes,
-            coef_=arrays["coef"],
-            intercept_=arrays["intercept"],
-            standardiser=standardiser,
-            C_=config["C"],
+        svm = cls(
             l2=config["l2"],
+            columns=standardiser.columns,
             reading=config["reading"],
+            both_margins=True,
         )
+        svm.classes_, svm.standardiser_ = classes, standardiser
+        svm.coef_, svm.intercept_ = arrays["coef"], arrays["intercept"]
+        svm.C_, svm.n_features_in_ = config["C"], shape[1]
+        return svm
 
 
 def fit_svm(
@@ -106,55 +223,26 @@ def fit_svm(
     stream_dropout: float = 0.0,
     standardise: bool = True,
 ) -> LinearSVM:
-    """Linear SVM that minimises |w|²/2 + C · Σ max(0, 1 − y (w·z + b)) for each class against the rest.
-
-    The bias is not penalised. Each stream is standardised on the training videos that have it, columns that hardly vary
-    beside the others of their stream excepted (`LEAST_SHARE`); a missing stream is 0 afterwards, neither zeros nor
-    noise in the raw space.
+    """Return a fitted `LinearSVM` with a margin of each class, of two classes too.
 
     Args:
         X: training embeddings; with `columns`, a missing stream's block is all NaN.
         y: class of each row, of any one type; `classes_` is its sorted set.
-        l2: regularisation strength, the paper's 1e-2.
-        columns: which columns are whose, from `fuse_tables`. None: one block, in which NaN is an error.
-        masks: which streams of which video to use; None: those whose block is not NaN.
-        reading: what `l2` multiplies. 'mean_hinge': mean hinge + l2/2 |w|², C = 1/(n l2); 'keras': mean hinge +
-            l2 |w|², C = 1/(2 n l2); 'libsvm': C = l2.
-        stream_dropout: how often a training video that has two streams or more is seen without one of them, each as
-            often as the others. No dice are thrown: the mean of the hinge loss over them is minimised exactly.
-        standardise: False leaves the columns as they are, for scores that are on one scale already.
+        masks: streams to use of each row; None: those whose block is not NaN.
+        l2, columns, reading, stream_dropout, standardise: as `LinearSVM`.
 
     Raises:
-        TristreamError: one class only; l2 not above 0; an unknown reading; a stream_dropout outside [0, 1);
-            y of another length; X that is not finite.
-
-    Source: Tkachenko 2018, III-D, IV-G, V-D, where the reading is open; standardisation is our choice.
+        TristreamError: as `LinearSVM.fit`.
     """
-    classes, index = np.unique(np.asarray(y), return_inverse=True)
-    if len(index) != len(X):
-        raise TristreamError(f"y has {len(index)} labels; X has {len(X)} rows")
-    if len(classes) < 2:
-        found = f"only '{classes[0]}'" if len(classes) else "no video at all"
-        raise TristreamError(f"the training videos hold {found}; an SVM needs two classes or more")
-    if not 0 <= stream_dropout < 1:
-        raise TristreamError(
-            f"stream_dropout is {stream_dropout}; it must be at least 0 and below 1"
-        )
-    C = hinge_weight(l2, len(X), reading)
-    standardiser = fit_standardiser(X, columns=columns, masks=masks, least_share=LEAST_SHARE)
-    if not standardise:
-        zero, one = np.zeros(X.shape[1]), np.ones(X.shape[1])
-        standardiser = dataclasses.replace(standardiser, mean=zero, sd=one)
-    Z, weights = standardiser.transform(X, masks), np.ones(len(X))
-    if stream_dropout:
-        rows, Z, weights = _without_a_stream(
-            Z, standardiser.masks(X, masks), standardiser.columns, stream_dropout
-        )
-        index = index[rows]
-    coef, intercept = _solve(
-        Z, [np.where(index == k, 1.0, -1.0) for k in range(len(classes))], C, weights
+    svm = LinearSVM(
+        l2=l2,
+        columns=columns,
+        reading=reading,
+        stream_dropout=stream_dropout,
+        standardise=standardise,
+        both_margins=True,
     )
-    return LinearSVM(classes, coef, intercept, standardiser, C, l2, reading)
+    return svm._fit(X, y, masks)
 
 
 def hinge_weight(l2: float, n: int, reading: str) -> float:
