@@ -1,4 +1,4 @@
-"""How good labels and anomaly scores are: accuracy, top-k, confusion, ROC, precision and recall."""
+"""Quality of labels and anomaly scores: accuracy, top-k, confusion, ROC, precision and recall."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tristream.fusion.intervals import Estimate, mean_interval
 def top_k_hits(
     labels: ArrayLike, scores: Float[np.ndarray, "n classes"], *, k: int, classes: ArrayLike
 ) -> Bool[np.ndarray, "n"]:
-    """Whether each video's label is among its k highest scores.
+    """True for each video whose label is among its k highest scores.
 
     Among equal scores the lower class index comes first, so that k = 1 is `argmax`. A label that is not in `classes`
     is a miss.
@@ -64,7 +64,7 @@ def mean_class_accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """How one class fares on the test videos.
+    """Figures of one class on the test videos.
 
     Attributes:
         n: its videos.

@@ -142,7 +142,7 @@ def _by_group(
 
 
 def _draws(n_groups: int, seed: int, n_resamples: int) -> Float[np.ndarray, "resamples groups"]:
-    """How often each resample drew each group."""
+    """Number of times that each resample drew each group."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples).astype(
         np.float64

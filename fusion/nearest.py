@@ -1,4 +1,4 @@
-"""Which videos are alike: cosine of standardised embeddings, over the streams that both videos have."""
+"""Similarity of videos: cosine of standardised embeddings, over the streams that both videos have."""
 
 from __future__ import annotations
 

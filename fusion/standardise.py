@@ -81,7 +81,7 @@ class Standardiser:
     def masks(
         self, X: Float[np.ndarray, "n F"], masks: Bool[np.ndarray, "n streams"] | None = None
     ) -> Bool[np.ndarray, "n streams"]:
-        """Which blocks of X count: `masks` where given, else those that are not NaN; never a stream training lacked.
+        """Return the blocks of X in use: `masks`, else those that are not NaN; never a stream that training lacked.
 
         Raises:
             TristreamError: X or masks of another shape; a present block that is not finite.

@@ -5,7 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from tristream.fusion.action.ablation import ablate
+from tristream.fusion.action.ablation import SVMOptions, ablate
+from tristream.fusion.action.rows import FusedRows
 from tristream.fusion.action.svm import fit_svm
 
 WIDTH = 24
@@ -37,7 +38,7 @@ def complementary(n: int = 480, *, seed: int = 1) -> dict:
 
 
 def run(data: dict, **options):
-    return ablate(data["X"], **{key: value for key, value in data.items() if key != "X"}, **options)
+    return ablate(FusedRows(**data), SVMOptions(**options))
 
 
 def test_streams_reach_what_each_can_tell_and_only_together_all_of_it() -> None:
@@ -207,7 +208,7 @@ def test_seven_subsets_of_608_videos_take_under_ten_seconds() -> None:
     y = np.arange(608) % 16
     X = rng.normal(size=(16, 384))[y] + 2 * rng.normal(size=(608, 384))
     start = time.perf_counter()
-    ablate(
+    rows = FusedRows(
         X,
         masks=np.ones((608, 3), dtype=bool),
         columns={"one": slice(0, 128), "two": slice(128, 256), "three": slice(256, 384)},
@@ -215,4 +216,5 @@ def test_seven_subsets_of_608_videos_take_under_ten_seconds() -> None:
         splits=np.where(np.arange(608) < 448, "train", "test"),
         groups=np.arange(608),
     )
+    ablate(rows)
     assert time.perf_counter() - start < 10

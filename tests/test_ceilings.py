@@ -17,6 +17,7 @@ import torch
 from tristream import fit_detector, settings
 from tristream.fused import Fused, fused_embeddings
 from tristream.fusion.action.ablation import ablate
+from tristream.fusion.action.rows import FusedRows
 from tristream.fusion.action.score_fusion import mean_scores
 from tristream.fusion.action.svm import fit_svm
 from tristream.fusion.anomaly.autoencoder import AutoencoderDetector
@@ -175,16 +176,18 @@ def test_silence_that_says_nothing_costs_ten_points_at_most(small: Trained) -> N
     )  # 9.4 points of it are no fault: the ceiling itself falls from 100 to 90.6
 
 
+def rows_of(fused: Fused, masks: np.ndarray) -> FusedRows:
+    columns = [fused.of(name) for name in ("label", "split", "group")]
+    return FusedRows(fused.X, masks, fused.columns, *columns)
+
+
 @needs
 def test_silence_that_gives_the_class_away_is_reported_as_a_leak(small: Trained) -> None:
     masks = small.fused.masks.copy()
     masks[
         ~np.isin(small.fused.of("label"), list(SOUND)), list(small.fused.columns).index("audio")
     ] = False
-    found = ablate(
-        small.fused.X, masks=masks, columns=small.fused.columns, labels=small.fused.of("label"),
-        splits=small.fused.of("split"), groups=small.fused.of("group"),
-    )  # fmt: skip
+    found = ablate(rows_of(small.fused, masks))
     assert found.presence.gain.low > 0
     assert "already tells its class" in found.presence.words
 
@@ -192,10 +195,7 @@ def test_silence_that_gives_the_class_away_is_reported_as_a_leak(small: Trained)
 @needs
 def test_xor_labels_stay_at_chance_for_every_stream_and_every_linear_fusion(small: Trained) -> None:
     _, fused = small.on("xor")
-    found = ablate(
-        fused.X, masks=fused.masks, columns=fused.columns, labels=fused.of("label"), splits=fused.of("split"),
-        groups=fused.of("group"),
-    )  # fmt: skip
+    found = ablate(rows_of(fused, fused.masks))
     for subset in found.subsets:
         error = np.sqrt(0.25 / subset.test_top1.n)
         assert abs(subset.test_top1.value - 0.5) <= 3 * error, subset

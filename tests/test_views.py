@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tristream.fusion.action.leaks import presence_gauge
+from tristream.fusion.action.rows import FusedRows
 from tristream.fusion.action.stream_views import stream_views
 from tristream.fusion.action.svm import fit_svm
 
@@ -34,7 +35,7 @@ def views(given: dict) -> dict:
     svm = fit_svm(
         given["X"][train], given["labels"][train], columns=COLUMNS, masks=given["masks"][train]
     )
-    return {view.stream: view for view in stream_views(svm, **given)}
+    return {view.stream: view for view in stream_views(svm, FusedRows(**given))}
 
 
 def test_the_four_views_of_a_stream_that_half_of_the_videos_lack_at_random() -> None:

@@ -28,8 +28,9 @@ def classify(
     seed: int,
 ) -> dict[str, Any] | None:
     """Fit, store and measure the SVM; return the report, or None with fewer than two classes."""
-    from tristream.fusion.action.ablation import ablate
+    from tristream.fusion.action.ablation import SVMOptions, ablate
     from tristream.fusion.action.classifier import calibrate
+    from tristream.fusion.action.rows import FusedRows
     from tristream.fusion.action.softmax_head import fit_softmax
     from tristream.fusion.action.stream_views import stream_views
     from tristream.store.checkpoint import save_artifact
@@ -46,11 +47,10 @@ def classify(
             f"no classifier: {n_classes} class(es) in train, {n_test} labelled videos in test"
         )
         return None
-    about: dict[str, Any] = {"masks": fused.masks, "columns": fused.columns, "labels": labels, "splits": splits,
-                             "groups": groups, "seed": seed}  # fmt: skip
+    rows = FusedRows(fused.X, fused.masks, fused.columns, labels, splits, groups)
     parts = chosen.fusion
-    found = ablate(fused.X, l2=parts.l2, reading=parts.reading, select=parts.select,
-                   stream_dropout=parts.stream_dropout, **about)  # fmt: skip
+    options = SVMOptions(parts.l2, parts.reading, parts.select, parts.stream_dropout)
+    found = ablate(rows, options, seed=seed)
     val = (splits == "val") & (labels != "")
     machine = calibrate(
         found.svm, fused.X[val], labels[val], masks=fused.masks[val], method=parts.calibration
@@ -58,7 +58,7 @@ def classify(
     arrays, config = machine.to_arrays()
     config |= {"spaces": fused.spaces, "settings": chosen.to_json()["fusion"]}
     save_artifact(workspace.fusion_dir / "svm", arrays, config)
-    views = stream_views(found.svm, fused.X, **about)
+    views = stream_views(found.svm, rows, seed=seed)
     train = (splits == "train") & (labels != "") & fused.masks.any(axis=1)
     softmax = fit_softmax(fused.X[train], labels[train], l2=found.svm.l2, columns=fused.columns,
                           masks=fused.masks[train])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which stream helped: the SVM on every subset of streams, with intervals, paired differences and words."""
+"""Effect of each stream: the SVM on every subset of streams, with intervals and paired differences."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int, Shaped
-from numpy.typing import ArrayLike
+from jaxtyping import Bool, Float64, Int, Shaped
 
 from tristream.errors import TristreamError
 from tristream.fusion.action.leaks import PresenceGauge, presence_gauge
+from tristream.fusion.action.rows import FusedRows
 from tristream.fusion.action.svm import LinearSVM, choose_l2, fit_svm
 from tristream.fusion.evaluate import mean_class_accuracy, top_k_hits
 from tristream.fusion.intervals import Estimate, mean_interval, paired_difference
@@ -50,7 +50,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class StreamGain:
-    """What one stream brings.
+    """Effect of one stream.
 
     Attributes:
         retrained: accuracy of all streams minus that of an SVM trained without this one; paired over test videos.
@@ -90,39 +90,38 @@ class Ablation:
     named: Mapping[tuple[str, ...], Shaped[np.ndarray, "test"]]
 
 
-def ablate(
-    X: Float[np.ndarray, "n F"],
-    *,
-    masks: Bool[np.ndarray, "n streams"],
-    columns: Mapping[str, slice],
-    labels: ArrayLike,
-    splits: ArrayLike,
-    groups: ArrayLike,
-    l2: float = 1e-2,
-    reading: str = "mean_hinge",
-    select: str = "fixed",
-    stream_dropout: float = 0.0,
-    seed: int = 0,
-) -> Ablation:
-    """Fits on `train`, measures on `test`, for every subset of the streams that training videos have.
+@dataclass(frozen=True)
+class SVMOptions:
+    """Choices of the SVMs of an ablation.
+
+    Attributes:
+        l2, reading, stream_dropout: as `LinearSVM`.
+        select: "fixed": `l2` as given; "grouped_cv": by cross-validation over the groups of train,
+            for each subset of streams.
+    """
+
+    l2: float = 1e-2
+    reading: str = "mean_hinge"
+    select: str = "fixed"
+    stream_dropout: float = 0.0
+
+
+def ablate(rows: FusedRows, options: SVMOptions = SVMOptions(), *, seed: int = 0) -> Ablation:
+    """Fit on train and measure on test, for every subset of the streams that training videos have.
 
     Args:
-        X, masks, columns: from `fuse_tables`.
-        labels: "" for none; such videos are left out.
-        splits, groups: of each video; intervals resample the groups of the test videos.
-        l2, reading, stream_dropout: as `fit_svm`.
-        select: 'fixed': `l2` as given; 'grouped_cv': each subset's by cross-validation over the groups of train.
+        rows: videos; those without a label are skipped.
+        options: of the SVMs.
+        seed: of the intervals.
 
     Raises:
         TristreamError: no labelled video in train or in test; one training class only; as `fit_svm` and `choose_l2`; an
             unknown way to select; 'grouped_cv' with another reading than 'mean_hinge'.
     """
-    _check_select(select, reading)
-    labels, splits, groups = np.asarray(labels), np.asarray(splits), np.asarray(groups)
-    presence = presence_gauge(masks, labels=labels, splits=splits, groups=groups, seed=seed)
-    train, test = (
-        np.flatnonzero((splits == split) & (labels != "")) for split in ("train", "test")
-    )
+    _check_select(options.select, options.reading)
+    X, masks, columns, labels, groups = rows.X, rows.masks, rows.columns, rows.labels, rows.groups
+    presence = presence_gauge(masks, labels=labels, splits=rows.splits, groups=groups, seed=seed)
+    train, test = rows.labelled("train"), rows.labelled("test")
     trainable = [name for s, name in enumerate(columns) if masks[train, s].any()]
     words = [
         f"no training video has the stream '{name}'; it is left out"
@@ -132,7 +131,7 @@ def ablate(
     machines: dict[tuple[str, ...], LinearSVM] = {}
     hits: dict[tuple[str, ...], np.ndarray] = {}
     names: dict[tuple[str, ...], np.ndarray] = {}
-    rows = []
+    results = []
     for streams in _subsets(trainable):
         used = masks & [name in streams for name in columns]
         fit = train[used[train].any(axis=1)]
@@ -141,20 +140,25 @@ def ablate(
                 f"training videos with {_join(streams)} hold one class only; the subset is left out"
             )
             continue
-        strength = l2
-        if select == "grouped_cv":
+        strength = options.l2
+        if options.select == "grouped_cv":
             strength, _ = choose_l2(
                 X[fit],
                 labels[fit],
                 groups[fit],
                 columns=columns,
                 masks=used[fit],
-                stream_dropout=stream_dropout,
+                stream_dropout=options.stream_dropout,
             )
         svm = fit_svm(
-            X[fit], labels[fit], l2=strength, columns=columns, masks=used[fit], reading=reading,
-            stream_dropout=stream_dropout,
-        )  # fmt: skip
+            X[fit],
+            labels[fit],
+            l2=strength,
+            columns=columns,
+            masks=used[fit],
+            reading=options.reading,
+            stream_dropout=options.stream_dropout,
+        )
         scores = svm.decision_function(X[test], masks=used[test])
         named = svm.classes_[scores.argmax(axis=1)]
         machines[streams], names[streams], hits[streams] = svm, named, named == labels[test]
@@ -163,7 +167,7 @@ def ablate(
             top5 = mean_interval(
                 top_k_hits(labels[test], scores, k=5, classes=svm.classes_), groups[test], seed=seed
             )
-        rows.append(
+        results.append(
             SubsetResult(
                 streams=streams,
                 n_train=len(fit),
@@ -193,7 +197,7 @@ def ablate(
         words += _harm(gain)
     has_all = masks[test][:, [name in whole for name in columns]].all(axis=1)
     return Ablation(
-        subsets=tuple(rows),
+        subsets=tuple(results),
         gains=tuple(gains),
         differences=_differences(hits, groups[test], seed),
         complete=mean_interval(hits[whole][has_all], groups[test][has_all], seed=seed)

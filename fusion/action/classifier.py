@@ -156,7 +156,7 @@ def class_index(labels: ArrayLike, classes: ArrayLike) -> Int[np.ndarray, "n"]:
 
 @dataclass(frozen=True)
 class CalibrationFigures:
-    """How well probabilities fit the truth on videos that neither machine nor calibration has seen.
+    """Fit of probabilities to the truth on videos that neither classifier nor calibration has seen.
 
     Before: softmax of the scores as they are. Videos of an unknown class are left out: no probability is right there.
     """

@@ -28,7 +28,7 @@ LEAST_WEIGHT = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class LateFusion:
-    """What late fusion calls the videos.
+    """Predictions of late fusion.
 
     Attributes:
         named: {method: class of each video}, in the order of the logits' rows.

@@ -24,7 +24,7 @@ ALONE_IS_STRICTER = (
 
 @dataclass(frozen=True)
 class PresenceGauge:
-    """How well the class is named by nothing but which streams a video has.
+    """Accuracy of predicting the class from nothing but the presence of streams.
 
     Attributes:
         accuracy: on test videos, of the commonest training class of each pattern of present streams.
@@ -207,7 +207,7 @@ def _near_duplicates(
 def _without_class_means(
     embeddings: Float[np.ndarray, "n D"], rows: Int[np.ndarray, "k"], labels: Sequence[str]
 ) -> Float64[np.ndarray, "k D"]:
-    """What tells a video from others of its class: a trained stream brings those together, copies or not.
+    """Return the embeddings minus the mean of their class: a trained stream pulls a class together.
 
     A class of few videos has no mean of its own; the mean of all is taken from it.
     """

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
-from numpy.typing import ArrayLike
 
 from tristream.errors import TristreamError
 from tristream.fusion.action.leaks import PresenceGauge, presence_gauge
+from tristream.fusion.action.rows import FusedRows
 from tristream.fusion.action.svm import LinearSVM
 from tristream.fusion.intervals import Estimate, mean_interval
 
@@ -38,36 +36,30 @@ class StreamViews:
 
 def stream_views(
     svm: LinearSVM,
-    X: Float[np.ndarray, "n F"],
+    rows: FusedRows,
     *,
-    masks: Bool[np.ndarray, "n streams"],
-    columns: Mapping[str, slice],
-    labels: ArrayLike,
-    splits: ArrayLike,
-    groups: ArrayLike,
     seed: int = 0,
 ) -> list[StreamViews]:
-    """The four views of every stream that the machine was fitted with, in the order of `columns`.
+    """Return the four views of every stream that the classifier was fitted with, in column order.
 
     Args:
-        svm: fitted on these columns.
-        labels: "" for none; such videos are left out.
+        svm: fitted on the columns of `rows`.
+        rows: videos; those without a label are skipped.
+        seed: of the intervals.
 
     Raises:
         TristreamError: no labelled video in train or in test.
     """
-    labels, splits, groups = np.asarray(labels), np.asarray(splits), np.asarray(groups)
-    train, test = (
-        np.flatnonzero((splits == split) & (labels != "")) for split in ("train", "test")
-    )
+    X, masks, columns, labels, groups = rows.X, rows.masks, rows.columns, rows.labels, rows.groups
+    train, test = rows.labelled("train"), rows.labelled("test")
     if not len(train) or not len(test):
         raise TristreamError(
             f"there are {len(train)} labelled training and {len(test)} test videos; both are needed"
         )
 
-    def accuracy(used: np.ndarray, rows: np.ndarray) -> Estimate:
-        hits = svm.predict(X[rows], masks=used[rows]) == labels[rows]
-        return mean_interval(hits, groups[rows], seed=seed)
+    def accuracy(used: np.ndarray, index: np.ndarray) -> Estimate:
+        hits = svm.predict(X[index], masks=used[index]) == labels[index]
+        return mean_interval(hits, groups[index], seed=seed)
 
     views = []
     for s, (name, known) in enumerate(zip(columns, svm.standardiser.known, strict=True)):
@@ -78,7 +70,7 @@ def stream_views(
         has = masks[:, s]
         some_lack = not has[np.r_[train, test]].all()
         gauge = presence_gauge(
-            masks[:, [s]], labels=labels, splits=splits, groups=groups, seed=seed
+            masks[:, [s]], labels=labels, splits=rows.splits, groups=groups, seed=seed
         )
         views.append(
             StreamViews(
