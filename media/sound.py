@@ -16,10 +16,10 @@ from tristream.media.limits import Limits, Wanted
 from tristream.media.opening import usable
 from tristream.media.pictures import GAP_SECONDS, RESTART_SECONDS
 from tristream.media.reasons import Rejected
+from tristream.media.resampling import Resampler
 
 if TYPE_CHECKING:
     from av import AudioFrame, Packet
-    from av.audio.resampler import AudioResampler
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
@@ -88,7 +88,7 @@ class Sound:
         self._keep = wanted.keep
         self._limits = limits
         self._reasons = reasons
-        self._resampler: AudioResampler | None = None
+        self._resampler: Resampler | None = None
         self._format: tuple[str, str, int] | None = None
         self._begins = 0.0  # when the present stretch of unbroken sound begins
         self._n_input = 0  # samples of the present stretch so far, at the source's rate
@@ -246,15 +246,8 @@ class Sound:
             return
         if self._format is not None and start - expected > GAP_SECONDS:
             self._reasons.add("timestamp_gap")
-        self._begin_stretch(source, start)
-
-    def _begin_stretch(self, source: tuple[str, str, int], start: float) -> None:
-        from av.audio.resampler import AudioResampler
-
         self.finish()
-        self._resampler = AudioResampler(
-            format="flt", rate=SAMPLE_RATE
-        )  # one plane, however many channels
+        self._resampler = Resampler(frame, SAMPLE_RATE)  # one plane, however many channels
         self._format = source
         self._begins, self._n_input = start, 0
         self._next = round(start * SAMPLE_RATE)

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from tristream.media.chunks import decode_chunks
 from tristream.media.decode import SAMPLE_RATE, decode_video
 
 CLICKS = (0.30, 0.75, 1.50)  # seconds after the track begins
@@ -196,3 +197,62 @@ def test_eight_channels_of_aac_are_heard(tmp_path):
     path = write(tmp_path / "a.m4a", [tone(440, 48_000)] * 8, 48_000, codec="aac", layout="7.1")
     samples = decode_video(path, pictures=False).samples[4_000:20_000]
     assert np.abs(np.fft.rfft(samples)).argmax() == 440
+
+
+def level_db(samples: np.ndarray) -> float:
+    """Level of the middle of a decoded tone against its amplitude of 0.4."""
+    return 20 * np.log10(samples[4_000:28_000].std() * np.sqrt(2) / 0.4 + 1e-12)
+
+
+@pytest.mark.parametrize("rate", [22_050, 44_056, 44_100, 48_000, 96_000])
+def test_resampling_is_flat_up_to_7500_hz_and_80_db_down_from_8000_hz_on(tmp_path, rate):
+    """swr's default filter: -2.9 dB at 7.5 kHz, an alias of 8.05 kHz at -12 dB."""
+
+    def decoded(hertz: float) -> np.ndarray:
+        path = write(
+            tmp_path / "a.mkv", [tone(hertz, rate)], rate, codec="pcm_f32le", layout="mono"
+        )
+        return decode_video(path, pictures=False).samples
+
+    for hertz in (125.0, 1000.0, 5000.0, 7000.0, 7400.0, 7500.0):
+        samples = decoded(hertz)
+        assert len(samples) == 32_000
+        assert abs(level_db(samples)) < 0.1, hertz
+        # zero delay: sample n of the output is the tone at n / 16000 s
+        ideal = tone(hertz, SAMPLE_RATE)
+        np.testing.assert_allclose(samples[4_000:28_000], ideal[4_000:28_000], atol=0.005)
+    for hertz in (8_010.0, 8_050.0, 8_200.0, 9_000.0, 12_000.0, 20_000.0):
+        if hertz < rate / 2:
+            assert level_db(decoded(hertz)) < -80, hertz
+
+
+def test_resampling_agrees_with_the_soxr_library_below_7_khz(tmp_path):
+    soxr = pytest.importorskip("soxr")
+    rng = np.random.default_rng(0)
+    bands = np.fft.rfft(rng.normal(size=2 * 44_100))
+    bands[np.fft.rfftfreq(2 * 44_100, 1 / 44_100) > 7_000] = 0
+    noise = np.fft.irfft(bands).astype(np.float32)
+    noise *= 0.5 / np.abs(noise).max()
+    path = write(tmp_path / "a.mkv", [noise], 44_100, codec="pcm_f32le", layout="mono")
+    samples = decode_video(path, pictures=False).samples
+    reference = soxr.resample(noise, 44_100, SAMPLE_RATE, "VHQ")
+    assert len(samples) == len(reference)
+    np.testing.assert_allclose(samples[1_000:-1_000], reference[1_000:-1_000], atol=1e-3)
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+def test_audio_decoded_in_pieces_is_the_audio_decoded_whole_at_every_rate(tmp_path, rate):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 3 * rate).astype(np.float32)
+    path = write(tmp_path / "a.mkv", [noise] * 2, rate, codec="pcm_s16le", layout="stereo")
+    whole = decode_video(path, pictures=False, stop_seconds=None).samples
+    pieces = decode_chunks(path, pictures=False, chunk_seconds=0.37)
+    joined = np.concatenate([piece.samples for piece in pieces if piece.samples is not None])
+    np.testing.assert_array_equal(joined, whole)
+
+
+@pytest.mark.parametrize("rate", [8_000, 767_999])
+def test_the_lowest_and_the_oddest_rates_keep_length_and_level(tmp_path, rate):
+    path = write(tmp_path / "a.mkv", [tone(1000, rate)], rate, codec="pcm_f32le", layout="mono")
+    samples = decode_video(path, pictures=False).samples
+    assert len(samples) == pytest.approx(32_000, abs=1)
+    assert abs(level_db(samples)) < 0.1
