@@ -29,9 +29,10 @@ def decode_chunks(
 ) -> Iterator[DecodedVideo]:
     """Pictures and sound of a whole file, in pieces that follow one another; never by seeking.
 
-    Put together, the pieces are what `decode_video` gives, bit for bit, but for two cases: where one track lies more
-    than `PATIENCE_SECONDS` behind the other in the file, what comes too late is lost; and the length of the very last
-    frame is the median step of the last piece, not of the file.
+    Put together, the pieces are what `decode_video` gives, bit for bit, but for three cases: where one track lies more
+    than `PATIENCE_SECONDS` behind the other in the file, what comes too late is lost; the length of the very last frame
+    is the median step of the last piece, not of the file; and a silent track (`silent_audio`) is known as such only at
+    the end, so its pieces hold zeros.
 
     Args:
         chunk_seconds: a piece holds the frames that begin, and the samples that sound, in [k, k + 1) times this; a
@@ -58,7 +59,7 @@ def decode_chunks(
         for reached_seconds in job.steps():
             report(reached_seconds)
             yield from complete_pieces(job, chunk_seconds, patience_seconds=PATIENCE_SECONDS)
-        job.judge(pictures=pictures, sound=sound)
+        job.outcome().judge(pictures=pictures, sound=sound)
         yield from complete_pieces(job, chunk_seconds, patience_seconds=-math.inf)
         yield last_piece(job)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
+from tristream.media.judging import Outcome
 from tristream.media.limits import DEFAULT_LIMITS, Limits, Wanted
 from tristream.media.opening import decoder_options, open_media
 from tristream.media.pictures import Pictures, choose_picture_track, too_large
@@ -28,14 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["SAMPLE_RATE", "DecodedVideo", "Limits", "Rejected", "decode_video", "decoder_build"]
 
 DECODE_SCHEMA = 3  # raised by hand when the same file decodes to other values; 3: resampling filter
-SHORT_SECONDS = 0.5  # sound that ends so much before the last frame begins is too short, …
-SHORT_SHARE = 0.25  # … or by this share of a shorter video
-PATIENCE_SECONDS = 10.0  # how far one track may lie behind the other in the file
-MISSING_SHARE = 0.05  # what may be missing of the declared length
-_DECLARE_DURATION = (
-    "matroska",
-    "flv",
-)  # containers whose duration is a promise, and that count no frames
+PATIENCE_SECONDS = 10.0  # by which one track may lag behind the other in the file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +257,8 @@ class Decoding:
         nothing = np.empty(0), np.empty(0), np.empty(0, bool)
         starts, stops, suspect = self.pictures.times() if self.pictures else nothing
         samples, begins = self.sound.samples() if self.sound else (None, 0.0)
-        self.judge(pictures=pictures, sound=sound)
+        self.outcome().judge(pictures=pictures, sound=sound)
+        audible = self.sound is not None and not self.sound.is_silent
         return DecodedVideo(
             frames=self.pictures.frames() if self.pictures else None,
             start_seconds=starts,
@@ -271,7 +266,7 @@ class Decoding:
             suspect=suspect,
             samples=samples,
             samples_start_seconds=begins,
-            samples_stop_seconds=(self.sound.stop_seconds if self.sound else None) or 0.0,
+            samples_stop_seconds=(self.sound.stop_seconds if audible else None) or 0.0,
             **self.findings(),
         )
 
@@ -292,91 +287,16 @@ class Decoding:
             "n_decode_errors": self._n_errors,
         }
 
-    def judge(self, *, pictures: bool, sound: bool) -> None:
-        """Notes what is missing, once everything has been decoded.
-
-        Raises:
-            Rejected: nothing usable.
-        """
-        if pictures:
-            self.judge_pictures()
-        if sound:
-            self.judge_sound()
-        shown = self.pictures.last_start_seconds if self.pictures else None
-        if shown is None and (self.sound is None or self.sound.stop_seconds is None):
-            raise self._nothing_usable(pictures=pictures, sound=sound)
-        self._compare_lengths()
-
-    def judge_pictures(self) -> None:
-        """Notes what is missing.
-
-        Raises:
-            Rejected: there is a picture track, and it gave nothing.
-        """
-        if self.pictures is None:
-            self._reasons.add("no_video")
-        elif not self.pictures.n_decoded:
-            declared = self.pictures.track.frames
-            raise Rejected(
-                "no_frames_decoded",
-                self._path,
-                f"has a picture track without a picture ({declared} frames declared, {self._n_errors} decode errors)"
-                "; copy it again, or ask for its sound alone",
-            )
-        elif self.pictures.last_start_seconds is None:
-            self._reasons.add("nothing_in_range")
-
-    def judge_sound(self) -> None:
-        """Notes what is missing."""
-        if self.sound is None or not self.sound.played_seconds:
-            self._reasons.add("no_audio")
-        elif self.sound.stop_seconds is None:
-            self._reasons.add("nothing_in_range")
-
-    def _nothing_usable(self, *, pictures: bool, sound: bool) -> Rejected:
-        if "nothing_in_range" in self._reasons:
-            return Rejected(
-                "nothing_in_range", self._path, "has nothing in the seconds that were asked for"
-            )
-        if pictures and sound:
-            return Rejected(
-                "not_a_video", self._path, "has neither pictures nor sound that can be decoded"
-            )
-        if pictures:
-            return Rejected("no_video", self._path, "has no pictures")
-        return Rejected("no_audio", self._path, "has no sound that can be decoded")
-
-    def _compare_lengths(self) -> None:
-        shown = self.pictures.last_start_seconds if self.pictures else None
-        sounded = self.sound.stop_seconds if self.sound else None
-        if (
-            shown is not None
-            and sounded is not None
-            and shown - sounded > min(SHORT_SECONDS, SHORT_SHARE * shown)
-        ):
-            self._reasons.add("audio_shorter_than_video")
-        if self._read_to_the_end and self._is_shorter_than_declared(
-            max(shown or 0.0, sounded or 0.0)
-        ):
-            self._reasons.add("fewer_frames_than_declared")
-
-    def _is_shorter_than_declared(self, reached_seconds: float) -> bool:
-        """By the number of packets where the container counts them, else by its duration where it declares one."""
-        if self.pictures is not None and self.pictures.track.frames:
-            declared = self.pictures.track.frames
-            missing = declared - self.pictures.n_packets
-            return missing > max(1.0, MISSING_SHARE * declared)
-        tracks = [part for part in (self.pictures, self.sound) if part is not None]
-        n_media = len(
-            [track for track in self._container.streams if track.type in ("video", "audio")]
-        )
-        if len(tracks) < n_media or not self._container.duration:
-            return False
-        if not self._container.format.name.startswith(_DECLARE_DURATION):
-            return False
-        declared_seconds = self._container.duration / 1e6
-        return declared_seconds - reached_seconds > max(
-            SHORT_SECONDS, MISSING_SHARE * declared_seconds
+    def outcome(self) -> Outcome:
+        """State of this decoding, to be judged once everything has been decoded."""
+        return Outcome(
+            path=self._path,
+            container=self._container,
+            pictures=self.pictures,
+            sound=self.sound,
+            reasons=self._reasons,
+            n_errors=self._n_errors,
+            read_to_the_end=self._read_to_the_end,
         )
 
 

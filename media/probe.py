@@ -69,7 +69,7 @@ def probe(
         job.want_pictures()
         if job.pictures is not None:
             job.run(lambda _: None)
-            job.judge_pictures()
+            job.outcome().judge_pictures()
         pictures = job.pictures.track if job.pictures is not None else None
         sound = choose_sound_track(container, set())
         height, width = (job.pictures.size if job.pictures is not None else None) or (None, None)
@@ -170,7 +170,7 @@ def judge_header(
         if not there
     ]
     if len(missing) == 2:
-        sentence = f"{printable(path)} has neither pictures nor sound that can be decoded"
+        sentence = f"{printable(path)} has neither frames nor audio that can be decoded"
         return Verdict(status="rejected", reasons=("not_a_video",), message=sentence)
     return Verdict(
         status="degraded" if missing else "ok",

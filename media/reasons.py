@@ -26,6 +26,7 @@ REJECTED = {
     "too_long": "plays for longer than allowed",
     "too_many_frames": "more pictures than allowed",
     "no_audio": "sound alone was asked for, and there is none",
+    "silent_audio": "audio alone was requested, and the track is digital silence",
     "no_video": "pictures alone were asked for, and there are none",
     "nothing_in_range": "nothing in the seconds that were asked for",
     "out_of_memory": "decoding needs more memory than a decode process may have",
@@ -39,6 +40,8 @@ REJECTED = {
 
 DEGRADED = {
     "no_audio": "no usable sound",
+    "silent_audio": "an audio track of digital silence; treated as missing",
+    "channels_cancel": "the mean of the audio channels keeps less than 1 % of their energy (opposite phases)",
     "no_video": "no pictures",
     "no_decoder": "no decoder for its sound",
     "codec_not_allowed": "its sound is in a codec that is not decoded here",

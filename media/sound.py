@@ -38,6 +38,10 @@ _LONGEST_SILENCE_SECONDS = (
     60.0  # that stands for missing sound in a stream of pieces; a longer hole stays one
 )
 _SHARE_FOR_SOUND = 8  # one eighth of a decode process's memory
+SILENCE_SPREAD = (
+    2.0**-15
+)  # one step of 16 bits; digital silence in AC-3 (1e-7) and A-law (a constant) is below
+CANCELLED_SHARE = 0.01  # of the channels' energy; N channels of which one sounds keep 1 / N
 
 
 def choose_sound_track(container: InputContainer, reasons: set[str]) -> AudioStream | None:
@@ -99,6 +103,10 @@ class Sound:
         self._begin: int | None = None
         self._pieces: list[tuple[int, Float32[np.ndarray, " n"]]] = []
         self._drained: int | None = None  # number of the first sample that was not drained
+        self._lowest, self._highest = np.inf, -np.inf  # of the wanted samples
+        self._energy = self._mixed_energy = (
+            0.0  # mean over the channels; of the mean of the channels
+        )
 
     def receive(self, frame: AudioFrame, origin_seconds: float) -> None:
         """Takes the next samples.
@@ -123,7 +131,7 @@ class Sound:
             )
         assert self._resampler is not None
         for resampled in self._resampler.resample(frame):
-            self._append(_mono(resampled))
+            self._append(_channels(resampled))
 
     def damaged(self, packet: Packet) -> None:
         """Nothing to mark: what is missing becomes silence by the time stamps of what follows."""
@@ -132,11 +140,24 @@ class Sound:
         """Takes what the resampler still holds."""
         resampler, self._resampler, self._format = self._resampler, None, None
         for resampled in resampler.resample(None) if resampler is not None else ():
-            self._append(_mono(resampled))
+            self._append(_channels(resampled))
+
+    @property
+    def is_silent(self) -> bool:
+        """True if there are wanted samples, and all of them are equal to within one step of 16 bits."""
+        return self._begin is not None and not self._highest - self._lowest >= SILENCE_SPREAD
+
+    @property
+    def is_cancelled(self) -> bool:
+        """True if the mean of the channels keeps less than 1 % of their energy, as of opposite phases."""
+        return self._mixed_energy < CANCELLED_SHARE * self._energy
 
     def samples(self) -> tuple[Float32[np.ndarray, " n"] | None, float]:
-        """All samples in [−1, 1], and when the first of them sounds; None where there are none."""
-        if self._begin is None:
+        """All samples in [−1, 1], and when the first of them sounds; None where there are none.
+
+        A silent track has none either: silence embeds to one vector that says nothing of the video.
+        """
+        if self._begin is None or self.is_silent:
             return None, 0.0
         begins = self._begin / SAMPLE_RATE
         if not self._keep:
@@ -252,7 +273,8 @@ class Sound:
         self._begins, self._n_input = start, 0
         self._next = round(start * SAMPLE_RATE)
 
-    def _append(self, piece: Float32[np.ndarray, " n"]) -> None:
+    def _append(self, channels: Float32[np.ndarray, "n C"]) -> None:
+        piece = channels.mean(axis=1, dtype=np.float32)
         first, self._next = self._next, self._next + len(piece)
         if self._last is not None and self._next >= self._last:
             self.done = True
@@ -262,11 +284,19 @@ class Sound:
             return
         self._begin = first + low if self._begin is None else self._begin
         self._end = first + high
+        self._measure(channels[low:high], piece[low:high])
         if self._keep:
             self._pieces.append((first + low, piece[low:high].copy()))
 
+    def _measure(
+        self, channels: Float32[np.ndarray, "n C"], mixed: Float32[np.ndarray, " n"]
+    ) -> None:
+        self._lowest = np.fmin(self._lowest, np.fmin.reduce(mixed))  # fmin and fmax pass over NaN
+        self._highest = np.fmax(self._highest, np.fmax.reduce(mixed))
+        self._energy += float(np.square(channels, dtype=np.float64).sum()) / channels.shape[1]
+        self._mixed_energy += float(np.square(mixed, dtype=np.float64).sum())
 
-def _mono(frame: AudioFrame) -> Float32[np.ndarray, " n"]:
-    """Mean of the channels of a frame of interleaved samples."""
-    n_channels = len(frame.layout.channels)
-    return frame.to_ndarray().reshape(-1, n_channels).mean(axis=1, dtype=np.float32)
+
+def _channels(frame: AudioFrame) -> Float32[np.ndarray, "n C"]:
+    """Samples of a frame of interleaved samples, one column per channel."""
+    return frame.to_ndarray().reshape(-1, len(frame.layout.channels))

@@ -149,7 +149,7 @@ def decode_live(
         for reached_seconds in job.steps():
             report(reached_seconds)
             yield from complete_pieces(job, chunk_seconds, patience_seconds=PATIENCE_SECONDS)
-        job.judge(pictures=pictures, sound=sound)
+        job.outcome().judge(pictures=pictures, sound=sound)
         yield last_piece(job)
 
 
