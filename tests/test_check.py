@@ -27,9 +27,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("check") / "videos"
     outside = folder.parent / "outside.mp4"
     frames = np.random.default_rng(0).integers(0, 255, (25, 48, 64, 3), np.uint8)
-    write_video(outside, frames, fps=25, samples=np.zeros(16000, np.float32))
+    tone = (0.3 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)).astype(np.float32)
+    write_video(outside, frames, fps=25, samples=tone)
     (folder / "walk").mkdir(parents=True)
-    write_video(folder / "walk" / "good.mp4", frames, fps=25, samples=np.zeros(16000, np.float32))
+    write_video(folder / "walk" / "good.mp4", frames, fps=25, samples=tone)
     write_video(folder / "silent.mp4", frames, fps=25)
     (folder / os.fsdecode(b"bad\n\xff.mp4")).write_bytes(b"nothing")
     (folder / "=empty.mp4").write_bytes(b"")
