@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tristream.media.clocks import FileClocks
 from tristream.media.decode import PATIENCE_SECONDS, DecodedVideo, Decoding, ffmpeg_messages
 from tristream.media.limits import DEFAULT_LIMITS, Limits, Wanted
 from tristream.media.opening import open_media
@@ -51,7 +52,10 @@ def decode_chunks(
         open_media(path, limits=limits, root=root, follow_links=follow_links) as container,
         ffmpeg_messages() as messages,
     ):
-        job = Decoding(container, path, wanted, limits, messages)
+        clocks = FileClocks(
+            lambda: open_media(path, limits=limits, root=root, follow_links=follow_links)
+        )
+        job = Decoding(container, path, wanted, limits, messages, clocks=clocks)
         if pictures:
             job.want_pictures()
         if sound:

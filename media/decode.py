@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
+from tristream.media.clocks import Clocks, FileClocks
 from tristream.media.judging import Outcome
 from tristream.media.limits import DEFAULT_LIMITS, Limits, Wanted
 from tristream.media.opening import decoder_options, open_media
-from tristream.media.pictures import Pictures, choose_picture_track, too_large
+from tristream.media.pictures import GAP_SECONDS, Pictures, choose_picture_track, too_large
 from tristream.media.reasons import Rejected
 from tristream.media.sound import SAMPLE_RATE, Sound, choose_sound_track
 
 if TYPE_CHECKING:
-    from av import Packet
+    from av import AudioFrame, Packet, VideoFrame
     from av.container import InputContainer
 
 __all__ = ["SAMPLE_RATE", "DecodedVideo", "Limits", "Rejected", "decode_video", "decoder_build"]
@@ -118,7 +119,10 @@ def decode_video(
         open_media(path, limits=limits, root=root, follow_links=follow_links) as container,
         ffmpeg_messages() as messages,
     ):
-        job = Decoding(container, path, wanted, limits, messages)
+        clocks = FileClocks(
+            lambda: open_media(path, limits=limits, root=root, follow_links=follow_links)
+        )
+        job = Decoding(container, path, wanted, limits, messages, clocks=clocks)
         if pictures:
             job.want_pictures()
         if sound:
@@ -131,7 +135,14 @@ class Decoding:
     """One pass over the packets of a file."""
 
     def __init__(
-        self, container: InputContainer, path: Path, wanted: Wanted, limits: Limits, messages: list
+        self,
+        container: InputContainer,
+        path: Path,
+        wanted: Wanted,
+        limits: Limits,
+        messages: list,
+        *,
+        clocks: Clocks | None = None,
     ) -> None:
         self.pictures: Pictures | None = None
         self.sound: Sound | None = None
@@ -144,6 +155,9 @@ class Decoding:
         self._origin = None if container.start_time is None else container.start_time / 1e6
         self._n_errors = 0
         self._read_to_the_end = False
+        self._clocks = clocks
+        self._started: set[int] = set()  # tracks with a frame
+        self._early: dict[int, float] = {}  # seconds by which tracks were moved ahead
 
     def want_pictures(self) -> None:
         """Picks the picture track, if there is one."""
@@ -181,7 +195,9 @@ class Decoding:
             if not part.done:
                 self._decode(packet, part)
                 yield max(part.played_seconds for part in parts)
-            elif self._time(packet) > self._wanted.stop_seconds + PATIENCE_SECONDS:
+            elif self._time(packet) > self._wanted.stop_seconds + PATIENCE_SECONDS and not any(
+                self._will_begin(part) for part in parts
+            ):
                 break
             if all(part.done for part in parts):
                 break
@@ -232,10 +248,36 @@ class Decoding:
                 self._origin is None
             ):  # the container does not say: time begins with what is decoded first
                 self._origin = 0.0 if frame.pts is None else float(frame.pts * frame.time_base)
+            if part.track.index not in self._started:
+                self._started.add(part.track.index)
+                self._close_first_gap(frame, part)
             try:
                 part.receive(frame, self._origin)  # type: ignore[arg-type]  # a track gives its own kind of frame
             except FFmpegError:  # no way from its pixel or sample format to ours
                 self._error()
+
+    def _close_first_gap(self, frame: VideoFrame | AudioFrame, part: Pictures | Sound) -> None:
+        """Move a track ahead that has a clock of its own (media/clocks.py)."""
+        if self._clocks is None or frame.pts is None or not frame.time_base:
+            return
+        start = float(frame.pts * frame.time_base) - (self._origin or 0.0)
+        if start <= GAP_SECONDS:
+            return
+        other = self.sound if part is self.pictures else self.pictures
+        reached = 0.0 if other is None else other.reached_seconds
+        early = self._clocks.early_seconds(part.track.index, start, reached)
+        if early:
+            self._reasons.add("timestamp_gap")
+            self._early[part.track.index] = early
+            part.move(-early)
+
+    def _will_begin(self, part: Pictures | Sound) -> bool:
+        """True if a track without a frame so far has a clock of its own, and begins later in the file."""
+        if part.n_packets or part.done or self._clocks is None:
+            return False
+        span = self._clocks.span(part.track.index)
+        part.begins_later = span is not None
+        return span is not None and bool(self._clocks.early_seconds(part.track.index, span[0], 0.0))
 
     def _error(self) -> None:
         self._n_errors += 1
@@ -245,7 +287,9 @@ class Decoding:
         return (
             -np.inf
             if packet.pts is None
-            else float(packet.pts * packet.time_base) - (self._origin or 0.0)
+            else float(packet.pts * packet.time_base)
+            - (self._origin or 0.0)
+            - self._early.get(packet.stream.index, 0.0)
         )
 
     def result(self, *, pictures: bool, sound: bool) -> DecodedVideo:
@@ -297,6 +341,7 @@ class Decoding:
             reasons=self._reasons,
             n_errors=self._n_errors,
             read_to_the_end=self._read_to_the_end,
+            early_seconds=max(self._early.values(), default=0.0),
         )
 
 

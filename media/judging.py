@@ -32,6 +32,7 @@ class Outcome:
         reasons: degradations are added here.
         n_errors: packets that could not be decoded, and read errors.
         read_to_the_end: False if reading stopped because everything wanted was there.
+        early_seconds: by which the latest track was moved ahead (media/clocks.py).
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Outcome:
     reasons: set[str]
     n_errors: int
     read_to_the_end: bool
+    early_seconds: float = 0.0
 
     def judge(self, *, pictures: bool, sound: bool) -> None:
         """Add a reason for each thing that is missing of what was requested.
@@ -66,7 +68,7 @@ class Outcome:
         """
         if self.pictures is None:
             self.reasons.add("no_video")
-        elif not self.pictures.n_decoded:
+        elif not self.pictures.n_decoded and not self.pictures.begins_later:
             declared = self.pictures.track.frames
             raise Rejected(
                 "no_frames_decoded",
@@ -79,7 +81,7 @@ class Outcome:
 
     def judge_sound(self) -> None:
         """Add a reason if there is no audio, or none that can be heard."""
-        if self.sound is None or not self.sound.played_seconds:
+        if self.sound is None or not (self.sound.played_seconds or self.sound.begins_later):
             self.reasons.add("no_audio")
         elif self.sound.stop_seconds is None:
             self.reasons.add("nothing_in_range")
@@ -117,7 +119,7 @@ class Outcome:
         ):
             self.reasons.add("audio_shorter_than_video")
         if self.read_to_the_end and self._is_shorter_than_declared(
-            max(shown or 0.0, sounded or 0.0)
+            max(shown or 0.0, sounded or 0.0) + self.early_seconds
         ):
             self.reasons.add("fewer_frames_than_declared")
 

@@ -87,6 +87,7 @@ class Pictures:
         self.played_seconds = 0.0  # of all decoded frames, wanted or not, holes left out
         self.size: tuple[int, int] | None = None  # height and width of the first frame, upright
         self.done = False
+        self.begins_later = False  # no frame was reached, though the file has some
         self._path = path
         self._wanted = wanted
         self._limits = limits
@@ -110,6 +111,10 @@ class Pictures:
             Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
         )
         self._buffer = _FrameBuffer(limits.pictures_bytes) if wanted.keep else None
+
+    def move(self, seconds: float) -> None:
+        """Add to the times of all frames to come."""
+        self._shift += seconds
 
     def damaged(self, packet: Packet) -> None:
         """Every frame from here to the next clean key frame is suspect."""
@@ -189,6 +194,11 @@ class Pictures:
     def first_start_seconds(self) -> float | None:
         """When the first frame begins that was kept and not drained."""
         return self._times[0] if self._times else None
+
+    @property
+    def reached_seconds(self) -> float:
+        """Start of the latest frame, wanted or not; 0 before the first."""
+        return self._last or 0.0
 
     @property
     def last_start_seconds(self) -> float | None:

@@ -13,9 +13,8 @@ from tristream.media.opening import open_media
 from tristream.media.reasons import Rejected, printable
 from tristream.media.sound import choose_sound_track
 
-STACK_LENGTH = (
-    10  # flow fields of one stack, as the temporal stream has it by default (SCIENCE.md §1.4)
-)
+STACK_LENGTH = 10  # flow fields of one stack, the temporal stream's default (SCIENCE.md §1.4)
+RANGE_SECONDS = 36.0  # of the start of a video that the streams use by default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +118,12 @@ def judge(
     root: Path | None = None,
     follow_links: bool = False,
     stack_length: int = STACK_LENGTH,
+    range_seconds: float = RANGE_SECONDS,
 ) -> Verdict:
-    """Decodes a whole file, keeps nothing, and says whether it can be used.
+    """Decode a whole file, keep nothing, and return whether it can be used.
+
+    A longer file is decoded a second time up to `range_seconds`, as `embed` decodes it: it is rejected where embedding
+    rejects it, and every reason that embedding reports is among its reasons.
 
     Args:
         path: the file.
@@ -130,17 +133,21 @@ def judge(
         root: where the file must lie; None means anywhere.
         follow_links: allow links that lead out of `root`.
         stack_length: flow fields of one stack; a video with no more frames than that is `padded_short_clip`.
+        range_seconds: of the start of a file that `embed` uses.
     """
     wanted = {"pictures": pictures, "sound": sound, "root": root, "follow_links": follow_links}
     try:
-        video = decode(path, keep=False, stop_seconds=None, **wanted)
+        video = used = decode(path, keep=False, stop_seconds=None, **wanted)
+        if max([video.samples_stop_seconds, *video.start_seconds[-1:]]) >= range_seconds:
+            used = decode(path, keep=False, stop_seconds=range_seconds, **wanted)
     except Rejected as error:
         return Verdict(status="rejected", reasons=(error.reason,), message=str(error))
     n_frames = len(video.start_seconds)
-    reasons = set(video.reasons)
-    if n_frames == 1:
+    reasons = {*video.reasons, *used.reasons}
+    n_used = len(used.start_seconds)
+    if n_used == 1:
         reasons.add("too_short_for_flow")
-    elif 1 < n_frames <= stack_length:
+    elif 1 < n_used <= stack_length:
         reasons.add("padded_short_clip")
     return Verdict(
         status="degraded" if reasons else "ok",

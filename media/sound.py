@@ -80,6 +80,7 @@ class Sound:
     ) -> None:
         self.track = track
         self.done = False
+        self.begins_later = False  # no sample was reached, though the file has some
         self.n_packets = 0
         self.played_seconds = 0.0
         self._path = path
@@ -132,6 +133,10 @@ class Sound:
         assert self._resampler is not None
         for resampled in self._resampler.resample(frame):
             self._append(_channels(resampled))
+
+    def move(self, seconds: float) -> None:
+        """Add to the times of all samples to come."""
+        self._shift += seconds
 
     def damaged(self, packet: Packet) -> None:
         """Nothing to mark: what is missing becomes silence by the time stamps of what follows."""
@@ -212,6 +217,11 @@ class Sound:
     def next_seconds(self) -> float:
         """Where in time the next sample lies: all before it is there."""
         return self._next / SAMPLE_RATE
+
+    @property
+    def reached_seconds(self) -> float:
+        """Start of the next sample, wanted or not."""
+        return self.next_seconds
 
     @property
     def stop_seconds(self) -> float | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tristream.errors import TristreamError
 from tristream.media.chunks import complete_pieces, last_piece
+from tristream.media.clocks import LiveClocks
 from tristream.media.decode import DecodedVideo, Decoding, ffmpeg_messages
 from tristream.media.limits import FORMATS, Limits, Wanted
 from tristream.media.live.redact import redact
@@ -141,7 +142,7 @@ def decode_live(
                 "too_many_streams", path, f"has {n} tracks; at most {limits.max_streams} allowed"
             )
         wanted = Wanted(start_seconds=0.0, stop_seconds=float("inf"), max_side=max_side)
-        job = Decoding(container, path, wanted, endless, messages)
+        job = Decoding(container, path, wanted, endless, messages, clocks=LiveClocks())
         if pictures:
             job.want_pictures()
         if sound:
