@@ -143,6 +143,7 @@ class Decoding:
         messages: list,
         *,
         clocks: Clocks | None = None,
+        by_arrival: bool = False,
     ) -> None:
         self.pictures: Pictures | None = None
         self.sound: Sound | None = None
@@ -156,6 +157,7 @@ class Decoding:
         self._n_errors = 0
         self._read_to_the_end = False
         self._clocks = clocks
+        self._by_arrival = by_arrival
         self._started: set[int] = set()  # tracks with a frame
         self._early: dict[int, float] = {}  # seconds by which tracks were moved ahead
 
@@ -164,7 +166,12 @@ class Decoding:
         track = choose_picture_track(self._container, self._path, self._reasons)
         if track is not None:
             self.pictures = Pictures(
-                track, self._path, self._wanted, limits=self._limits, reasons=self._reasons
+                track,
+                self._path,
+                self._wanted,
+                limits=self._limits,
+                reasons=self._reasons,
+                by_arrival=self._by_arrival,
             )
 
     def want_sound(self) -> None:

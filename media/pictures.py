@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,7 @@ class Pictures:
         wanted: when, how large, and whether the pixels are kept.
         limits: pixels, seconds, frames, memory.
         reasons: what is degraded is added here.
+        by_arrival: a frame begins when it is decoded, whatever its time stamp.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Pictures:
         *,
         limits: Limits,
         reasons: set[str],
+        by_arrival: bool = False,
     ) -> None:
         from av.video.reformatter import Interpolation, VideoReformatter
 
@@ -97,6 +100,8 @@ class Pictures:
         self._suspect: list[bool] = []
         self._last: float | None = None
         self._last_step = 1 / float(track.average_rate) if track.average_rate else 0.04
+        self._by_arrival = by_arrival
+        self._first_arrival: float | None = None  # time.monotonic
         self._shift = 0.0  # added to every time since the clock started anew
         self._next_start: float | None = None  # of the first frame after the wanted ones
         self._damage: int | None = (
@@ -246,7 +251,11 @@ class Pictures:
     def _place(self, frame: VideoFrame, origin_seconds: float) -> float:
         """When the frame begins, on a clock that only goes forward."""
         stamp = self._stamp(frame)
-        if stamp is None or not frame.time_base:
+        if self._by_arrival:
+            now = time.monotonic()
+            self._first_arrival = now if self._first_arrival is None else self._first_arrival
+            start = max(now - self._first_arrival, (self._last or -1.0) + SMALLEST_STEP_SECONDS)
+        elif stamp is None or not frame.time_base:
             start = 0.0 if self._last is None else self._last + self._last_step
         else:
             start = float(stamp * frame.time_base) - origin_seconds + self._shift

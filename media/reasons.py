@@ -17,6 +17,8 @@ REJECTED = {
     "not_a_video": "neither pictures nor sound in any known container",
     "container_not_allowed": "a container that is not decoded here: playlists, still pictures, stream descriptions",
     "truncated_no_index": "the recording stopped before its index was written",
+    "not_streamable": "an MP4 whose index comes after its frames, given as a stream",
+    "not_reachable": "a live source that does not answer yet",
     "too_many_streams": "more tracks than allowed",
     "no_decoder": "no decoder for its pictures",
     "codec_not_allowed": "a codec that is not decoded here",

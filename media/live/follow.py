@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import queue
 import sys
@@ -72,6 +71,8 @@ class Follower:
         back_off: seconds before the first and at most before any new attempt.
         max_lag_seconds: what may wait here unread; older pieces are dropped and counted. None: for a network source and
             a camera `MAX_LAG_SECONDS`, for a file and a pipe without end, so that they wait for us.
+        keep_trying: try again, with back-off, if a network source or a camera does not answer at the start. A source
+            that answers with something that cannot be followed is an error at once.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Follower:
         silence_seconds: float = SILENCE_SECONDS,
         back_off: tuple[float, float] = BACK_OFF_SECONDS,
         max_lag_seconds: float | None = None,
+        keep_trying: bool = True,
     ) -> None:
         self._source = source
         self._options = {
@@ -97,6 +99,7 @@ class Follower:
         self._limits = limits
         self._silence = silence_seconds
         self._back_off = back_off
+        self._keep_trying = keep_trying and source.kind in ("network", "camera")
         self._max_lag = (
             max_lag_seconds if max_lag_seconds is not None or source.waits else MAX_LAG_SECONDS
         )
@@ -132,7 +135,7 @@ class Follower:
         """What has happened, in order; waits for more.
 
         Raises:
-            TristreamError: the source could not be opened even once.
+            TristreamError: the source could not be opened, and will not be by waiting.
         """
         while True:
             with self._changed:
@@ -159,8 +162,8 @@ class Follower:
     def _follow(self) -> None:
         """One connection after the other."""
         pause = self._back_off[0]
-        for attempt in itertools.count():
-            why, n_pieces = self._connect()
+        while True:
+            why, n_pieces, may_come = self._connect()
             if self._closed.is_set():
                 return
             if why == "" and self._source.address == "-":
@@ -168,7 +171,7 @@ class Follower:
                 return
             if n_pieces:
                 pause = self._back_off[0]
-            elif attempt == 0:
+            elif self._began is None and not (may_come and self._keep_trying):
                 raise TristreamError(f"{self._source.shown} {why or 'holds nothing'}")
             self._notice("lost", f"{self._source.shown}: {why or 'the source has ended'}")
             self._notice("reconnecting", f"opening it again in {pause:.0f} s", pause)
@@ -176,8 +179,12 @@ class Follower:
                 return
             pause = min(2 * pause, self._back_off[1])
 
-    def _connect(self) -> tuple[str, int]:
-        """Follows one connection to its end; returns why it ended and how many pieces it gave."""
+    def _connect(self) -> tuple[str, int, bool]:
+        """Follow one connection to its end.
+
+        Returns:
+            Why it ended, the number of its pieces, and True if a source that has sent nothing may do so later.
+        """
         # Its own standard input is nothing: it gets ours under another number.
         stdin = os.dup(sys.stdin.fileno()) if self._source.address == "-" else None
         allowed: dict[str, Any] = {"network": self._source.kind == "network"}
@@ -194,7 +201,8 @@ class Follower:
             while True:
                 header, arrays = self._next(messages)
                 if "piece" not in header:
-                    return str(header.get("sentence", ""))[:500], n_pieces
+                    may_come = header.get("rejected") == "not_reachable"
+                    return str(header.get("sentence", ""))[:500], n_pieces, may_come
                 video = _video(header["piece"], arrays)
                 if not len(video.start_seconds) and video.samples is None:
                     continue
@@ -203,9 +211,9 @@ class Follower:
                 self._put(Piece(video, offset, not n_pieces))
                 n_pieces += 1
         except _Silence:
-            return f"no frame for {self._silence:g} s", n_pieces
+            return f"no frame for {self._silence:g} s", n_pieces, True
         except (protocol.Closed, ConnectionError, TimeoutError) as error:
-            return f"its decode process ended ({child.last_words() or error})", n_pieces
+            return f"its decode process ended ({child.last_words() or error})", n_pieces, False
         finally:
             self._child = None
             child.end()
