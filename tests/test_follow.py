@@ -470,7 +470,12 @@ def test_an_unknown_format_is_refused_with_the_line_that_converts_it(tmp_path: P
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     data = b"YUV4MPEG2 W64 H64 F25:1 Ip A0:0 C420\n" + (b"FRAME\n" + bytes(64 * 96)) * 300
-    threading.Thread(target=lambda: pipe.write_bytes(data), daemon=True).start()
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError):
+            pipe.write_bytes(data)
+
+    threading.Thread(target=write, daemon=True).start()
     with (
         Follower(parse_source(str(pipe)), silence_seconds=5) as follower,
         pytest.raises(ValueError, match=r"ffmpeg -i \S+/pipe -c copy -f mpegts - \|"),
@@ -494,7 +499,12 @@ def test_an_mp4_on_a_pipe_needs_its_index_first(tmp_path: Path, faststart: bool)
             if packet.dts is not None:
                 packet.stream = track
                 out.mux(packet)
-    threading.Thread(target=lambda: pipe.write_bytes(path.read_bytes()), daemon=True).start()
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError):
+            pipe.write_bytes(path.read_bytes())
+
+    threading.Thread(target=write, daemon=True).start()
     with Follower(parse_source(str(pipe)), silence_seconds=5) as follower:
         if faststart:
             assert frames(collect(follower, until="lost")) == 2 * FPS

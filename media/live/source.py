@@ -253,7 +253,7 @@ def _cannot_open(error: Exception, source: LiveSource, path: Path) -> Rejected:
     if isinstance(error, (ArgumentError, InvalidDataError)):
         why = (
             "its format is not followed here; convert it: "
-            f"ffmpeg -i {path} -c copy -f mpegts - | tristream detect --follow -"
+            f"ffmpeg -i {path} -f mpegts - | tristream detect --follow -"
         )
     return Rejected("not_a_video", path, f"cannot be opened: {why}")
 
