@@ -1,7 +1,8 @@
-"""A media file → upright RGB frames and 16 kHz sound on one clock. Runs inside decode processes (media/sandbox).
+"""Decode a media file to upright RGB frames and 16 kHz audio on one clock.
 
-Where a file is damaged, what can be decoded is, and it says so: errors are counted, and frames from the first error to
-the next clean key frame are marked. One decoder thread: pixels of damaged files depend on the number of threads.
+Runs inside decode processes (media/sandbox). Of a damaged file everything that can be decoded is
+decoded: errors are counted, and frames from the first error to the next clean key frame are marked.
+One decoder thread: pixels of damaged files depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -35,22 +36,22 @@ PATIENCE_SECONDS = 10.0  # by which one track may lag behind the other in the fi
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedVideo:
-    """What one file gave. All times are presentation times minus the container's start: one clock for both tracks.
+    """Frames and audio of one file, on one clock: presentation times minus the container's start.
 
     Attributes:
-        frames: RGB, upright, all of one size; None if not asked for, or no usable pictures.
-        start_seconds: when each frame begins; strictly increasing.
-        stop_seconds: when the next one begins; the last, and one before a hole, lasts one median step.
+        frames: RGB, upright, all of one size; None if not requested, or not usable.
+        start_seconds: start of each frame; strictly increasing.
+        stop_seconds: start of the next frame; the last, and one before a hole, lasts one median step.
         suspect: frames from a decode error to the next clean key frame.
-        samples: 16 kHz mono in [−1, 1], holes are silent; None if not asked for, or no usable sound.
-        samples_start_seconds: when samples[0] sounds.
-        samples_stop_seconds: when the last one has sounded; both 0 without sound.
-        reasons: why the file is degraded, sorted keys of `media.reasons.DEGRADED`; empty means ok.
-        source_height: px of the first frame, upright; None without pictures, as the next two.
+        samples: 16 kHz mono in [−1, 1], holes are silent; None if not requested, or not usable.
+        samples_start_seconds: time of samples[0].
+        samples_stop_seconds: end of the last sample; both 0 without audio.
+        reasons: sorted keys of `media.reasons.DEGRADED`; empty means ok.
+        source_height: px of the first frame, upright; None without frames, as the next two.
         source_width: px.
-        source_fps: declared mean frame rate; None where the container does not say.
-        n_declared_frames: None where the container does not say.
-        n_decoded_frames: all that were decoded, wanted or not.
+        source_fps: declared mean frame rate; None if the container declares none.
+        n_declared_frames: None if the container does not count them.
+        n_decoded_frames: all decoded frames, inside the requested interval or not.
         n_decode_errors: packets of either track that could not be decoded, and read errors.
         known_seconds: of a piece (media/chunks.py): everything before it is in this piece or an earlier one.
     """
@@ -73,7 +74,7 @@ class DecodedVideo:
 
 
 def decoder_build() -> str:
-    """Version of the decoder, for cache keys: another one may give other pixels."""
+    """Version of the decoder, for cache keys: another version may decode to other pixels."""
     import av
 
     return f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}, schema {DECODE_SCHEMA}"
@@ -93,25 +94,25 @@ def decode_video(
     follow_links: bool = False,
     on_progress: Callable[[float], None] | None = None,
 ) -> DecodedVideo:
-    """Pictures and sound of a file, of the half-open interval [start_seconds, stop_seconds).
+    """Decode the frames and audio of a file in the half-open interval [start_seconds, stop_seconds).
 
     Args:
         path: the file.
-        pictures: whether pictures are wanted.
-        sound: whether sound is wanted.
-        keep: False decodes and judges everything in constant memory: all is there but `frames` and `samples`.
-        max_side: pictures are scaled down by averaging areas, never up, until the longer side has at most so many px.
-        start_seconds: decoding always begins at the file's beginning, so that time is never guessed.
+        pictures: True if frames are wanted.
+        sound: True if audio is wanted.
+        keep: False decodes and judges everything in constant memory: `frames` and `samples` are None.
+        max_side: frames are scaled down by averaging areas, never up, until the longer side has at most so many px.
+        start_seconds: start of the interval; decoding begins at the file's start, so that no time is estimated.
         stop_seconds: None means the end of the file.
-        limits: what one file may use.
-        root: where the file must lie; None means anywhere.
+        limits: resources that one file may use.
+        root: folder that must contain the file; None means any.
         follow_links: allow links that lead out of `root`.
-        on_progress: is told now and then how many seconds have been decoded.
+        on_progress: called with the seconds decoded so far.
 
     Raises:
-        Rejected: nothing that was asked for is usable, or pictures were asked for and the file has a picture track that
-            gives none. (A file with no picture track at all is degraded, `no_video`; one whose track is broken is a
-            broken file, and its sound is not trusted either. Asked for sound alone, it is decoded.)
+        Rejected: nothing that was requested is usable, or frames were requested and the file has a video track without
+            any. (A file without a video track is degraded, `no_video`. One with a broken video track is a broken file,
+            and its audio is not trusted either; its audio alone can be requested.)
     """
     stop = np.inf if stop_seconds is None else float(stop_seconds)
     wanted = Wanted(start_seconds=start_seconds, stop_seconds=stop, max_side=max_side, keep=keep)
@@ -162,7 +163,7 @@ class Decoding:
         self._early: dict[int, float] = {}  # seconds by which tracks were moved ahead
 
     def want_pictures(self) -> None:
-        """Picks the picture track, if there is one."""
+        """Choose the video track, if there is one."""
         track = choose_picture_track(self._container, self._path, self._reasons)
         if track is not None:
             self.pictures = Pictures(
@@ -175,7 +176,7 @@ class Decoding:
             )
 
     def want_sound(self) -> None:
-        """Picks the sound track, if there is one."""
+        """Choose the audio track, if there is one."""
         track = choose_sound_track(self._container, self._reasons)
         if track is not None:
             self.sound = Sound(
@@ -183,12 +184,12 @@ class Decoding:
             )
 
     def run(self, on_progress: Callable[[float], None]) -> None:
-        """Decodes until both tracks have reached the end of what is wanted, or of the file."""
+        """Decode until both tracks have reached the end of the wanted interval, or of the file."""
         for reached_seconds in self.steps():
             on_progress(reached_seconds)
 
     def steps(self) -> Iterator[float]:
-        """`run`, packet by packet: yields how many seconds have been decoded after each."""
+        """Run packet by packet; yield the seconds decoded so far after each."""
         from av.error import FFmpegError
 
         parts: list[Pictures | Sound] = [
@@ -213,7 +214,7 @@ class Decoding:
         if self.sound is not None:
             try:
                 self.sound.finish()
-            except FFmpegError:  # no way from its sample format to ours
+            except FFmpegError:  # its sample format cannot be converted
                 self._error()
 
     def _packets(self, parts: list[Pictures | Sound]) -> Iterator[Packet]:
@@ -226,9 +227,7 @@ class Decoding:
             yield from packets
         except FFmpegError:
             self._error()
-        except (
-            IndexError
-        ):  # PyAV stumbles at the very end over tracks that have appeared since the file was opened
+        except IndexError:  # PyAV fails at the very end over tracks that appeared after opening
             return
 
     def _decode(self, packet: Packet, part: Pictures | Sound) -> None:
@@ -251,16 +250,14 @@ class Decoding:
             return
         self._messages.clear()
         for frame in frames:
-            if (
-                self._origin is None
-            ):  # the container does not say: time begins with what is decoded first
+            if self._origin is None:  # not declared: time begins with the first decoded frame
                 self._origin = 0.0 if frame.pts is None else float(frame.pts * frame.time_base)
             if part.track.index not in self._started:
                 self._started.add(part.track.index)
                 self._close_first_gap(frame, part)
             try:
                 part.receive(frame, self._origin)  # type: ignore[arg-type]  # a track gives its own kind of frame
-            except FFmpegError:  # no way from its pixel or sample format to ours
+            except FFmpegError:  # its pixel or sample format cannot be converted
                 self._error()
 
     def _close_first_gap(self, frame: VideoFrame | AudioFrame, part: Pictures | Sound) -> None:
@@ -300,10 +297,10 @@ class Decoding:
         )
 
     def result(self, *, pictures: bool, sound: bool) -> DecodedVideo:
-        """What was found, judged.
+        """Return the decoded video, judged.
 
         Raises:
-            Rejected: nothing usable.
+            Rejected: nothing is usable.
         """
         nothing = np.empty(0), np.empty(0), np.empty(0, bool)
         starts, stops, suspect = self.pictures.times() if self.pictures else nothing
@@ -322,7 +319,7 @@ class Decoding:
         )
 
     def findings(self) -> dict[str, Any]:
-        """What has been found out about the file so far, as fields of `DecodedVideo`."""
+        """Return the findings so far as fields of `DecodedVideo`."""
         track = self.pictures.track if self.pictures else None
         return {
             "reasons": tuple(sorted(self._reasons)),
@@ -354,7 +351,7 @@ class Decoding:
 
 @contextlib.contextmanager
 def ffmpeg_messages() -> Iterator[list]:
-    """FFmpeg's error messages of this thread: where they alone tell one failure from another."""
+    """Collect FFmpeg's error messages of this thread: only they tell some failures apart."""
     import av.logging
 
     level = av.logging.get_level()

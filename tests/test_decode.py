@@ -514,7 +514,7 @@ def test_louder_than_full_scale_is_clipped(tmp_path):
     ("content", "reason", "text"),
     [
         (b"", "empty_file", r"x\.mp4 is empty \(0 bytes\)"),
-        (b"\x07" * 4096, "not_a_video", r"x\.mp4 is no video or sound file"),
+        (b"\x07" * 4096, "not_a_video", r"x\.mp4 is not a video or audio file"),
         (b"#EXTM3U\nhttp://127.0.0.1/x.ts\n", "container_not_allowed", r"x\.mp4 is a playlist"),
         (
             b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + b"\0\0\0\0mdat" + bytes(64),
@@ -549,7 +549,7 @@ def test_a_name_is_only_a_name(tmp_path, good):
     odd = tmp_path / "concat:a.mp4|http:%03d.mkv"
     odd.write_bytes(good.read_bytes())
     assert len(decode_video(odd).frames) == 50
-    with pytest.raises(Rejected, match=r"good\.mkv\\x00\.txt cannot be the name of a file"):
+    with pytest.raises(Rejected, match=r"good\.mkv\\x00\.txt is not a valid file name"):
         decode_video(Path(f"{good}\0.txt"))
 
 
