@@ -1,7 +1,7 @@
-"""The sound track: 16 kHz mono on the same clock as the pictures, holes filled with silence.
+"""Audio track of a file: 16 kHz mono on the clock of the frames, holes filled with silence.
 
-Mono is the mean of all channels, as in VGGish's and YAMNet's own code. (FFmpeg's downmix adds the sides of a stereo
-track at 0.71 each: what both sides play comes out 3 dB louder than it is, and clipped.)
+Mono is the mean of all channels, as in the code of VGGish and YAMNet. (FFmpeg's downmix adds the channels of a stereo
+track at 0.71 each: equal channels come out 3 dB louder, and clipped.)
 """
 
 from __future__ import annotations
@@ -24,19 +24,12 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 SAMPLE_RATE = 16_000
-JITTER_SECONDS = (
-    0.04  # time stamps may be off by so much (milliseconds in Matroska) before they are believed
-)
-_RATES = (
-    1_000,
-    768_000,
-)  # Hz of the source; a resampler for the 855 MHz of a damaged header is never ready
-_MAX_PLANES = (
-    7  # with 8 and more PyAV reads beyond the end of the list of planes, and the process may die
-)
-_LONGEST_SILENCE_SECONDS = (
-    60.0  # that stands for missing sound in a stream of pieces; a longer hole stays one
-)
+JITTER_SECONDS = 0.04  # smaller deviations of time stamps (milliseconds in Matroska) are ignored
+# Hz of the source; a resampler for the 855 MHz of a damaged header never finishes its filter.
+_RATES = (1_000, 768_000)
+_MAX_PLANES = 7  # from 8 on PyAV reads beyond the list of planes, and the process may crash
+# Silence that replaces missing audio in a stream of pieces; a longer hole stays a hole.
+_LONGEST_SILENCE_SECONDS = 60.0
 _SHARE_FOR_SOUND = 8  # one eighth of a decode process's memory
 SILENCE_SPREAD = (
     2.0**-15
@@ -45,7 +38,7 @@ CANCELLED_SHARE = 0.01  # of the channels' energy; N channels of which one sound
 
 
 def choose_sound_track(container: InputContainer, reasons: set[str]) -> AudioStream | None:
-    """The default track, else the first, of those that can be decoded here; None where there is none."""
+    """Return the default track, else the first, of those that can be decoded here; None if there is none."""
     from av.stream import Disposition
 
     tracks = container.streams.audio
@@ -59,14 +52,14 @@ def choose_sound_track(container: InputContainer, reasons: set[str]) -> AudioStr
 
 
 class Sound:
-    """Collects the samples of one track.
+    """Collect the samples of one track.
 
     Args:
-        track: what is decoded.
+        track: to be decoded.
         path: for messages.
-        wanted: when, and whether the samples are kept.
+        wanted: interval, and True if samples are kept.
         limits: seconds, memory.
-        reasons: what is degraded is added here.
+        reasons: degradations are added here.
     """
 
     def __init__(
@@ -84,9 +77,8 @@ class Sound:
         self.n_packets = 0
         self.played_seconds = 0.0
         self._path = path
-        self._first = round(
-            wanted.start_seconds * SAMPLE_RATE
-        )  # sample numbers count from the container's start
+        # Sample numbers count from the container's start.
+        self._first = round(wanted.start_seconds * SAMPLE_RATE)
         self._last = (
             None if np.isinf(wanted.stop_seconds) else round(wanted.stop_seconds * SAMPLE_RATE)
         )
@@ -95,11 +87,11 @@ class Sound:
         self._reasons = reasons
         self._resampler: Resampler | None = None
         self._format: tuple[str, str, int] | None = None
-        self._begins = 0.0  # when the present stretch of unbroken sound begins
-        self._n_input = 0  # samples of the present stretch so far, at the source's rate
+        self._begins = 0.0  # start of the current stretch of unbroken audio
+        self._n_input = 0  # samples of the current stretch so far, at the rate of the source
         self._newest = 0.0  # start of the newest frame
-        self._next = 0  # number of the sample that comes next
-        self._end = 0  # … of the one after the last that was taken; what overlaps it is dropped
+        self._next = 0  # number of the next sample
+        self._end = 0  # one past the last sample taken; overlapping samples are dropped
         self._shift = 0.0
         self._begin: int | None = None
         self._pieces: list[tuple[int, Float32[np.ndarray, " n"]]] = []
@@ -110,10 +102,10 @@ class Sound:
         )
 
     def receive(self, frame: AudioFrame, origin_seconds: float) -> None:
-        """Takes the next samples.
+        """Take the next samples.
 
         Raises:
-            Rejected: more sound than one file may have.
+            Rejected: more audio than one file may have.
         """
         if not frame.samples:
             return
@@ -128,7 +120,7 @@ class Sound:
             raise Rejected(
                 "too_long",
                 self._path,
-                f"sounds for more than {self._limits.max_seconds:g} s; cut it",
+                f"has more than {self._limits.max_seconds:g} s of audio; cut it",
             )
         assert self._resampler is not None
         for resampled in self._resampler.resample(frame):
@@ -139,10 +131,10 @@ class Sound:
         self._shift += seconds
 
     def damaged(self, packet: Packet) -> None:
-        """Nothing to mark: what is missing becomes silence by the time stamps of what follows."""
+        """Do nothing: missing audio becomes silence by the time stamps that follow."""
 
     def finish(self) -> None:
-        """Takes what the resampler still holds."""
+        """Flush the resampler."""
         resampler, self._resampler, self._format = self._resampler, None, None
         for resampled in resampler.resample(None) if resampler is not None else ():
             self._append(_channels(resampled))
@@ -158,9 +150,9 @@ class Sound:
         return self._mixed_energy < CANCELLED_SHARE * self._energy
 
     def samples(self) -> tuple[Float32[np.ndarray, " n"] | None, float]:
-        """All samples in [−1, 1], and when the first of them sounds; None where there are none.
+        """Return all samples in [−1, 1] and the time of the first; None if there are none.
 
-        A silent track has none either: silence embeds to one vector that says nothing of the video.
+        A silent track counts as having none: it would embed to one vector for all videos.
         """
         if self._begin is None or self.is_silent:
             return None, 0.0
@@ -172,7 +164,7 @@ class Sound:
             raise Rejected(
                 "too_long",
                 self._path,
-                f"has {n_bytes >> 20} MiB of sound; ask for fewer seconds at once",
+                f"has {n_bytes >> 20} MiB of audio; request fewer seconds at once",
             )
         samples = np.zeros(self._end - self._begin, np.float32)
         for first, piece in self._pieces:
@@ -186,7 +178,7 @@ class Sound:
         return np.clip(samples, -1, 1, out=samples)
 
     def drain(self, before_seconds: float) -> tuple[Float32[np.ndarray, " n"] | None, float]:
-        """Takes out the samples before a time; as `samples`. Each call goes on where the last one has ended."""
+        """Remove and return the samples before a time, as `samples`; each call continues where the last ended."""
         first = self._undrained()
         if first is None:
             return None, 0.0
@@ -209,13 +201,13 @@ class Sound:
 
     @property
     def first_seconds(self) -> float | None:
-        """When the first sample sounds that was kept and not drained; None where there is none."""
+        """Time of the first sample that was kept and not drained; None if there is none."""
         first = self._undrained()
         return None if first is None or first >= self._end else first / SAMPLE_RATE
 
     @property
     def next_seconds(self) -> float:
-        """Where in time the next sample lies: all before it is there."""
+        """Time of the next sample; all earlier ones have arrived."""
         return self._next / SAMPLE_RATE
 
     @property
@@ -225,11 +217,11 @@ class Sound:
 
     @property
     def stop_seconds(self) -> float | None:
-        """When the last wanted sample has sounded; None where there is none."""
+        """End of the last wanted sample; None if there is none."""
         return None if self._begin is None else self._end / SAMPLE_RATE
 
     def _undrained(self) -> int | None:
-        """Number of the first sample that `drain` gives next: where it left off, unless a long hole follows."""
+        """Number of the first sample that `drain` returns next: where it stopped, unless a long hole follows."""
         first = self._begin if self._drained is None else self._drained
         if first is None or not self._pieces:
             return first
@@ -237,7 +229,7 @@ class Sound:
         return following if following - first > _LONGEST_SILENCE_SECONDS * SAMPLE_RATE else first
 
     def _finite(self, frame: AudioFrame) -> AudioFrame:
-        """The frame with silence for samples that are no numbers: a resampler would spread them."""
+        """Return the frame with silence for NaN and infinite samples, which a resampler would spread."""
         if (
             not frame.format.name.startswith(("flt", "dbl"))
             or len(frame.layout.channels) > _MAX_PLANES
@@ -260,7 +252,7 @@ class Sound:
         return clean
 
     def _follow_clock(self, frame: AudioFrame, origin_seconds: float) -> None:
-        """Begins a new stretch where the time stamps say that sound is missing, or its format changes."""
+        """Begin a new stretch if the time stamps show that audio is missing, or if its format changes."""
         source = (frame.format.name, frame.layout.name, frame.sample_rate)
         expected = self._begins + self._n_input / frame.sample_rate
         start = expected

@@ -95,6 +95,6 @@ def test_a_file_that_is_none_is_rejected_with_its_reason(tmp_path: Path) -> None
 def test_a_file_beyond_the_limits_is_rejected_after_the_pieces_before(tmp_path: Path) -> None:
     path = scene(tmp_path / "a.mp4")
     found = []
-    with pytest.raises(Rejected, match="more than 2 s; cut it"):
+    with pytest.raises(Rejected, match="more than 2 s of audio; cut it"):
         found.extend(decode_chunks(path, limits=Limits(max_seconds=2.0)))
     assert len(found) in (1, 2)

@@ -593,10 +593,10 @@ def test_pipes_and_folders_are_not_opened(tmp_path):
             "128x96 px; the shorter side must have 97 px",
         ),
         (Limits(max_frames=30), "too_many_frames", "has over 30 frames"),
-        (Limits(max_seconds=1.5), "too_long", r"for more than 1\.5 s"),
+        (Limits(max_seconds=1.5), "too_long", r"more than 1\.5 s"),
         (Limits(max_bytes=1000), "file_too_large", "at most 1000 allowed"),
         (Limits(max_streams=1), "too_many_streams", "has 2 tracks; at most 1 allowed"),
-        (Limits(pictures_bytes=30_000), "out_of_memory", "pictures larger than"),
+        (Limits(pictures_bytes=30_000), "out_of_memory", "frames larger than"),
     ],
 )
 def test_every_limit_is_named_with_its_value(good, limits, reason, text):
@@ -607,9 +607,9 @@ def test_every_limit_is_named_with_its_value(good, limits, reason, text):
 
 def test_sound_is_bounded_too(tmp_path):
     path = write(tmp_path / "long.mkv", None, sound=[(0.0, sine(3))])
-    with pytest.raises(Rejected, match="sounds for more than 2 s"):
+    with pytest.raises(Rejected, match="has more than 2 s of audio"):
         decode_video(path, limits=Limits(max_seconds=2))
-    with pytest.raises(Rejected, match="MiB of sound; ask for fewer seconds"):
+    with pytest.raises(Rejected, match="MiB of audio; request fewer seconds"):
         decode_video(path, limits=Limits(memory_bytes=8 * 4 * 16000))
 
 
@@ -618,7 +618,7 @@ def test_rare_codecs_are_refused(tmp_path):
         tmp_path / "rare.mkv", [numbered(0)] * 3, codec="snow", options={"strict": "experimental"}
     )
     with pytest.raises(
-        Rejected, match=r"rare\.mkv has its pictures in snow, which is not decoded here"
+        Rejected, match=r"rare\.mkv has its video in snow, which is not decoded here"
     ) as caught:
         decode_video(path)
     assert caught.value.reason == "codec_not_allowed"

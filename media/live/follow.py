@@ -1,4 +1,4 @@
-"""A source that never ends, followed: alarm when nothing comes, opened again with back-off, late pieces dropped."""
+"""Follow a live source: alarm on silence, reconnection with back-off, late pieces dropped."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from tristream.media.reasons import DEGRADED
 from tristream.media.sandbox import protocol
 from tristream.media.sandbox.process import Child
 
-SILENCE_SECONDS = 20.0  # without a frame: alarm (Frigate's figure)
-BACK_OFF_SECONDS = (1.0, 60.0)  # before the first new attempt; doubled up to the second
-MAX_LAG_SECONDS = 10.0  # of pieces that wait to be looked at; older ones are dropped
+SILENCE_SECONDS = 20.0  # without a frame until the alarm (as in Frigate)
+BACK_OFF_SECONDS = (1.0, 60.0)  # before the first new attempt; doubled up to the maximum
+MAX_LAG_SECONDS = 10.0  # of waiting pieces; older ones are dropped
 
 
 @dataclass(frozen=True)
 class Piece:
-    """The next stretch of the source.
+    """Next stretch of the source.
 
     Attributes:
-        video: pictures and sound, on the clock of the connection.
-        offset_seconds: to be added to its times: seconds since the very first piece.
-        is_new: what came before does not join it: another connection, or pieces were dropped in between.
+        video: frames and audio, on the clock of the connection.
+        offset_seconds: to add to its times for seconds since the very first piece.
+        is_new: True if it does not continue the piece before: another connection, or dropped pieces.
     """
 
     video: DecodedVideo
@@ -43,13 +43,13 @@ class Piece:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something that whoever watches must know.
+    """Message about the source itself.
 
     Attributes:
         kind: 'opened', 'no_frames', 'lost', 'reconnecting', 'recovered', 'dropped' or 'ended'.
         at_seconds: since the very first piece.
         words: a sentence.
-        value: seconds or frames that the sentence speaks of.
+        value: the seconds or frames in the sentence.
     """
 
     kind: str
@@ -59,18 +59,18 @@ class Notice:
 
 
 class Follower:
-    """Pieces and notices of a live source, in order, until it ends or `close` is called; leave by `with`.
+    """Pieces and notices of a live source in order, until it ends or `close` is called; a context manager.
 
     Args:
-        source: what is followed.
+        source: to be followed.
         pictures, sound, max_side: as in `decode_video`.
         chunk_seconds: length of a piece.
         limits: of its decode process.
-        silence_seconds: so long without a frame is an alarm, and for a network source or a camera a reason to open it
-            again. A file or a pipe is waited for.
+        silence_seconds: without a frame until the alarm; a network source or a camera is then opened again, a file or a
+            pipe is waited for.
         back_off: seconds before the first and at most before any new attempt.
-        max_lag_seconds: what may wait here unread; older pieces are dropped and counted. None: for a network source and
-            a camera `MAX_LAG_SECONDS`, for a file and a pipe without end, so that they wait for us.
+        max_lag_seconds: of pieces that wait unread; older ones are dropped and counted. None: `MAX_LAG_SECONDS` for a
+            network source or a camera, no limit for a file or a pipe, which wait for the reader.
         keep_trying: try again, with back-off, if a network source or a camera does not answer at the start. A source
             that answers with something that cannot be followed is an error at once.
     """
@@ -123,7 +123,7 @@ class Follower:
         self.close()
 
     def close(self) -> None:
-        """Ends the decode process and everything that waits."""
+        """End the decode process and all waiting."""
         self._closed.set()
         with self._changed:
             self._changed.notify_all()
@@ -132,7 +132,7 @@ class Follower:
         self._thread.join()
 
     def __iter__(self) -> Iterator[Piece | Notice]:
-        """What has happened, in order; waits for more.
+        """Yield pieces and notices in order; wait for more.
 
         Raises:
             TristreamError: the source could not be opened, and will not be by waiting.
@@ -152,7 +152,7 @@ class Follower:
     def _work(self) -> None:
         try:
             self._follow()
-        except BaseException as error:  # raised again where the pieces are used
+        except BaseException as error:  # raised again by __iter__
             self._failure = error
         finally:
             with self._changed:
@@ -160,7 +160,7 @@ class Follower:
                 self._changed.notify_all()
 
     def _follow(self) -> None:
-        """One connection after the other."""
+        """Follow one connection after the other."""
         pause = self._back_off[0]
         while True:
             why, n_pieces, may_come = self._connect()
@@ -185,7 +185,7 @@ class Follower:
         Returns:
             Why it ended, the number of its pieces, and True if a source that has sent nothing may do so later.
         """
-        # Its own standard input is nothing: it gets ours under another number.
+        # The child's standard input is empty; it inherits ours under another number.
         stdin = os.dup(sys.stdin.fileno()) if self._source.address == "-" else None
         allowed: dict[str, Any] = {"network": self._source.kind == "network"}
         if self._source.kind == "camera":
@@ -223,20 +223,20 @@ class Follower:
                 messages.close()
 
     def _next(self, messages: _Messages) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The next message; an alarm where none comes in time.
+        """Return the next message; raise an alarm if none comes in time.
 
         Raises:
-            _Silence: none came, and the source does not wait.
+            _Silence: none came, and the source is not waited for.
         """
         silent = False
         while True:
-            found = messages.next(self._silence)
+            message = messages.next(self._silence)
             if self._closed.is_set():
                 raise protocol.Closed("closed by us")
-            if found is not None:
-                if silent and "piece" in found[0]:
+            if message is not None:
+                if silent and "piece" in message[0]:
                     self._notice("recovered", f"{self._source.shown}: frames again")
-                return found
+                return message
             if not silent:
                 self._notice(
                     "no_frames",
@@ -248,7 +248,7 @@ class Follower:
                 raise _Silence
 
     def _request(self, stdin: int | None) -> dict[str, Any]:
-        # FFmpeg's own patience ends later than ours: the alarm is for silence, not for what it makes of that.
+        # FFmpeg's timeout is longer than ours, so that silence is an alarm before it is an error of FFmpeg.
         patience = 1.5 * self._silence + 1
         options = {
             **self._options,
@@ -266,7 +266,7 @@ class Follower:
         }
 
     def _join(self, video: DecodedVideo) -> float:
-        """Where a new connection lies on the common clock: later by what has passed since, never before the last."""
+        """Return the offset of a new connection on the common clock: by elapsed time, never before the last piece."""
         now = time.monotonic()
         if self._began is None:
             self._began = now
@@ -299,7 +299,7 @@ class Follower:
             self._changed.notify_all()
 
     def _drop_late(self, newest: Piece) -> None:
-        """Drops what waits where it has grown too long: whoever watches wants to know of now."""
+        """Drop waiting pieces if they lag too far behind the present."""
         pieces = [thing for thing in self._waiting if isinstance(thing, Piece)]
         if not pieces or self._max_lag is None:
             return
@@ -324,11 +324,11 @@ class Follower:
 
 
 class _Silence(Exception):
-    """Nothing came for too long."""
+    """No message for too long."""
 
 
 class _Messages:
-    """What a child sends, with patience: a thread reads, so that waiting can end before a message does."""
+    """Messages of a child, read by a thread, so that waiting can end before a message comes."""
 
     def __init__(self, child: Child, request: dict[str, Any], limits: Limits) -> None:
         self._queue: queue.Queue[Any] = queue.Queue(maxsize=1)
@@ -339,17 +339,17 @@ class _Messages:
         self._thread.start()
 
     def next(self, seconds: float) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """The next message, or None where none comes within so many seconds."""
+        """Return the next message, or None if none comes within so many seconds."""
         try:
-            found = self._queue.get(timeout=seconds)
+            message = self._queue.get(timeout=seconds)
         except queue.Empty:
             return None
-        if isinstance(found, BaseException):
-            raise found
-        return found
+        if isinstance(message, BaseException):
+            raise message
+        return message
 
     def close(self) -> None:
-        """Ends the thread; the child is gone."""
+        """End the thread after the child has ended."""
         self._closed.set()
         self._thread.join()
 
@@ -360,21 +360,21 @@ class _Messages:
                 return
 
     def _read(self, child: Child, request: dict[str, Any], limits: Limits) -> None:
-        patient = replace(limits, open_seconds=1e9)  # how long to wait is the follower's to say
+        patient = replace(limits, open_seconds=1e9)  # the follower limits the waiting
         try:
             for message in child.stream(request, patient):
                 self._put(message)
-        except (OSError, ValueError) as error:  # its socket is closed by whoever ends it
+        except (OSError, ValueError) as error:  # its socket is closed at its end
             self._put(ConnectionError(str(error)))
 
 
-def _video(found: dict[str, Any], arrays: dict[str, Any]) -> DecodedVideo:
-    fields = {"frames": None, "samples": None, **found, **arrays}
+def _video(header: dict[str, Any], arrays: dict[str, Any]) -> DecodedVideo:
+    fields = {"frames": None, "samples": None, **header, **arrays}
     fields["reasons"] = tuple(reason for reason in fields["reasons"] if reason in DEGRADED)
     try:
         return DecodedVideo(**fields)
     except TypeError as error:
-        raise protocol.Closed(f"no sensible piece: {error}") from error
+        raise protocol.Closed(f"not a valid piece: {error}") from error
 
 
 def _first(video: DecodedVideo) -> float:
