@@ -34,10 +34,10 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
 
 def copy(array: np.ndarray) -> np.ndarray:
     """Return a copy; in a file if it is large."""
-    kept = empty(array.shape, array.dtype)
-    kept[...] = array
-    release(kept)
-    return kept
+    duplicate = empty(array.shape, array.dtype)
+    duplicate[...] = array
+    release(duplicate)
+    return duplicate
 
 
 def release(array: np.ndarray) -> None:

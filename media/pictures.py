@@ -289,12 +289,12 @@ class Pictures:
         if index % self._stride:
             return
         if self._buffer is not None:
-            picture = self._upright(frame)
-            if not self._buffer.has_room(picture):
+            pixels = self._upright(frame)
+            if not self._buffer.has_room(pixels):
                 self._thin()
                 if index % self._stride:
                     return
-            self._buffer.append(picture)
+            self._buffer.append(pixels)
         self._times.append(start)
         self._last_kept = start
         self._suspect.append(suspect)
@@ -353,23 +353,23 @@ class _FrameBuffer:
         self._array: np.ndarray = np.empty((0, 0, 0, 3), np.uint8)
         self._n = 0
 
-    def has_room(self, picture: UInt8[np.ndarray, "H W 3"]) -> bool:
-        return (self._n + 1) * picture.nbytes <= self._max_bytes
+    def has_room(self, frame: UInt8[np.ndarray, "H W 3"]) -> bool:
+        return (self._n + 1) * frame.nbytes <= self._max_bytes
 
-    def append(self, picture: UInt8[np.ndarray, "H W 3"]) -> None:
+    def append(self, frame: UInt8[np.ndarray, "H W 3"]) -> None:
         if self._n == len(self._array):
-            most = self._max_bytes // picture.nbytes
+            most = self._max_bytes // frame.nbytes
             self._array.resize(
-                (min(most, max(32, self._n + self._n // 2)), *picture.shape), refcheck=False
+                (min(most, max(32, self._n + self._n // 2)), *frame.shape), refcheck=False
             )
-        self._array[self._n] = picture
+        self._array[self._n] = frame
         self._n += 1
 
     def halve(self) -> None:
-        kept = (self._n + 1) // 2
-        for target in range(kept):
+        n_half = (self._n + 1) // 2
+        for target in range(n_half):
             self._array[target] = self._array[2 * target]
-        self._n = kept
+        self._n = n_half
 
     def take(self, n: int) -> UInt8[np.ndarray, "n H W 3"]:
         """Remove and return the first n."""

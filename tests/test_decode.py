@@ -1,4 +1,4 @@
-"""Pictures and sound come out at the times at which they were put in, and what is damaged says so."""
+"""Frames and audio are decoded at the times at which they were encoded, and damage is reported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MILLISECOND = Fraction(1, 1000)
 
 
 def numbered(i: int, width: int = 128, height: int = 96) -> np.ndarray:
-    """A picture that carries its own number: 8 bits as black and white blocks along the top."""
+    """Frame that carries its own number: 8 bits as black and white blocks along the top."""
     picture = np.full((height, width, 3), 90, np.uint8)
     for bit in range(8):
         picture[: height // 4, bit * width // 8 : (bit + 1) * width // 8] = (
@@ -50,7 +50,7 @@ def write(
     sound_codec: str = "pcm_f32le",
     offset_seconds: float = 0.0,
 ) -> Path:
-    """A media file: pictures at pts · time_base, pieces of mono sound at their seconds; all of it `offset` later."""
+    """Write a media file: frames at pts · time_base, mono audio at its seconds, all `offset` seconds later."""
     packets = []
     with av.open(str(path), "w") as container:
         if pictures:
@@ -97,7 +97,7 @@ def sine(seconds: float, rate: int = 16000, hertz: float = 440.0, start: float =
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """50 numbered pictures at 25 fps and 2 s of a tone."""
+    """50 numbered frames at 25 fps and 2 s of a tone."""
     folder = tmp_path_factory.mktemp("good")
     return write(folder / "good.mkv", [numbered(i) for i in range(50)], sound=[(0.0, sine(2))])
 
@@ -316,7 +316,7 @@ def test_the_same_file_decodes_to_the_same_bytes(good):
 
 
 def damaged(path: Path, first: int, last: int) -> Path:
-    """The same file with the payload of frames first…last − 1 destroyed."""
+    """Copy of a file with the payload of frames first…last − 1 destroyed."""
     data = bytearray(path.read_bytes())
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]

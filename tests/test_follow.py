@@ -26,7 +26,7 @@ FPS = 25
 
 
 def transport_stream(seconds: float, *, seed: int = 0, side: int = 64) -> bytes:
-    """An MPEG transport stream, which may be cut and joined anywhere: noise that changes every frame."""
+    """Return an MPEG transport stream of changing noise, which may be cut and joined anywhere."""
     import av
 
     rng, buffer = np.random.default_rng(seed), io.BytesIO()
@@ -73,7 +73,7 @@ def jpegs(n: int, *, side: int = 64) -> list[bytes]:
 
 
 def collect(follower: Follower, *, until: str, seconds: float = 40.0) -> list[Piece | Notice]:
-    """Everything up to the first notice of a kind."""
+    """Return everything up to the first notice of a kind."""
     found: list[Piece | Notice] = []
     deadline = time.monotonic() + seconds
     for thing in follower:
@@ -191,7 +191,7 @@ print([t.kind for t in things if isinstance(t, Notice)], n)
 
 
 class Camera(http.server.BaseHTTPRequestHandler):
-    """Sends a stream at the speed of its clock, and falls silent when it is told to."""
+    """Camera that sends a stream at the speed of its clock, and falls silent while `silent` is set."""
 
     silent = threading.Event()
     data = b""
@@ -387,7 +387,7 @@ def test_a_closed_follower_leaves_no_process(tmp_path: Path) -> None:
 
 
 class MotionJpeg(http.server.BaseHTTPRequestHandler):
-    """A camera that sends `multipart/x-mixed-replace`, ten frames a second."""
+    """Camera that sends `multipart/x-mixed-replace`, ten frames a second."""
 
     frames: ClassVar[list[bytes]] = []
 

@@ -1,4 +1,4 @@
-"""Whatever happens in a decode process, the parent goes on, and nothing stays behind."""
+"""The parent survives whatever happens in a decode process, and no process or file stays behind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LONG_SECONDS = 20
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One second of pictures and sound."""
+    """One second of frames and audio."""
     path = tmp_path_factory.mktemp("clips") / "clip.mp4"
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 255, (25, 48, 64, 3), np.uint8)
@@ -38,7 +38,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Something that takes about a second to decode."""
+    """Video that takes about a second to decode."""
     path = tmp_path_factory.mktemp("clips") / "long.mp4"
     frames = np.random.default_rng(0).integers(0, 255, (100, 160, 208, 3), np.uint8)
     write_video(path, np.tile(frames, (LONG_SECONDS // 4, 1, 1, 1)), fps=25, crf=30)
@@ -69,7 +69,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def is_at_work(pool: DecodePool, file: Path) -> int | None:
-    """The child that has `file` open, once there is one."""
+    """Return the child that has `file` open, once there is one."""
     for pid in pool.pids():
         for link in Path(f"/proc/{pid}/fd").iterdir():
             try:

@@ -1,4 +1,4 @@
-"""Tones and clicks that are put into a sound track come out at their times and pitches, at 16 kHz, in one channel."""
+"""Tones and clicks in an audio track are decoded at their times and pitches, at 16 kHz, in one channel."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def write(
     late: float = 0.0,
     n_pictures: int = 0,
 ) -> Path:
-    """A track of these channels that begins `late` seconds after the first of the pictures (25 fps, grey)."""
+    """Write a track of these channels that begins `late` seconds after the first frame (25 fps, grey)."""
     packets = []
     with av.open(str(path), "w") as container:
         if n_pictures:
@@ -259,7 +259,7 @@ def test_the_lowest_and_the_oddest_rates_keep_length_and_level(tmp_path, rate):
 
 
 def silent_or_not(tmp_path: Path, channels: list[np.ndarray], codec: str = "pcm_s16le"):
-    """What is decoded of 2 s of frames with these channels beside them."""
+    """Decode 2 s of frames with these channels beside them."""
     layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(channels)]
     path = write(tmp_path / "v.mkv", channels, 48_000, codec=codec, layout=layout, n_pictures=50)
     return decode_video(path)

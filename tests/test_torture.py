@@ -1,8 +1,8 @@
 """The kit of bad files (tests/torture) against its expectations: every file ends in the state it must end in.
 
-An expectation whose `audio` is null says nothing of sound: most of those files have no sound track, and `no_audio`,
-which we say of every such file, then counts neither for nor against it. (20_no_audio.mp4, whose `audio` is "missing",
-must have it.)
+An expectation with `audio` null does not concern audio: most of those files have no audio track, and `no_audio`, which
+is reported for every such file, counts neither for nor against it (20_no_audio.mp4 must have it). The same holds for
+`silent_audio` where `audio` is "silent".
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def pool():
 
 
 def peak_memory_mib(pool: DecodePool) -> float:
-    """The most that any decode process has held since it started."""
+    """Peak memory of any decode process since it started."""
     texts = [Path(f"/proc/{pid}/status").read_text() for pid in pool.pids()]
     return max(int(re.search(r"VmHWM:\s+(\d+)", text)[1]) for text in texts) / 1024
 

@@ -307,9 +307,9 @@ class Follower:
         if lag <= self._max_lag:
             return
         n_frames = sum(len(piece.video.start_seconds) for piece in pieces)
-        kept = [thing for thing in self._waiting if isinstance(thing, Notice)]
+        notices = [thing for thing in self._waiting if isinstance(thing, Notice)]
         self._waiting.clear()
-        self._waiting.extend(kept)
+        self._waiting.extend(notices)
         self.n_dropped_frames += n_frames
         self._dropped_before_next = True
         at = newest.offset_seconds + _first(newest.video)

@@ -313,14 +313,14 @@ def _result(
         ) from error
 
 
-def _to_video(**found: Any) -> DecodedVideo:
-    fields = {"frames": None, "samples": None, **found}
+def _to_video(**answer: Any) -> DecodedVideo:
+    fields = {"frames": None, "samples": None, **answer}
     fields["reasons"] = tuple(reason for reason in fields["reasons"] if reason in DEGRADED)
     return DecodedVideo(**fields)
 
 
-def _to_probe(**found: Any) -> Probe:
-    return Probe(**found)
+def _to_probe(**answer: Any) -> Probe:
+    return Probe(**answer)
 
 
 def _crash(path: Path, status: int, last_words: str, error: Exception) -> Rejected:
