@@ -51,7 +51,8 @@ def test_every_file_is_one_line_with_one_state(folder):
     lines = [line.replace(f"{folder}/", "") for line in out.splitlines()]
     assert lines == [
         "rejected  =empty.mp4  empty_file: is empty (0 bytes); copy or download it again",
-        "rejected  bad\\n\\xff.mp4  not_a_video: is not a video or audio file: Invalid data found when processing input",
+        "rejected  bad\\n\\xff.mp4  not_a_video: is not a video or audio file: Invalid data found when "
+        "processing input",
         "rejected  link.mp4  outside_root: leads outside the data root; copy the file in, name its own folder, or "
         "allow links with --follow-links",
         "degraded  silent.mp4  no_audio",

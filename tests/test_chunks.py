@@ -88,7 +88,10 @@ def test_a_decode_process_gives_the_same_pieces_and_serves_again_afterwards(tmp_
 def test_a_file_that_is_none_is_rejected_with_its_reason(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(b"no video at all")
-    with DecodePool(1) as pool, pytest.raises(Rejected, match=r"a\.mp4 is not a video or audio file"):
+    with (
+        DecodePool(1) as pool,
+        pytest.raises(Rejected, match=r"a\.mp4 is not a video or audio file"),
+    ):
         list(pool.stream(path))
 
 
