@@ -306,7 +306,7 @@ class Decoding:
         starts, stops, suspect = self.pictures.times() if self.pictures else nothing
         samples, begins = self.sound.samples() if self.sound else (None, 0.0)
         self.outcome().judge(pictures=pictures, sound=sound)
-        audible = self.sound is not None and not self.sound.is_silent
+        heard = self.sound.stop_seconds if self.sound and not self.sound.is_silent else None
         return DecodedVideo(
             frames=self.pictures.frames() if self.pictures else None,
             start_seconds=starts,
@@ -314,7 +314,7 @@ class Decoding:
             suspect=suspect,
             samples=samples,
             samples_start_seconds=begins,
-            samples_stop_seconds=(self.sound.stop_seconds if audible else None) or 0.0,
+            samples_stop_seconds=heard or 0.0,
             **self.findings(),
         )
 

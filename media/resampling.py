@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from av import AudioFrame
@@ -56,6 +56,6 @@ class Resampler:
         self._source.push(frame)
         while True:
             try:
-                yield self._sink.pull()
+                yield cast("AudioFrame", self._sink.pull())
             except (BlockingIOError, EOFError):
                 return
