@@ -1,4 +1,4 @@
-"""A media file in order, piece by piece, in constant memory. Runs inside decode processes (media/sandbox/pool.py)."""
+"""Decode a media file piece by piece in constant memory; runs inside decode processes (media/sandbox/pool.py)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tristream.media.clocks import FileClocks
 from tristream.media.decode import PATIENCE_SECONDS, DecodedVideo, Decoding, ffmpeg_messages
 from tristream.media.limits import DEFAULT_LIMITS, Limits, Wanted
 from tristream.media.opening import open_media
@@ -27,22 +28,23 @@ def decode_chunks(
     follow_links: bool = False,
     on_progress: Callable[[float], None] | None = None,
 ) -> Iterator[DecodedVideo]:
-    """Pictures and sound of a whole file, in pieces that follow one another; never by seeking.
+    """Yield the frames and audio of a whole file in consecutive pieces, without seeking.
 
-    Put together, the pieces are what `decode_video` gives, bit for bit, but for two cases: where one track lies more
-    than `PATIENCE_SECONDS` behind the other in the file, what comes too late is lost; and the length of the very last
-    frame is the median step of the last piece, not of the file.
+    Concatenated, the pieces are what `decode_video` gives, bit for bit, but for three cases: where one track lies more
+    than `PATIENCE_SECONDS` behind the other in the file, what comes too late is lost; the length of the very last frame
+    is the median step of the last piece, not of the file; and a silent track (`silent_audio`) is known as such only at
+    the end, so its pieces hold zeros.
 
     Args:
-        chunk_seconds: a piece holds the frames that begin, and the samples that sound, in [k, k + 1) times this; a
-            piece with neither is left out. Where sound pauses, the silence comes with the piece it ends in.
+        chunk_seconds: a piece holds the frames that begin, and the samples, in [k, k + 1) times this; a piece with
+            neither is skipped. Silence that stands for missing audio comes with the piece in which it ends.
         (the others): as in `decode_video`.
 
     Yields:
         DecodedVideo whose `reasons` and counts are those so far; the last holds them all.
 
     Raises:
-        Rejected: as in `decode_video`; after some pieces too.
+        Rejected: as in `decode_video`; possibly after some pieces.
     """
     report = on_progress or (lambda _: None)
     wanted = Wanted(start_seconds=0.0, stop_seconds=math.inf, max_side=max_side)
@@ -50,7 +52,10 @@ def decode_chunks(
         open_media(path, limits=limits, root=root, follow_links=follow_links) as container,
         ffmpeg_messages() as messages,
     ):
-        job = Decoding(container, path, wanted, limits, messages)
+        clocks = FileClocks(
+            lambda: open_media(path, limits=limits, root=root, follow_links=follow_links)
+        )
+        job = Decoding(container, path, wanted, limits, messages, clocks=clocks)
         if pictures:
             job.want_pictures()
         if sound:
@@ -58,7 +63,7 @@ def decode_chunks(
         for reached_seconds in job.steps():
             report(reached_seconds)
             yield from complete_pieces(job, chunk_seconds, patience_seconds=PATIENCE_SECONDS)
-        job.judge(pictures=pictures, sound=sound)
+        job.outcome().judge(pictures=pictures, sound=sound)
         yield from complete_pieces(job, chunk_seconds, patience_seconds=-math.inf)
         yield last_piece(job)
 
@@ -66,7 +71,7 @@ def decode_chunks(
 def complete_pieces(
     job: Decoding, chunk_seconds: float, *, patience_seconds: float
 ) -> Iterator[DecodedVideo]:
-    """The pieces that nothing can be added to any more."""
+    """Yield the pieces that are complete."""
     while True:
         begins = _first_seconds(job)
         if begins is None:
@@ -77,24 +82,24 @@ def complete_pieces(
         if min(reached) < boundary and max(reached) < boundary + patience_seconds:
             return
         if max(reached) < boundary:
-            return  # the last piece, which `decode_chunks` ends
+            return  # the last piece is made by `decode_chunks`
         yield _piece(job, boundary)
 
 
 def last_piece(job: Decoding) -> DecodedVideo:
-    """All that is left."""
+    """Return everything that is left as one piece."""
     return _piece(job, math.inf)
 
 
 def _first_seconds(job: Decoding) -> float | None:
-    """When what was decoded and not drained begins."""
+    """Start of the earliest frame or sample that was decoded and not drained."""
     shown = job.pictures.first_start_seconds if job.pictures else None
     sounds = job.sound.first_seconds if job.sound else None
     return min((time for time in (shown, sounds) if time is not None), default=None)
 
 
 def _reached(job: Decoding) -> list[float]:
-    """Up to when each track is known, in seconds."""
+    """Second up to which each track is known."""
     known = []
     if job.pictures is not None:
         last = job.pictures.last_start_seconds

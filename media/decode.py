@@ -1,7 +1,8 @@
-"""A media file → upright RGB frames and 16 kHz sound on one clock. Runs inside decode processes (media/sandbox).
+"""Decode a media file to upright RGB frames and 16 kHz audio on one clock.
 
-Where a file is damaged, what can be decoded is, and it says so: errors are counted, and frames from the first error to
-the next clean key frame are marked. One decoder thread: pixels of damaged files depend on the number of threads.
+Runs inside decode processes (media/sandbox). Of a damaged file everything that can be decoded is
+decoded: errors are counted, and frames from the first error to the next clean key frame are marked.
+One decoder thread: pixels of damaged files depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -15,47 +16,42 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
+from tristream.media.clocks import Clocks, FileClocks
+from tristream.media.judging import Outcome
 from tristream.media.limits import DEFAULT_LIMITS, Limits, Wanted
 from tristream.media.opening import decoder_options, open_media
-from tristream.media.pictures import Pictures, choose_picture_track, too_large
+from tristream.media.pictures import GAP_SECONDS, Pictures, choose_picture_track, too_large
 from tristream.media.reasons import Rejected
 from tristream.media.sound import SAMPLE_RATE, Sound, choose_sound_track
 
 if TYPE_CHECKING:
-    from av import Packet
+    from av import AudioFrame, Packet, VideoFrame
     from av.container import InputContainer
 
 __all__ = ["SAMPLE_RATE", "DecodedVideo", "Limits", "Rejected", "decode_video", "decoder_build"]
 
-DECODE_SCHEMA = 2  # raised by hand when the same file comes out different
-SHORT_SECONDS = 0.5  # sound that ends so much before the last frame begins is too short, …
-SHORT_SHARE = 0.25  # … or by this share of a shorter video
-PATIENCE_SECONDS = 10.0  # how far one track may lie behind the other in the file
-MISSING_SHARE = 0.05  # what may be missing of the declared length
-_DECLARE_DURATION = (
-    "matroska",
-    "flv",
-)  # containers whose duration is a promise, and that count no frames
+DECODE_SCHEMA = 3  # raised by hand when the same file decodes to other values; 3: resampling filter
+PATIENCE_SECONDS = 10.0  # by which one track may lag behind the other in the file
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedVideo:
-    """What one file gave. All times are presentation times minus the container's start: one clock for both tracks.
+    """Frames and audio of one file, on one clock: presentation times minus the container's start.
 
     Attributes:
-        frames: RGB, upright, all of one size; None if not asked for, or no usable pictures.
-        start_seconds: when each frame begins; strictly increasing.
-        stop_seconds: when the next one begins; the last, and one before a hole, lasts one median step.
+        frames: RGB, upright, all of one size; None if not requested, or not usable.
+        start_seconds: start of each frame; strictly increasing.
+        stop_seconds: start of the next frame; the last, and one before a hole, lasts one median step.
         suspect: frames from a decode error to the next clean key frame.
-        samples: 16 kHz mono in [−1, 1], holes are silent; None if not asked for, or no usable sound.
-        samples_start_seconds: when samples[0] sounds.
-        samples_stop_seconds: when the last one has sounded; both 0 without sound.
-        reasons: why the file is degraded, sorted keys of `media.reasons.DEGRADED`; empty means ok.
-        source_height: px of the first frame, upright; None without pictures, as the next two.
+        samples: 16 kHz mono in [−1, 1], holes are silent; None if not requested, or not usable.
+        samples_start_seconds: time of samples[0].
+        samples_stop_seconds: end of the last sample; both 0 without audio.
+        reasons: sorted keys of `media.reasons.DEGRADED`; empty means ok.
+        source_height: px of the first frame, upright; None without frames, as the next two.
         source_width: px.
-        source_fps: declared mean frame rate; None where the container does not say.
-        n_declared_frames: None where the container does not say.
-        n_decoded_frames: all that were decoded, wanted or not.
+        source_fps: declared mean frame rate; None if the container declares none.
+        n_declared_frames: None if the container does not count them.
+        n_decoded_frames: all decoded frames, inside the requested interval or not.
         n_decode_errors: packets of either track that could not be decoded, and read errors.
         known_seconds: of a piece (media/chunks.py): everything before it is in this piece or an earlier one.
     """
@@ -78,7 +74,7 @@ class DecodedVideo:
 
 
 def decoder_build() -> str:
-    """Version of the decoder, for cache keys: another one may give other pixels."""
+    """Version of the decoder, for cache keys: another version may decode to other pixels."""
     import av
 
     return f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}, schema {DECODE_SCHEMA}"
@@ -98,25 +94,25 @@ def decode_video(
     follow_links: bool = False,
     on_progress: Callable[[float], None] | None = None,
 ) -> DecodedVideo:
-    """Pictures and sound of a file, of the half-open interval [start_seconds, stop_seconds).
+    """Decode the frames and audio of a file in the half-open interval [start_seconds, stop_seconds).
 
     Args:
         path: the file.
-        pictures: whether pictures are wanted.
-        sound: whether sound is wanted.
-        keep: False decodes and judges everything in constant memory: all is there but `frames` and `samples`.
-        max_side: pictures are scaled down by averaging areas, never up, until the longer side has at most so many px.
-        start_seconds: decoding always begins at the file's beginning, so that time is never guessed.
+        pictures: True if frames are wanted.
+        sound: True if audio is wanted.
+        keep: False decodes and judges everything in constant memory: `frames` and `samples` are None.
+        max_side: frames are scaled down by averaging areas, never up, until the longer side has at most so many px.
+        start_seconds: start of the interval; decoding begins at the file's start, so that no time is estimated.
         stop_seconds: None means the end of the file.
-        limits: what one file may use.
-        root: where the file must lie; None means anywhere.
+        limits: resources that one file may use.
+        root: folder that must contain the file; None means any.
         follow_links: allow links that lead out of `root`.
-        on_progress: is told now and then how many seconds have been decoded.
+        on_progress: called with the seconds decoded so far.
 
     Raises:
-        Rejected: nothing that was asked for is usable, or pictures were asked for and the file has a picture track that
-            gives none. (A file with no picture track at all is degraded, `no_video`; one whose track is broken is a
-            broken file, and its sound is not trusted either. Asked for sound alone, it is decoded.)
+        Rejected: nothing that was requested is usable, or frames were requested and the file has a video track without
+            any. (A file without a video track is degraded, `no_video`. One with a broken video track is a broken file,
+            and its audio is not trusted either; its audio alone can be requested.)
     """
     stop = np.inf if stop_seconds is None else float(stop_seconds)
     wanted = Wanted(start_seconds=start_seconds, stop_seconds=stop, max_side=max_side, keep=keep)
@@ -124,7 +120,10 @@ def decode_video(
         open_media(path, limits=limits, root=root, follow_links=follow_links) as container,
         ffmpeg_messages() as messages,
     ):
-        job = Decoding(container, path, wanted, limits, messages)
+        clocks = FileClocks(
+            lambda: open_media(path, limits=limits, root=root, follow_links=follow_links)
+        )
+        job = Decoding(container, path, wanted, limits, messages, clocks=clocks)
         if pictures:
             job.want_pictures()
         if sound:
@@ -137,7 +136,15 @@ class Decoding:
     """One pass over the packets of a file."""
 
     def __init__(
-        self, container: InputContainer, path: Path, wanted: Wanted, limits: Limits, messages: list
+        self,
+        container: InputContainer,
+        path: Path,
+        wanted: Wanted,
+        limits: Limits,
+        messages: list,
+        *,
+        clocks: Clocks | None = None,
+        by_arrival: bool = False,
     ) -> None:
         self.pictures: Pictures | None = None
         self.sound: Sound | None = None
@@ -150,17 +157,26 @@ class Decoding:
         self._origin = None if container.start_time is None else container.start_time / 1e6
         self._n_errors = 0
         self._read_to_the_end = False
+        self._clocks = clocks
+        self._by_arrival = by_arrival
+        self._started: set[int] = set()  # tracks with a frame
+        self._early: dict[int, float] = {}  # seconds by which tracks were moved ahead
 
     def want_pictures(self) -> None:
-        """Picks the picture track, if there is one."""
+        """Choose the video track, if there is one."""
         track = choose_picture_track(self._container, self._path, self._reasons)
         if track is not None:
             self.pictures = Pictures(
-                track, self._path, self._wanted, limits=self._limits, reasons=self._reasons
+                track,
+                self._path,
+                self._wanted,
+                limits=self._limits,
+                reasons=self._reasons,
+                by_arrival=self._by_arrival,
             )
 
     def want_sound(self) -> None:
-        """Picks the sound track, if there is one."""
+        """Choose the audio track, if there is one."""
         track = choose_sound_track(self._container, self._reasons)
         if track is not None:
             self.sound = Sound(
@@ -168,12 +184,12 @@ class Decoding:
             )
 
     def run(self, on_progress: Callable[[float], None]) -> None:
-        """Decodes until both tracks have reached the end of what is wanted, or of the file."""
+        """Decode until both tracks have reached the end of the wanted interval, or of the file."""
         for reached_seconds in self.steps():
             on_progress(reached_seconds)
 
     def steps(self) -> Iterator[float]:
-        """`run`, packet by packet: yields how many seconds have been decoded after each."""
+        """Run packet by packet; yield the seconds decoded so far after each."""
         from av.error import FFmpegError
 
         parts: list[Pictures | Sound] = [
@@ -187,7 +203,9 @@ class Decoding:
             if not part.done:
                 self._decode(packet, part)
                 yield max(part.played_seconds for part in parts)
-            elif self._time(packet) > self._wanted.stop_seconds + PATIENCE_SECONDS:
+            elif self._time(packet) > self._wanted.stop_seconds + PATIENCE_SECONDS and not any(
+                self._will_begin(part) for part in parts
+            ):
                 break
             if all(part.done for part in parts):
                 break
@@ -196,7 +214,7 @@ class Decoding:
         if self.sound is not None:
             try:
                 self.sound.finish()
-            except FFmpegError:  # no way from its sample format to ours
+            except FFmpegError:  # its sample format cannot be converted
                 self._error()
 
     def _packets(self, parts: list[Pictures | Sound]) -> Iterator[Packet]:
@@ -209,9 +227,7 @@ class Decoding:
             yield from packets
         except FFmpegError:
             self._error()
-        except (
-            IndexError
-        ):  # PyAV stumbles at the very end over tracks that have appeared since the file was opened
+        except IndexError:  # PyAV fails at the very end over tracks that appeared after opening
             return
 
     def _decode(self, packet: Packet, part: Pictures | Sound) -> None:
@@ -234,14 +250,38 @@ class Decoding:
             return
         self._messages.clear()
         for frame in frames:
-            if (
-                self._origin is None
-            ):  # the container does not say: time begins with what is decoded first
+            if self._origin is None:  # not declared: time begins with the first decoded frame
                 self._origin = 0.0 if frame.pts is None else float(frame.pts * frame.time_base)
+            if part.track.index not in self._started:
+                self._started.add(part.track.index)
+                self._close_first_gap(frame, part)
             try:
                 part.receive(frame, self._origin)  # type: ignore[arg-type]  # a track gives its own kind of frame
-            except FFmpegError:  # no way from its pixel or sample format to ours
+            except FFmpegError:  # its pixel or sample format cannot be converted
                 self._error()
+
+    def _close_first_gap(self, frame: VideoFrame | AudioFrame, part: Pictures | Sound) -> None:
+        """Move a track ahead that has a clock of its own (media/clocks.py)."""
+        if self._clocks is None or frame.pts is None or not frame.time_base:
+            return
+        start = float(frame.pts * frame.time_base) - (self._origin or 0.0)
+        if start <= GAP_SECONDS:
+            return
+        other = self.sound if part is self.pictures else self.pictures
+        reached = 0.0 if other is None else other.reached_seconds
+        early = self._clocks.early_seconds(part.track.index, start, reached)
+        if early:
+            self._reasons.add("timestamp_gap")
+            self._early[part.track.index] = early
+            part.move(-early)
+
+    def _will_begin(self, part: Pictures | Sound) -> bool:
+        """True if a track without a frame so far has a clock of its own, and begins later in the file."""
+        if part.n_packets or part.done or self._clocks is None:
+            return False
+        span = self._clocks.span(part.track.index)
+        part.begins_later = span is not None
+        return span is not None and bool(self._clocks.early_seconds(part.track.index, span[0], 0.0))
 
     def _error(self) -> None:
         self._n_errors += 1
@@ -251,19 +291,22 @@ class Decoding:
         return (
             -np.inf
             if packet.pts is None
-            else float(packet.pts * packet.time_base) - (self._origin or 0.0)
+            else float(packet.pts * packet.time_base)
+            - (self._origin or 0.0)
+            - self._early.get(packet.stream.index, 0.0)
         )
 
     def result(self, *, pictures: bool, sound: bool) -> DecodedVideo:
-        """What was found, judged.
+        """Return the decoded video, judged.
 
         Raises:
-            Rejected: nothing usable.
+            Rejected: nothing is usable.
         """
         nothing = np.empty(0), np.empty(0), np.empty(0, bool)
         starts, stops, suspect = self.pictures.times() if self.pictures else nothing
         samples, begins = self.sound.samples() if self.sound else (None, 0.0)
-        self.judge(pictures=pictures, sound=sound)
+        self.outcome().judge(pictures=pictures, sound=sound)
+        heard = self.sound.stop_seconds if self.sound and not self.sound.is_silent else None
         return DecodedVideo(
             frames=self.pictures.frames() if self.pictures else None,
             start_seconds=starts,
@@ -271,12 +314,12 @@ class Decoding:
             suspect=suspect,
             samples=samples,
             samples_start_seconds=begins,
-            samples_stop_seconds=(self.sound.stop_seconds if self.sound else None) or 0.0,
+            samples_stop_seconds=heard or 0.0,
             **self.findings(),
         )
 
     def findings(self) -> dict[str, Any]:
-        """What has been found out about the file so far, as fields of `DecodedVideo`."""
+        """Return the findings so far as fields of `DecodedVideo`."""
         track = self.pictures.track if self.pictures else None
         return {
             "reasons": tuple(sorted(self._reasons)),
@@ -292,97 +335,23 @@ class Decoding:
             "n_decode_errors": self._n_errors,
         }
 
-    def judge(self, *, pictures: bool, sound: bool) -> None:
-        """Notes what is missing, once everything has been decoded.
-
-        Raises:
-            Rejected: nothing usable.
-        """
-        if pictures:
-            self.judge_pictures()
-        if sound:
-            self.judge_sound()
-        shown = self.pictures.last_start_seconds if self.pictures else None
-        if shown is None and (self.sound is None or self.sound.stop_seconds is None):
-            raise self._nothing_usable(pictures=pictures, sound=sound)
-        self._compare_lengths()
-
-    def judge_pictures(self) -> None:
-        """Notes what is missing.
-
-        Raises:
-            Rejected: there is a picture track, and it gave nothing.
-        """
-        if self.pictures is None:
-            self._reasons.add("no_video")
-        elif not self.pictures.n_decoded:
-            declared = self.pictures.track.frames
-            raise Rejected(
-                "no_frames_decoded",
-                self._path,
-                f"has a picture track without a picture ({declared} frames declared, {self._n_errors} decode errors)"
-                "; copy it again, or ask for its sound alone",
-            )
-        elif self.pictures.last_start_seconds is None:
-            self._reasons.add("nothing_in_range")
-
-    def judge_sound(self) -> None:
-        """Notes what is missing."""
-        if self.sound is None or not self.sound.played_seconds:
-            self._reasons.add("no_audio")
-        elif self.sound.stop_seconds is None:
-            self._reasons.add("nothing_in_range")
-
-    def _nothing_usable(self, *, pictures: bool, sound: bool) -> Rejected:
-        if "nothing_in_range" in self._reasons:
-            return Rejected(
-                "nothing_in_range", self._path, "has nothing in the seconds that were asked for"
-            )
-        if pictures and sound:
-            return Rejected(
-                "not_a_video", self._path, "has neither pictures nor sound that can be decoded"
-            )
-        if pictures:
-            return Rejected("no_video", self._path, "has no pictures")
-        return Rejected("no_audio", self._path, "has no sound that can be decoded")
-
-    def _compare_lengths(self) -> None:
-        shown = self.pictures.last_start_seconds if self.pictures else None
-        sounded = self.sound.stop_seconds if self.sound else None
-        if (
-            shown is not None
-            and sounded is not None
-            and shown - sounded > min(SHORT_SECONDS, SHORT_SHARE * shown)
-        ):
-            self._reasons.add("audio_shorter_than_video")
-        if self._read_to_the_end and self._is_shorter_than_declared(
-            max(shown or 0.0, sounded or 0.0)
-        ):
-            self._reasons.add("fewer_frames_than_declared")
-
-    def _is_shorter_than_declared(self, reached_seconds: float) -> bool:
-        """By the number of packets where the container counts them, else by its duration where it declares one."""
-        if self.pictures is not None and self.pictures.track.frames:
-            declared = self.pictures.track.frames
-            missing = declared - self.pictures.n_packets
-            return missing > max(1.0, MISSING_SHARE * declared)
-        tracks = [part for part in (self.pictures, self.sound) if part is not None]
-        n_media = len(
-            [track for track in self._container.streams if track.type in ("video", "audio")]
-        )
-        if len(tracks) < n_media or not self._container.duration:
-            return False
-        if not self._container.format.name.startswith(_DECLARE_DURATION):
-            return False
-        declared_seconds = self._container.duration / 1e6
-        return declared_seconds - reached_seconds > max(
-            SHORT_SECONDS, MISSING_SHARE * declared_seconds
+    def outcome(self) -> Outcome:
+        """State of this decoding, to be judged once everything has been decoded."""
+        return Outcome(
+            path=self._path,
+            container=self._container,
+            pictures=self.pictures,
+            sound=self.sound,
+            reasons=self._reasons,
+            n_errors=self._n_errors,
+            read_to_the_end=self._read_to_the_end,
+            early_seconds=max(self._early.values(), default=0.0),
         )
 
 
 @contextlib.contextmanager
 def ffmpeg_messages() -> Iterator[list]:
-    """FFmpeg's error messages of this thread: where they alone tell one failure from another."""
+    """Collect FFmpeg's error messages of this thread: only they tell some failures apart."""
     import av.logging
 
     level = av.logging.get_level()

@@ -1,4 +1,4 @@
-"""Arrays → small video files: the workshop's clips, pictures of events."""
+"""Encode arrays to small video files: clips of the workshop and of events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tristream.errors import TristreamError
 
 KEY_FRAME_EVERY = 25  # frames; a damaged or sought file recovers within a second at 25 fps
 AUDIO_BIT_RATE = (
-    48_000  # bit/s; log-mel energies of the workshop's sounds come back within a few percent
+    48_000  # bit/s; keeps log-mel energies of the workshop's audio within a few percent
 )
 XVID_BIT_RATE = 1_000_000  # bit/s; about that of UCF101's files
 _AAC_FRAME, _MP3_FRAME = 1024, 576  # samples; 576 is MP3's at 16 kHz
@@ -32,29 +32,29 @@ def write_video(
     crf: int = 18,
     codecs: Literal["h264_aac", "xvid_mp3"] = "h264_aac",
 ) -> None:
-    """Writes an mp4 file, H.264 (yuv420p, BT.601) and AAC (mono), or an AVI as old collections have it.
+    """Write an MP4 file of H.264 (yuv420p, BT.601) and AAC (mono), or an AVI as in old data sets.
 
     Both tracks start at 0 s.
 
-    The same arrays give the same bytes on one machine. The file appears whole or not at all. The encoder's 1024
-    samples of AAC priming are cut off by the container's edit list, so a decoded click is where it was put.
+    The same arrays give the same bytes on one machine. The file is written completely or not at all. The encoder's 1024
+    samples of AAC priming are cut off by the container's edit list, so a click is decoded at its original time.
 
     Args:
-        path: what to write; its folder must exist.
-        frames: RGB, even height and width; None writes sound only.
+        path: of the new file; its folder must exist.
+        frames: RGB, even height and width; None writes audio only.
         fps: frames per second; kept to the nearest fraction with a denominator up to 1001.
         samples: amplitude, clipped to [-1, 1]; None writes no audio track.
         sample_rate: Hz.
-        crf: x264's constant rate factor, 0 (lossless) to 51; 18 is visually lossless. Not of XVID.
-        codecs: "xvid_mp3" is an AVI with MPEG-4 part 2 and MP3, the files of UCF101.
+        crf: x264's constant rate factor, 0 (lossless) to 51; 18 is visually lossless. XVID ignores it.
+        codecs: "xvid_mp3" is an AVI with MPEG-4 part 2 and MP3, as in UCF101.
 
     Raises:
-        TristreamError: nothing to write, odd or empty pictures, a frame rate that is not positive, samples that are
+        TristreamError: nothing to write, odd or empty frames, a frame rate that is not positive, samples that are
             empty or not finite.
     """
     if frames is None and samples is None:
         raise TristreamError(
-            f"{path}: neither frames nor samples given; a video file needs at least one of them"
+            f"{path}: neither frames nor samples given; a media file needs at least one of them"
         )
     buffer = io.BytesIO()
     _mux(buffer, path, frames, fps, samples, sample_rate, crf, codecs)
@@ -62,7 +62,7 @@ def write_video(
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all: a temporary file beside it, then one rename."""
+    """Write a file completely or not at all: a temporary file beside it, then one rename."""
     temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(data)
@@ -86,7 +86,9 @@ def _mux(
 
     is_avi = codecs == "xvid_mp3"
     options = {"fflags": "+bitexact"}
-    if is_avi:  # else MP3's priming, which lies before 0 s, moves the pictures and leaves empty frames in their place
+    if (
+        is_avi
+    ):  # else MP3's priming before 0 s moves the frames and leaves empty ones in their place
         options["avoid_negative_ts"] = "disabled"
     with av.open(buffer, "w", format="avi" if is_avi else "mp4", options=options) as container:
         tracks: list[tuple[Any, Iterator[Any]]] = []  # all streams first: the header lists them
@@ -105,7 +107,7 @@ def _mux(
         for stream, raw_frames in tracks:
             for raw_frame in raw_frames:
                 container.mux(stream.encode(raw_frame))
-            container.mux(stream.encode())  # what the encoder still holds back
+            container.mux(stream.encode())  # flush the encoder
 
 
 def _add_picture_stream(
@@ -131,7 +133,7 @@ def _add_picture_stream(
     context.colorspace, context.color_range = (
         Colorspace.ITU601,
         ColorRange.MPEG,
-    )  # what cv2's conversion below gives
+    )  # as cv2's conversion below
     if is_avi:
         context.codec_tag = "XVID"
         stream.bit_rate, stream.options = XVID_BIT_RATE, {"flags": "+bitexact"}
@@ -140,7 +142,7 @@ def _add_picture_stream(
         "preset": "veryfast",
         "crf": str(crf),
         "flags": "+bitexact",
-        # No B-frames: decoding order is presentation order, and the first picture is at 0 without an edit list.
+        # No B-frames: decoding order is presentation order, and the first frame is at 0 without an edit list.
         "x264-params": f"threads=1:lookahead-threads=1:bframes=0:keyint={KEY_FRAME_EVERY}",
     }
     return stream
@@ -152,7 +154,7 @@ def _add_sound_stream(
     n_bad = int((~np.isfinite(samples)).sum())
     if n_bad or len(samples) == 0:
         raise TristreamError(
-            f"{path}: {n_bad} of {len(samples)} samples are not finite; a sound track needs at least one sample, "
+            f"{path}: {n_bad} of {len(samples)} samples are not finite; an audio track needs at least one sample, "
             "all in [-1, 1]; pass samples=None to write none"
         )
     stream = container.add_stream(
@@ -165,7 +167,7 @@ def _add_sound_stream(
     stream.codec_context.options = {
         "flags": "+bitexact",
         "aac_coder": "fast",
-    }  # 3 times quicker than "twoloop"
+    }  # three times as fast as "twoloop"
     return stream
 
 

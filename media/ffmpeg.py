@@ -1,4 +1,4 @@
-"""Which FFmpeg decodes here, and whether it is new enough to be given files that nobody trusts."""
+"""Version of the FFmpeg that decodes, and the oldest one that may decode untrusted files."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ MIN_FFMPEG = (8, 1, 2)  # CVE-2026-8461 before
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
-    """The numbers of a version as FFmpeg writes it ("8.1.2", "n8.1.2-3ubuntu1"); () for a build without any."""
-    found = re.match(r"n?(\d+(?:\.\d+)*)(?![\w.])", version)
-    return tuple(int(part) for part in found[1].split(".")) if found else ()
+    """Return the numbers of an FFmpeg version ("8.1.2", "n8.1.2-3ubuntu1"); () for a build without any."""
+    match = re.match(r"n?(\d+(?:\.\d+)*)(?![\w.])", version)
+    return tuple(int(part) for part in match[1].split(".")) if match else ()
 
 
 def fault(version: str) -> str:
-    """A sentence on why this version must not decode, "" where it may. Of a build without numbers nothing is known."""
+    """Return why this version must not decode, "" if it may; a build without version numbers may."""
     numbers = version_numbers(version)
     if not numbers or numbers >= MIN_FFMPEG:
         return ""
     wanted = ".".join(map(str, MIN_FFMPEG))
     return (
-        f"PyAV decodes with FFmpeg {version}, which has known holes (CVE-2026-8461); it must be {wanted} or newer: "
-        "pip install -U av"
+        f"PyAV decodes with FFmpeg {version}, which has known vulnerabilities (CVE-2026-8461); "
+        f"it must be {wanted} or newer: pip install -U av"
     )
 
 
 def bundled_copies(folders: Iterable[Path]) -> list[tuple[str, str]]:
-    """Every FFmpeg that packages have brought with them: (its folder and file, version), the version "" if it hides it.
+    """List the FFmpeg libraries inside installed packages as (folder/file, version); version "" if unknown.
 
-    Auditing tools look at versions of packages, not into the libraries in them.
+    Audit tools compare versions of packages, not of the libraries inside them.
     """
-    found = []
+    libraries = []
     for folder in folders:
         for pattern in (
             "*.libs/*avcodec*",
@@ -40,12 +40,14 @@ def bundled_copies(folders: Iterable[Path]) -> list[tuple[str, str]]:
             "*/.dylibs/*avcodec*",
             "*/lib/*avcodec*",
         ):
-            found += [
+            libraries += [
                 path
                 for path in sorted(folder.glob(pattern))
                 if re.search(r"\.(so|dylib|dll)(\.|$)", path.name)
             ]
-    return [(f"{path.parent.name}/{path.name}", _version_in(path)) for path in dict.fromkeys(found)]
+    return [
+        (f"{path.parent.name}/{path.name}", _version_in(path)) for path in dict.fromkeys(libraries)
+    ]
 
 
 def _version_in(library: Path) -> str:

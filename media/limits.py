@@ -1,4 +1,4 @@
-"""How much of anything one file may use, and what is decoded at all."""
+"""Limits of resources per file, and the containers and codecs that are decoded."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Limits per file. All are choices of ours, generous for real recordings and small beside a machine.
+    """Limits per file: our choices, generous for real recordings and small compared with a machine.
 
     Attributes:
-        max_pixels: of one picture; 8.3 million hold a 4K frame.
-        min_side_px: of the shorter side; below it no network and no flow method sees anything.
-        max_seconds: playing time that is read, holes in time not counted.
+        max_pixels: of one frame; 8.3 million hold a 4K frame.
+        min_side_px: of the shorter side; smaller frames hold too little for networks and optical flow.
+        max_seconds: playing time, holes in time not counted.
         max_bytes: of the file.
         max_streams: tracks of any kind.
-        max_frames: pictures that are decoded.
+        max_frames: decoded frames.
         open_seconds: wall time before the first progress.
-        realtime_factor: wall seconds allowed per second of video that was reached, on top of `open_seconds`.
+        realtime_factor: wall seconds allowed per decoded second of video, in addition to `open_seconds`.
         memory_bytes: address space of one decode process.
-        pictures_bytes: what the pictures that are kept of one video may take; more are thinned evenly. It decides what
-            comes out, not only whether something does: no user changes it.
+        pictures_bytes: memory of the kept frames of one video; more frames are thinned evenly. It changes results, so
+            it is not a setting.
     """
 
     max_pixels: int = 8_300_000
@@ -40,13 +40,13 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What is wanted of one file.
+    """Wanted part of one file.
 
     Attributes:
-        start_seconds: pictures and samples before it are decoded, for the sake of those that follow, and dropped.
-        stop_seconds: those from it on are not wanted; inf means the end of the file.
-        max_side: pictures are scaled down until their longer side has at most so many px; None keeps their size.
-        keep: False counts and judges, and keeps neither pixels nor samples.
+        start_seconds: earlier frames and samples are decoded, because later ones depend on them, and dropped.
+        stop_seconds: exclusive; inf means the end of the file.
+        max_side: frames are scaled down until their longer side has at most so many px; None keeps their size.
+        keep: False counts and judges without keeping pixels or samples.
     """
 
     start_seconds: float
@@ -55,8 +55,8 @@ class Wanted:
     keep: bool = True
 
 
-# Containers that hold pictures and sound of their own. Not in it, on purpose: playlists (hls, concat, dash), still
-# pictures, sdp, and everything that opens a second file or a socket.
+# Containers that hold their own frames and audio. Excluded on purpose: playlists (hls, concat, dash), still images,
+# sdp, and everything that opens a second file or a socket.
 FORMATS = (
     *(
         "mov",
@@ -75,7 +75,7 @@ FORMATS = (
     ),
     *("ogg", "wav", "w64", "flac", "mp3", "aac", "aiff"),
 )
-# Names of FFmpeg's decoders. Rare ones stay out: that is where the holes are found.
+# Names of FFmpeg's decoders. Rare ones are excluded: most vulnerabilities are found there.
 PICTURE_CODECS = (
     *(
         "h264",

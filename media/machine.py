@@ -1,4 +1,4 @@
-"""What this process may use of the machine: less than all of it in a container or a job of a cluster."""
+"""Cores and memory that this process may use: fewer than the machine has in a container or a cluster job."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def n_cores(cgroup: Path = CGROUP) -> int:
-    """Cores that this process may use: those it may run on, or fewer where its control group has a quota of time.
+    """Cores that this process may use: its CPU affinity, or fewer if its control group has a CPU quota.
 
-    More threads than that wait for one another while they use up each other's time: a training of the temporal stream
-    with sixteen on a quota of one core took over twenty times as long as with one.
+    More threads than that slow each other down: training the temporal stream with sixteen threads on a quota of one
+    core took over twenty times as long as with one thread.
     """
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -24,19 +24,19 @@ def n_cores(cgroup: Path = CGROUP) -> int:
 
 
 def memory_bytes(cgroup: Path = CGROUP) -> int:
-    """Memory that this process may use: the machine's, or less where its control group says so."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    """Memory that this process may use: the machine's, or less if its control group limits it."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for folder in _folders(cgroup, ""):
         with contextlib.suppress(OSError, ValueError):  # absent, or the word "max"
-            found.append(int((folder / "memory.max").read_text()))
+            limits.append(int((folder / "memory.max").read_text()))
     for folder in _folders(cgroup, "memory"):
         with contextlib.suppress(OSError, ValueError):
-            found.append(int((folder / "memory.limit_in_bytes").read_text()))
-    return min(found)
+            limits.append(int((folder / "memory.limit_in_bytes").read_text()))
+    return min(limits)
 
 
 def _quotas(cgroup: Path) -> Iterator[float]:
-    """Cores' worth of time, of every group with a quota. Version 2 has one file for it, version 1 two."""
+    """Yield the CPU quota in cores of every control group that has one (one file in version 2, two in version 1)."""
     for folder in _folders(cgroup, ""):
         with contextlib.suppress(OSError, ValueError):  # absent, or the word "max"
             time, period = (folder / "cpu.max").read_text().split()
@@ -49,9 +49,9 @@ def _quotas(cgroup: Path) -> Iterator[float]:
 
 
 def _folders(cgroup: Path, controller: str) -> Iterator[Path]:
-    """The control group of this process and those around it; `controller`: of version 1, or "" for version 2.
+    """Yield the control group of this process and its parents; `controller`: of version 1, or "" for version 2.
 
-    In a container the outermost may be all that is to be seen.
+    In a container only the outermost may be visible.
     """
     own = "/"
     with contextlib.suppress(OSError):

@@ -1,6 +1,6 @@
-"""From a path that nobody trusts to an open container: stat first, then our own file object, then white lists.
+"""Open untrusted media files: stat first, then our own file object, then white lists.
 
-FFmpeg never sees the name: it would follow `concat:`, `http:` and printf patterns in it, and stop at a NUL.
+FFmpeg never gets the name: it would follow `concat:`, `http:` and printf patterns in it, and end the name at a NUL.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _MAX_BOXES = 10_000
 def open_media(
     path: Path, *, limits: Limits, root: Path | None, follow_links: bool
 ) -> Iterator[InputContainer]:
-    """The container of a file, closed afterwards.
+    """Open the container of a file for the length of a `with` block.
 
     Raises:
-        Rejected: the file cannot be opened, is none, or holds nothing that is decoded here.
+        Rejected: the file cannot be opened, or is in no container that is decoded here.
     """
     with open_file(path, limits=limits, root=root, follow_links=follow_links) as file:
         container = _open_container(file, path, limits)
@@ -47,13 +47,13 @@ def open_media(
 
 
 def open_file(path: Path, *, limits: Limits, root: Path | None, follow_links: bool) -> BinaryIO:
-    """A regular file inside `root`, opened for reading.
+    """Open a regular file inside `root` for reading.
 
     Args:
-        path: where it is said to be.
+        path: of the file.
         limits: `max_bytes`.
-        root: None means anywhere.
-        follow_links: allow links that lead out of `root`; a path that is written to lie outside stays forbidden.
+        root: folder that must contain it; None means any.
+        follow_links: allow links that lead out of `root`; a path outside of `root` stays forbidden.
 
     Raises:
         Rejected: not_found, not_readable, outside_root, not_a_regular_file, empty_file, file_too_large.
@@ -61,16 +61,15 @@ def open_file(path: Path, *, limits: Limits, root: Path | None, follow_links: bo
     try:
         real = Path(os.path.realpath(path, strict=True))
         _check_inside(path, real, root, follow_links)
-        _check_kind(
-            path, real.stat(), limits
-        )  # before opening: opening a pipe blocks, opening a device may do things
+        # before opening: opening a pipe blocks, and opening a device may have effects
+        _check_kind(path, real.stat(), limits)
         handle = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise Rejected("not_found", path, "does not exist, or is a link to nothing") from error
+        raise Rejected("not_found", path, "does not exist, or is a broken link") from error
     except ValueError as error:
         if isinstance(error, Rejected):
             raise
-        raise Rejected("not_found", path, f"cannot be the name of a file: {error}") from error
+        raise Rejected("not_found", path, f"is not a valid file name: {error}") from error
     except OSError as error:
         reason = (
             "not_found"
@@ -80,7 +79,7 @@ def open_file(path: Path, *, limits: Limits, root: Path | None, follow_links: bo
         raise Rejected(reason, path, f"cannot be opened: {error.strerror}") from error
     file = os.fdopen(handle, "rb", buffering=0)
     try:
-        _check_kind(path, os.fstat(handle), limits)  # again: it may have been exchanged since
+        _check_kind(path, os.fstat(handle), limits)  # again: it may have been replaced since
     except Rejected:
         file.close()
         raise
@@ -103,20 +102,22 @@ def _check_inside(path: Path, real: Path, root: Path | None, follow_links: bool)
         )
 
 
-def _check_kind(path: Path, found: os.stat_result, limits: Limits) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        kind = "directory" if stat.S_ISDIR(found.st_mode) else "pipe, socket or device"
+def _check_kind(path: Path, status: os.stat_result, limits: Limits) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = "directory" if stat.S_ISDIR(status.st_mode) else "pipe, socket or device"
         raise Rejected("not_a_regular_file", path, f"is a {kind}, not a regular file")
-    if found.st_size == 0:
+    if status.st_size == 0:
         raise Rejected("empty_file", path, "is empty (0 bytes); copy or download it again")
-    if found.st_size > limits.max_bytes:
+    if status.st_size > limits.max_bytes:
         raise Rejected(
-            "file_too_large", path, f"has {found.st_size} bytes; at most {limits.max_bytes} allowed"
+            "file_too_large",
+            path,
+            f"has {status.st_size} bytes; at most {limits.max_bytes} allowed",
         )
 
 
 def decoder_options(limits: Limits) -> dict[str, str]:
-    """What every decoder is opened with; FFmpeg itself refuses larger pictures and other codecs."""
+    """Options of every decoder, by which FFmpeg refuses larger frames and other codecs."""
     return {
         "max_pixels": str(limits.max_pixels),
         "codec_whitelist": ",".join((*PICTURE_CODECS, *SOUND_CODECS)),
@@ -124,7 +125,7 @@ def decoder_options(limits: Limits) -> dict[str, str]:
 
 
 def title_options() -> dict[str, Any]:
-    """Arguments of av.open that let a title in another encoding than UTF-8 pass; PyAV does so by itself from 19 on."""
+    """Arguments of av.open that accept titles in other encodings than UTF-8; PyAV 19 accepts them by default."""
     import av
 
     return {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
@@ -138,10 +139,10 @@ def _open_container(file: BinaryIO, path: Path, limits: Limits) -> InputContaine
         raise Rejected(
             "container_not_allowed",
             path,
-            "is a playlist that points elsewhere; give the video itself",
+            "is a playlist that refers to other files; give the video itself",
         )
     file.seek(0)
-    # Containers look into the first packets with decoders of their own: those get the decoders' options from here.
+    # Demuxers open decoders of their own to probe the first packets; they take their options from here.
     options = {
         "format_whitelist": ",".join(FORMATS),
         "protocol_whitelist": "none",
@@ -161,12 +162,12 @@ def _open_container(file: BinaryIO, path: Path, limits: Limits) -> InputContaine
                 "was cut off before its index was written; copy it again, or repair it",
             ) from error
         raise Rejected(
-            "not_a_video", path, f"is no video or sound file: {error.strerror or error}"
+            "not_a_video", path, f"is not a video or audio file: {error.strerror or error}"
         ) from error
 
 
 def _lacks_index(file: BinaryIO) -> bool:
-    """Whether this is an mp4 without its `moov` box."""
+    """Return True for an MP4 without its `moov` box."""
     file.seek(0)
     if file.read(8)[4:] != b"ftyp":
         return False
@@ -188,7 +189,7 @@ def _lacks_index(file: BinaryIO) -> bool:
 
 
 def usable(stream: Stream) -> str | None:
-    """None where the track can be decoded here, else the reason code why not."""
+    """Return None if the track can be decoded here, else the reason code."""
     context = stream.codec_context
     if context is None:
         return "no_decoder"

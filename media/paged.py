@@ -1,7 +1,7 @@
-"""Large arrays in temporary files without a name: memory stays flat however long a video is.
+"""Large arrays in unnamed temporary files: memory stays flat for videos of any length.
 
-The pages lie in the system's cache of files, which it writes out and takes back when others need the room. The file is
-gone with the array, or with the process, whatever ends it.
+Their pages lie in the page cache, which the system writes out when others need the memory. The file disappears with the
+array, or with the process however it ends.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import tempfile
 import numpy as np
 from numpy.typing import DTypeLike
 
-PAGED_BYTES = 8 << 20  # smaller arrays stay in memory: a thousand of them fit into any machine's
+PAGED_BYTES = 8 << 20  # smaller arrays stay in memory: a thousand of them fit into any machine
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    """An array to be filled; in a file where it is large and there is room for it on the disk."""
+    """Return an uninitialised array; in a file if it is large and the disk has room for it."""
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     if n_bytes < PAGED_BYTES or not hasattr(os, "posix_fallocate"):
         return np.empty(shape, dtype)
@@ -26,22 +26,22 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         try:
             os.posix_fallocate(
                 file.fileno(), 0, n_bytes
-            )  # a page that finds no room later would end the process
+            )  # a page without room later would end the process
         except OSError:
             return np.empty(shape, dtype)
         return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
 
 
 def copy(array: np.ndarray) -> np.ndarray:
-    """The same values; in a file where they are many."""
-    kept = empty(array.shape, array.dtype)
-    kept[...] = array
-    release(kept)
-    return kept
+    """Return a copy; in a file if it is large."""
+    duplicate = empty(array.shape, array.dtype)
+    duplicate[...] = array
+    release(duplicate)
+    return duplicate
 
 
 def release(array: np.ndarray) -> None:
-    """Takes the pages of a paged array out of this process's memory; what is read again comes back."""
+    """Drop the pages of a paged array from this process's memory; pages that are read again return."""
     base: object = array
     while isinstance(base, np.ndarray):
         base = base.base

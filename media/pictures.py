@@ -1,7 +1,8 @@
-"""The picture track: upright RGB frames of one size, with their times and which of them are suspect."""
+"""Video track of a file: upright RGB frames of one size, their times, and a mark for suspect frames."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,20 +18,20 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-GAP_SECONDS = 2.0  # a longer step between two frames is a hole, unless the whole video is that slow
-GAP_STEPS = 10  # … that is, unless it is within ten of the video's own steps
-RESTART_SECONDS = 0.5  # a longer step back means that the camera's clock started anew
+GAP_SECONDS = 2.0  # a longer step between two frames is a hole, unless all steps are that long
+GAP_STEPS = 10  # … that is, unless it is at most ten median steps long
+RESTART_SECONDS = 0.5  # a longer step back means that the clock of the camera was reset
 _LONG_AGO = -(1 << 63)
-SMALLEST_STEP_SECONDS = 1e-4  # what a frame of a doubled or misplaced time is moved on by
+SMALLEST_STEP_SECONDS = 1e-4  # by which a frame with a repeated or earlier time stamp is moved on
 
 
 def choose_picture_track(
     container: InputContainer, path: Path, reasons: set[str]
 ) -> VideoStream | None:
-    """The track with the most pixels, the first of equals; None where there is none but cover art.
+    """Return the video track with the most pixels, the first of equals; None if there is none but cover art.
 
     Raises:
-        Rejected: there is a picture track, and it cannot be decoded here.
+        Rejected: there is a video track, and it cannot be decoded here.
     """
     from av.stream import Disposition
 
@@ -47,12 +48,12 @@ def choose_picture_track(
     if not candidates:
         reason = usable(tracks[0]) or "no_decoder"
         context = tracks[0].codec_context
-        what = (
+        codec = (
             f"in {context.name}, which is not decoded here"
             if context
             else "in a codec that FFmpeg does not know"
         )
-        raise Rejected(reason, path, f"has its pictures {what}; convert them to H.264")
+        raise Rejected(reason, path, f"has its video {codec}; convert it to H.264")
     return max(
         candidates,
         key=lambda track: (track.codec_context.width * track.codec_context.height, -track.index),
@@ -60,14 +61,15 @@ def choose_picture_track(
 
 
 class Pictures:
-    """Collects the frames of one track in the order they are shown.
+    """Collect the frames of one track in presentation order.
 
     Args:
-        track: what is decoded.
+        track: to be decoded.
         path: for messages.
-        wanted: when, how large, and whether the pixels are kept.
+        wanted: interval, size, and True if pixels are kept.
         limits: pixels, seconds, frames, memory.
-        reasons: what is degraded is added here.
+        reasons: degradations are added here.
+        by_arrival: a frame begins when it is decoded, whatever its time stamp.
     """
 
     def __init__(
@@ -78,15 +80,17 @@ class Pictures:
         *,
         limits: Limits,
         reasons: set[str],
+        by_arrival: bool = False,
     ) -> None:
         from av.video.reformatter import Interpolation, VideoReformatter
 
         self.track = track
         self.n_decoded = 0
         self.n_packets = 0
-        self.played_seconds = 0.0  # of all decoded frames, wanted or not, holes left out
+        self.played_seconds = 0.0  # of all decoded frames, wanted or not, without holes
         self.size: tuple[int, int] | None = None  # height and width of the first frame, upright
         self.done = False
+        self.begins_later = False  # no frame was reached, though the file has some
         self._path = path
         self._wanted = wanted
         self._limits = limits
@@ -96,11 +100,11 @@ class Pictures:
         self._suspect: list[bool] = []
         self._last: float | None = None
         self._last_step = 1 / float(track.average_rate) if track.average_rate else 0.04
-        self._shift = 0.0  # added to every time since the clock started anew
+        self._by_arrival = by_arrival
+        self._first_arrival: float | None = None  # time.monotonic
+        self._shift = 0.0  # added to every time since the clock was reset
         self._next_start: float | None = None  # of the first frame after the wanted ones
-        self._damage: int | None = (
-            None  # pts of the latest damage; None once a clean key frame came after it
-        )
+        self._damage: int | None = None  # pts of the latest damage; None after a clean key frame
         self._without_pts = track.container.format.name == "avi"
         self._decoder_delay: int | None = None
         self._n_wanted = 0
@@ -111,12 +115,16 @@ class Pictures:
         )
         self._buffer = _FrameBuffer(limits.pictures_bytes) if wanted.keep else None
 
+    def move(self, seconds: float) -> None:
+        """Add to the times of all frames to come."""
+        self._shift += seconds
+
     def damaged(self, packet: Packet) -> None:
-        """Every frame from here to the next clean key frame is suspect."""
+        """Mark every frame from here to the next clean key frame as suspect."""
         self._note_damage(packet.pts if packet.pts is not None else packet.dts)
 
     def receive(self, frame: VideoFrame, origin_seconds: float) -> None:
-        """Takes the next frame that is shown.
+        """Take the next frame in presentation order.
 
         Raises:
             Rejected: its size is out of limits, or there are too many frames.
@@ -146,7 +154,7 @@ class Pictures:
     def times(
         self,
     ) -> tuple[Float64[np.ndarray, " T"], Float64[np.ndarray, " T"], Bool[np.ndarray, " T"]]:
-        """Start and stop of every kept frame, and whether it is suspect.
+        """Return start, stop and suspect mark of every kept frame.
 
         A frame lasts until the next one; the last, and one before a hole, lasts one median step.
         """
@@ -167,7 +175,7 @@ class Pictures:
         return starts, stops, np.asarray(self._suspect, bool)
 
     def frames(self) -> UInt8[np.ndarray, "T H W 3"] | None:
-        """The kept pictures; None where there are none."""
+        """Return the kept frames; None if there are none."""
         return self._buffer.array() if self._buffer is not None and self._times else None
 
     def drain(
@@ -178,7 +186,7 @@ class Pictures:
         Float64[np.ndarray, " n"],
         Bool[np.ndarray, " n"],
     ]:
-        """Takes out the kept frames that begin before a time: pictures, starts, stops, whether suspect."""
+        """Remove the kept frames that begin before a time; return frames, starts, stops, suspect marks."""
         assert self._buffer is not None
         starts, stops, suspect = self.times()
         n = int(np.searchsorted(starts, before_seconds))
@@ -187,12 +195,17 @@ class Pictures:
 
     @property
     def first_start_seconds(self) -> float | None:
-        """When the first frame begins that was kept and not drained."""
+        """Start of the first frame that was kept and not drained."""
         return self._times[0] if self._times else None
 
     @property
+    def reached_seconds(self) -> float:
+        """Start of the latest frame, wanted or not; 0 before the first."""
+        return self._last or 0.0
+
+    @property
     def last_start_seconds(self) -> float | None:
-        """When the last wanted frame begins."""
+        """Start of the last kept frame."""
         return self._last_kept
 
     def _check_size(self, frame: VideoFrame) -> None:
@@ -204,7 +217,7 @@ class Pictures:
                 raise Rejected(
                     "resolution_too_small",
                     self._path,
-                    f"has pictures of {size[1]}x{size[0]} px; the shorter side must have {self._limits.min_side_px} px",
+                    f"has frames of {size[1]}x{size[0]} px; the shorter side must have {self._limits.min_side_px} px",
                 )
             self.size = size
         elif size != self.size:
@@ -223,7 +236,7 @@ class Pictures:
         return self._damage is not None
 
     def _is_after_damage(self, frame: VideoFrame, damage: int) -> bool:
-        """By its time stamp: B-frames let a key frame come out late. Far before the damage, its clock started anew."""
+        """True by time stamp, because B-frames delay key frames; also far before it, after the clock was reset."""
         if frame.pts is None or frame.pts > damage:
             return True
         step = frame.time_base
@@ -234,9 +247,13 @@ class Pictures:
         self._damage = max(known, default=_LONG_AGO)
 
     def _place(self, frame: VideoFrame, origin_seconds: float) -> float:
-        """When the frame begins, on a clock that only goes forward."""
+        """Return the start of the frame on a clock that only goes forward."""
         stamp = self._stamp(frame)
-        if stamp is None or not frame.time_base:
+        if self._by_arrival:
+            now = time.monotonic()
+            self._first_arrival = now if self._first_arrival is None else self._first_arrival
+            start = max(now - self._first_arrival, (self._last or -1.0) + SMALLEST_STEP_SECONDS)
+        elif stamp is None or not frame.time_base:
             start = 0.0 if self._last is None else self._last + self._last_step
         else:
             start = float(stamp * frame.time_base) - origin_seconds + self._shift
@@ -256,10 +273,10 @@ class Pictures:
         return start
 
     def _stamp(self, frame: VideoFrame) -> int | None:
-        """Its presentation time stamp.
+        """Return the presentation time stamp of the frame.
 
-        AVI has none: it keeps the order of decoding, and FFmpeg's guess swaps B-frames (in all of UT-Interaction).
-        There the decoding times count, moved so that the first frame keeps its guess.
+        AVI has none: it keeps decoding order, and FFmpeg's estimate swaps B-frames (in all of UT-Interaction). Decoding
+        times are used instead, moved so that the first frame keeps its estimate.
         """
         if not self._without_pts or frame.pts is None or frame.dts is None:
             return None if self._without_pts else frame.pts
@@ -272,18 +289,18 @@ class Pictures:
         if index % self._stride:
             return
         if self._buffer is not None:
-            picture = self._upright(frame)
-            if not self._buffer.has_room(picture):
+            pixels = self._upright(frame)
+            if not self._buffer.has_room(pixels):
                 self._thin()
                 if index % self._stride:
                     return
-            self._buffer.append(picture)
+            self._buffer.append(pixels)
         self._times.append(start)
         self._last_kept = start
         self._suspect.append(suspect)
 
     def _upright(self, frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
-        """The picture in RGB, turned and scaled by averaging areas to the size that all of them get."""
+        """Return the frame in RGB, rotated and scaled by averaging areas to the common size."""
         assert self.size is not None
         height, width = fit(self.size, self._wanted.max_side)
         if frame.rotation % 180:
@@ -298,14 +315,14 @@ class Pictures:
         )
         return np.rot90(
             scaled.to_ndarray(), round(frame.rotation / 90)
-        )  # both count against the clock
+        )  # both angles are counterclockwise
 
     def _thin(self) -> None:
-        """Drops every second frame that was kept, and every second of those to come."""
+        """Drop every second kept frame, and keep every second of those to come."""
         assert self._buffer is not None
         if len(self._times) < 2:
             raise Rejected(
-                "out_of_memory", self._path, "has pictures larger than a decode process may hold"
+                "out_of_memory", self._path, "has frames larger than a decode process may hold"
             )
         self._buffer.halve()
         self._times, self._suspect = self._times[::2], self._suspect[::2]
@@ -314,48 +331,48 @@ class Pictures:
 
 
 def fit(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
-    """Height and width scaled down, aspect kept, until the longer is at most `max_side`; never up."""
+    """Return height and width scaled down, aspect kept, until the longer is at most `max_side`; never up."""
     scale = 1.0 if max_side is None else min(1.0, max_side / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def too_large(path: Path, limits: Limits) -> Rejected:
-    """What is raised for a picture with too many pixels."""
+    """Rejection of a frame with too many pixels."""
     return Rejected(
         "resolution_too_large",
         path,
-        f"has pictures of more than {limits.max_pixels} px in all; scale it down first",
+        f"has frames of more than {limits.max_pixels} px in all; scale it down first",
     )
 
 
 class _FrameBuffer:
-    """Frames of one size in one array that grows in place: they are never there twice."""
+    """Frames of one size in one array that grows in place, so that they are never held twice."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._array: np.ndarray = np.empty((0, 0, 0, 3), np.uint8)
         self._n = 0
 
-    def has_room(self, picture: UInt8[np.ndarray, "H W 3"]) -> bool:
-        return (self._n + 1) * picture.nbytes <= self._max_bytes
+    def has_room(self, frame: UInt8[np.ndarray, "H W 3"]) -> bool:
+        return (self._n + 1) * frame.nbytes <= self._max_bytes
 
-    def append(self, picture: UInt8[np.ndarray, "H W 3"]) -> None:
+    def append(self, frame: UInt8[np.ndarray, "H W 3"]) -> None:
         if self._n == len(self._array):
-            most = self._max_bytes // picture.nbytes
+            most = self._max_bytes // frame.nbytes
             self._array.resize(
-                (min(most, max(32, self._n + self._n // 2)), *picture.shape), refcheck=False
+                (min(most, max(32, self._n + self._n // 2)), *frame.shape), refcheck=False
             )
-        self._array[self._n] = picture
+        self._array[self._n] = frame
         self._n += 1
 
     def halve(self) -> None:
-        kept = (self._n + 1) // 2
-        for target in range(kept):
+        n_half = (self._n + 1) // 2
+        for target in range(n_half):
             self._array[target] = self._array[2 * target]
-        self._n = kept
+        self._n = n_half
 
     def take(self, n: int) -> UInt8[np.ndarray, "n H W 3"]:
-        """Removes the first n."""
+        """Remove and return the first n."""
         taken, rest = self._array[:n].copy(), self._array[n : self._n].copy()
         self._array[: len(rest)] = rest
         self._n = len(rest)

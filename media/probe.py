@@ -1,4 +1,4 @@
-"""What a file holds, and whether it can be used."""
+"""Contents of a file, and a verdict on its use."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ from tristream.media.opening import open_media
 from tristream.media.reasons import Rejected, printable
 from tristream.media.sound import choose_sound_track
 
-STACK_LENGTH = (
-    10  # flow fields of one stack, as the temporal stream has it by default (SCIENCE.md §1.4)
-)
+STACK_LENGTH = 10  # flow fields of one stack, the temporal stream's default (SCIENCE.md §1.4)
+RANGE_SECONDS = 36.0  # of the start of a video that the streams use by default
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What the header of a file declares, and what its first picture shows.
+    """Declarations of a file's header, and the size of its first frame.
 
     Attributes:
-        n_frames: None where the container does not count them.
-        fps: mean frame rate; None where the container does not say, or there are no pictures.
-        duration_seconds: None where the container does not say. Headers may lie.
-        height: px, upright; None without pictures, as `width`.
+        n_frames: None if the container does not count them.
+        fps: mean frame rate; None if not declared, or without video.
+        duration_seconds: None if not declared; may be wrong.
+        height: px, upright; None without video, as `width`.
         width: px.
-        has_video: whether there is a picture track other than cover art.
-        has_audio: whether there is a sound track that can be decoded here.
+        has_video: True if there is a video track other than cover art.
+        has_audio: True if there is an audio track that can be decoded here.
         container: FFmpeg's name of the format.
-        video_codec: FFmpeg's name of the decoder; "" without pictures.
-        audio_codec: "" without sound.
+        video_codec: FFmpeg's name of the decoder; "" without video.
+        audio_codec: "" without audio.
     """
 
     n_frames: int | None
@@ -54,12 +53,12 @@ def probe(
     root: Path | None = None,
     follow_links: bool = False,
 ) -> Probe:
-    """What a file declares, without decoding more than its first picture.
+    """Read the declarations of a file; decode only its first frame.
 
     Raises:
-        Rejected: it cannot be opened, or its pictures cannot be decoded here.
+        Rejected: it cannot be opened, or its video cannot be decoded here.
     """
-    # decoding stops at the first picture: only a decoded one tells how it is turned
+    # decoding stops at the first frame: only a decoded frame has its rotation
     wanted = Wanted(start_seconds=0.0, stop_seconds=-math.inf, keep=False)
     with (
         open_media(path, limits=limits, root=root, follow_links=follow_links) as container,
@@ -69,7 +68,7 @@ def probe(
         job.want_pictures()
         if job.pictures is not None:
             job.run(lambda _: None)
-            job.judge_pictures()
+            job.outcome().judge_pictures()
         pictures = job.pictures.track if job.pictures is not None else None
         sound = choose_sound_track(container, set())
         height, width = (job.pictures.size if job.pictures is not None else None) or (None, None)
@@ -89,16 +88,16 @@ def probe(
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Whether a file can be used.
+    """State of a file.
 
     Attributes:
         status: `ok`, `degraded` or `rejected`.
         reasons: sorted keys of `media.reasons`; empty for `ok`, one for `rejected`.
         message: for `rejected`, a full sentence that names the file; else "".
-        n_frames: pictures that were decoded.
-        n_suspect: of these, from a decode error to the next clean key frame.
+        n_frames: decoded frames.
+        n_suspect: of these, frames from a decode error to the next clean key frame.
         n_errors: packets that could not be decoded.
-        seconds: end of what was decoded.
+        seconds: end of the decoded frames and audio.
     """
 
     status: str
@@ -119,28 +118,36 @@ def judge(
     root: Path | None = None,
     follow_links: bool = False,
     stack_length: int = STACK_LENGTH,
+    range_seconds: float = RANGE_SECONDS,
 ) -> Verdict:
-    """Decodes a whole file, keeps nothing, and says whether it can be used.
+    """Decode a whole file, keep nothing, and return whether it can be used.
+
+    A longer file is decoded a second time up to `range_seconds`, as `embed` decodes it: it is rejected where embedding
+    rejects it, and every reason that embedding reports is among its reasons.
 
     Args:
         path: the file.
-        pictures: whether any stream needs them.
-        sound: whether any stream needs it.
+        pictures: True if any stream needs frames.
+        sound: True if any stream needs audio.
         decode: `media.decode.decode_video`, or the same through a pool of processes.
-        root: where the file must lie; None means anywhere.
+        root: folder that must contain the file; None means any.
         follow_links: allow links that lead out of `root`.
         stack_length: flow fields of one stack; a video with no more frames than that is `padded_short_clip`.
+        range_seconds: of the start of a file that `embed` uses.
     """
     wanted = {"pictures": pictures, "sound": sound, "root": root, "follow_links": follow_links}
     try:
-        video = decode(path, keep=False, stop_seconds=None, **wanted)
+        video = used = decode(path, keep=False, stop_seconds=None, **wanted)
+        if max([video.samples_stop_seconds, *video.start_seconds[-1:]]) >= range_seconds:
+            used = decode(path, keep=False, stop_seconds=range_seconds, **wanted)
     except Rejected as error:
         return Verdict(status="rejected", reasons=(error.reason,), message=str(error))
     n_frames = len(video.start_seconds)
-    reasons = set(video.reasons)
-    if n_frames == 1:
+    reasons = {*video.reasons, *used.reasons}
+    n_used = len(used.start_seconds)
+    if n_used == 1:
         reasons.add("too_short_for_flow")
-    elif 1 < n_frames <= stack_length:
+    elif 1 < n_used <= stack_length:
         reasons.add("padded_short_clip")
     return Verdict(
         status="degraded" if reasons else "ok",
@@ -159,29 +166,29 @@ def judge_header(
     root: Path | None = None,
     follow_links: bool = False,
 ) -> Verdict:
-    """Whether a file can be used as far as its header and its first picture say; what it declares is not proven."""
+    """Judge a file by its header and its first frame alone; declarations are not verified."""
     try:
-        found = probe(path, root=root, follow_links=follow_links)
+        header = probe(path, root=root, follow_links=follow_links)
     except Rejected as error:
         return Verdict(status="rejected", reasons=(error.reason,), message=str(error))
     missing = [
         code
-        for code, there in (("no_audio", found.has_audio), ("no_video", found.has_video))
-        if not there
+        for code, present in (("no_audio", header.has_audio), ("no_video", header.has_video))
+        if not present
     ]
     if len(missing) == 2:
-        sentence = f"{printable(path)} has neither pictures nor sound that can be decoded"
+        sentence = f"{printable(path)} has neither frames nor audio that can be decoded"
         return Verdict(status="rejected", reasons=("not_a_video",), message=sentence)
     return Verdict(
         status="degraded" if missing else "ok",
         reasons=tuple(missing),
-        n_frames=found.n_frames or 0,
-        seconds=found.duration_seconds or 0.0,
+        n_frames=header.n_frames or 0,
+        seconds=header.duration_seconds or 0.0,
     )
 
 
 def ffmpeg_version() -> str:
-    """Version of the FFmpeg that PyAV brings and decodes with."""
+    """Version of the FFmpeg library inside PyAV."""
     import av
 
     return str(av.ffmpeg_version_info)

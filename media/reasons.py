@@ -1,4 +1,4 @@
-"""Why a file is not simply `ok`: stable codes, the exception that carries one, and names that are safe to print."""
+"""Stable reason codes of degraded and rejected files, the exception of the latter, and printable names."""
 
 from __future__ import annotations
 
@@ -8,62 +8,67 @@ from pathlib import Path
 from tristream.errors import TristreamError
 
 REJECTED = {
-    "not_found": "there is no such file",
+    "not_found": "no such file",
     "not_readable": "the file cannot be read",
     "not_a_regular_file": "a directory, pipe or device",
-    "outside_root": "lies outside the data root, or is a link that leads out of it",
+    "outside_root": "outside the data root, or a link that leads out of it",
     "empty_file": "0 bytes",
     "file_too_large": "more bytes than allowed",
-    "not_a_video": "neither pictures nor sound in any known container",
-    "container_not_allowed": "a container that is not decoded here: playlists, still pictures, stream descriptions",
+    "not_a_video": "neither video nor audio in a known container",
+    "container_not_allowed": "a container that is not decoded here: playlists, still images, stream descriptions",
     "truncated_no_index": "the recording stopped before its index was written",
+    "not_streamable": "an MP4 whose index comes after its frames, given as a stream",
+    "not_reachable": "a live source that does not answer yet",
     "too_many_streams": "more tracks than allowed",
-    "no_decoder": "no decoder for its pictures",
+    "no_decoder": "no decoder for its video",
     "codec_not_allowed": "a codec that is not decoded here",
-    "no_frames_decoded": "its picture track gives no picture",
-    "resolution_too_small": "pictures smaller than a network can look at",
-    "resolution_too_large": "pictures with more pixels than allowed",
-    "too_long": "plays for longer than allowed",
-    "too_many_frames": "more pictures than allowed",
-    "no_audio": "sound alone was asked for, and there is none",
-    "no_video": "pictures alone were asked for, and there are none",
-    "nothing_in_range": "nothing in the seconds that were asked for",
-    "out_of_memory": "decoding needs more memory than a decode process may have",
+    "no_frames_decoded": "no frame of its video track can be decoded",
+    "resolution_too_small": "frames too small for networks and optical flow",
+    "resolution_too_large": "frames with more pixels than allowed",
+    "too_long": "longer than allowed",
+    "too_many_frames": "more frames than allowed",
+    "no_audio": "audio alone was requested, and there is none",
+    "silent_audio": "audio alone was requested, and the track is digital silence",
+    "no_video": "video alone was requested, and there is none",
+    "nothing_in_range": "nothing in the requested seconds",
+    "out_of_memory": "decoding needs more memory than a decode process may use",
     "decoder_timeout": "decoding took longer than allowed",
-    "decoder_crashed": "the decode process died",
-    "label_file_invalid": "a list of videos with mistakes in it",
-    "unsafe_archive": "an archive that could write where it must not, or that is a bomb, or damaged",
-    "unsafe_artifact": "a file that could run code when it is loaded, or no plain weights",
-    "artifact_corrupt": "weights whose bytes are not what their header or their checksum says",
+    "decoder_crashed": "the decode process crashed",
+    "label_file_invalid": "a list of videos with errors",
+    "unsafe_archive": "an archive that is damaged, a decompression bomb, or would write outside its folder",
+    "unsafe_artifact": "a file that could run code when loaded, or is not plain weights",
+    "artifact_corrupt": "weights that do not match their header or their checksum",
 }
 
 DEGRADED = {
-    "no_audio": "no usable sound",
-    "no_video": "no pictures",
-    "no_decoder": "no decoder for its sound",
-    "codec_not_allowed": "its sound is in a codec that is not decoded here",
-    "decode_errors": "some of it cannot be decoded, or only with damage",
-    "fewer_frames_than_declared": "ends before its header says",
-    "audio_shorter_than_video": "the sound ends before the pictures",
-    "nonfinite_audio": "NaN or infinite samples, taken as silence",
-    "timestamp_gap": "a hole in its time",
-    "timestamps_not_monotonic": "its time steps back",
-    "resolution_changed": "the size of the picture changes; all are scaled to the first size",
-    "multiple_video_streams": "several picture tracks; the one with the most pixels is used",
-    "frames_thinned": "too many pictures for the memory of a decode process; every second, fourth, … is kept",
-    "nothing_in_range": "pictures or sound, but not in the seconds that were asked for",
-    "too_short_for_flow": "one picture: no optical flow",
-    "audio_too_short": "sound shorter than one example of the audio stream",
+    "no_audio": "no usable audio",
+    "silent_audio": "an audio track of digital silence; treated as missing",
+    "channels_cancel": "the mean of the audio channels keeps less than 1 % of their energy (opposite phases)",
+    "no_video": "no video track",
+    "no_decoder": "no decoder for its audio",
+    "codec_not_allowed": "its audio is in a codec that is not decoded here",
+    "decode_errors": "parts cannot be decoded, or only with damage",
+    "fewer_frames_than_declared": "ends before its declared length",
+    "audio_shorter_than_video": "the audio ends before the video",
+    "nonfinite_audio": "NaN or infinite samples, replaced by silence",
+    "timestamp_gap": "a gap in its time stamps",
+    "timestamps_not_monotonic": "its time stamps step back",
+    "resolution_changed": "the frame size changes; all frames are scaled to the first size",
+    "multiple_video_streams": "several video tracks; the one with the most pixels is used",
+    "frames_thinned": "too many frames for the memory of a decode process; every second, fourth, … is kept",
+    "nothing_in_range": "video or audio, but not in the requested seconds",
+    "too_short_for_flow": "one frame: no optical flow",
+    "audio_too_short": "audio shorter than one example of the audio stream",
     "padded_short_clip": "too short for one flow stack; its last flow is repeated",
 }
 
 
 class Rejected(TristreamError):
-    """No stream that was asked for can use this file.
+    """No requested stream can use this file.
 
     Attributes:
         reason: a key of `REJECTED`.
-        sentence: what the file is, what it must be and what to do, without the file's name.
+        sentence: what the file is, what it must be and what to do, without its name.
     """
 
     def __init__(self, reason: str, path: Path, sentence: str) -> None:
@@ -73,15 +78,12 @@ class Rejected(TristreamError):
         self.sentence = sentence
 
     def __reduce__(self) -> tuple[type[Rejected], tuple[str, Path, str]]:
-        return Rejected, (
-            self.reason,
-            self.path,
-            self.sentence,
-        )  # it may have to travel between processes
+        # pickled between processes
+        return Rejected, (self.reason, self.path, self.sentence)
 
 
 def printable(name: Path | str) -> str:
-    """The name with control characters, line ends and broken UTF-8 escaped: safe in logs and on screen, one line."""
+    """Return the name on one line, with control characters, line ends and broken UTF-8 escaped."""
 
     def escape(c: str) -> str:
         return (

@@ -1,7 +1,7 @@
-"""The sound track: 16 kHz mono on the same clock as the pictures, holes filled with silence.
+"""Audio track of a file: 16 kHz mono on the clock of the frames, holes filled with silence.
 
-Mono is the mean of all channels, as in VGGish's and YAMNet's own code. (FFmpeg's downmix adds the sides of a stereo
-track at 0.71 each: what both sides play comes out 3 dB louder than it is, and clipped.)
+Mono is the mean of all channels, as in the code of VGGish and YAMNet. (FFmpeg's downmix adds the channels of a stereo
+track at 0.71 each: equal channels come out 3 dB louder, and clipped.)
 """
 
 from __future__ import annotations
@@ -16,32 +16,29 @@ from tristream.media.limits import Limits, Wanted
 from tristream.media.opening import usable
 from tristream.media.pictures import GAP_SECONDS, RESTART_SECONDS
 from tristream.media.reasons import Rejected
+from tristream.media.resampling import Resampler
 
 if TYPE_CHECKING:
     from av import AudioFrame, Packet
-    from av.audio.resampler import AudioResampler
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
 SAMPLE_RATE = 16_000
-JITTER_SECONDS = (
-    0.04  # time stamps may be off by so much (milliseconds in Matroska) before they are believed
-)
-_RATES = (
-    1_000,
-    768_000,
-)  # Hz of the source; a resampler for the 855 MHz of a damaged header is never ready
-_MAX_PLANES = (
-    7  # with 8 and more PyAV reads beyond the end of the list of planes, and the process may die
-)
-_LONGEST_SILENCE_SECONDS = (
-    60.0  # that stands for missing sound in a stream of pieces; a longer hole stays one
-)
+JITTER_SECONDS = 0.04  # smaller deviations of time stamps (milliseconds in Matroska) are ignored
+# Hz of the source; a resampler for the 855 MHz of a damaged header never finishes its filter.
+_RATES = (1_000, 768_000)
+_MAX_PLANES = 7  # from 8 on PyAV reads beyond the list of planes, and the process may crash
+# Silence that replaces missing audio in a stream of pieces; a longer hole stays a hole.
+_LONGEST_SILENCE_SECONDS = 60.0
 _SHARE_FOR_SOUND = 8  # one eighth of a decode process's memory
+SILENCE_SPREAD = (
+    2.0**-15
+)  # one step of 16 bits; digital silence in AC-3 (1e-7) and A-law (a constant) is below
+CANCELLED_SHARE = 0.01  # of the channels' energy; N channels of which one sounds keep 1 / N
 
 
 def choose_sound_track(container: InputContainer, reasons: set[str]) -> AudioStream | None:
-    """The default track, else the first, of those that can be decoded here; None where there is none."""
+    """Return the default track, else the first, of those that can be decoded here; None if there is none."""
     from av.stream import Disposition
 
     tracks = container.streams.audio
@@ -55,14 +52,14 @@ def choose_sound_track(container: InputContainer, reasons: set[str]) -> AudioStr
 
 
 class Sound:
-    """Collects the samples of one track.
+    """Collect the samples of one track.
 
     Args:
-        track: what is decoded.
+        track: to be decoded.
         path: for messages.
-        wanted: when, and whether the samples are kept.
+        wanted: interval, and True if samples are kept.
         limits: seconds, memory.
-        reasons: what is degraded is added here.
+        reasons: degradations are added here.
     """
 
     def __init__(
@@ -76,35 +73,39 @@ class Sound:
     ) -> None:
         self.track = track
         self.done = False
+        self.begins_later = False  # no sample was reached, though the file has some
         self.n_packets = 0
         self.played_seconds = 0.0
         self._path = path
-        self._first = round(
-            wanted.start_seconds * SAMPLE_RATE
-        )  # sample numbers count from the container's start
+        # Sample numbers count from the container's start.
+        self._first = round(wanted.start_seconds * SAMPLE_RATE)
         self._last = (
             None if np.isinf(wanted.stop_seconds) else round(wanted.stop_seconds * SAMPLE_RATE)
         )
         self._keep = wanted.keep
         self._limits = limits
         self._reasons = reasons
-        self._resampler: AudioResampler | None = None
+        self._resampler: Resampler | None = None
         self._format: tuple[str, str, int] | None = None
-        self._begins = 0.0  # when the present stretch of unbroken sound begins
-        self._n_input = 0  # samples of the present stretch so far, at the source's rate
+        self._begins = 0.0  # start of the current stretch of unbroken audio
+        self._n_input = 0  # samples of the current stretch so far, at the rate of the source
         self._newest = 0.0  # start of the newest frame
-        self._next = 0  # number of the sample that comes next
-        self._end = 0  # … of the one after the last that was taken; what overlaps it is dropped
+        self._next = 0  # number of the next sample
+        self._end = 0  # one past the last sample taken; overlapping samples are dropped
         self._shift = 0.0
         self._begin: int | None = None
         self._pieces: list[tuple[int, Float32[np.ndarray, " n"]]] = []
         self._drained: int | None = None  # number of the first sample that was not drained
+        self._lowest, self._highest = np.inf, -np.inf  # of the wanted samples
+        self._energy = self._mixed_energy = (
+            0.0  # mean over the channels; of the mean of the channels
+        )
 
     def receive(self, frame: AudioFrame, origin_seconds: float) -> None:
-        """Takes the next samples.
+        """Take the next samples.
 
         Raises:
-            Rejected: more sound than one file may have.
+            Rejected: more audio than one file may have.
         """
         if not frame.samples:
             return
@@ -119,24 +120,41 @@ class Sound:
             raise Rejected(
                 "too_long",
                 self._path,
-                f"sounds for more than {self._limits.max_seconds:g} s; cut it",
+                f"has more than {self._limits.max_seconds:g} s of audio; cut it",
             )
         assert self._resampler is not None
         for resampled in self._resampler.resample(frame):
-            self._append(_mono(resampled))
+            self._append(_channels(resampled))
+
+    def move(self, seconds: float) -> None:
+        """Add to the times of all samples to come."""
+        self._shift += seconds
 
     def damaged(self, packet: Packet) -> None:
-        """Nothing to mark: what is missing becomes silence by the time stamps of what follows."""
+        """Do nothing: missing audio becomes silence by the time stamps that follow."""
 
     def finish(self) -> None:
-        """Takes what the resampler still holds."""
+        """Flush the resampler."""
         resampler, self._resampler, self._format = self._resampler, None, None
         for resampled in resampler.resample(None) if resampler is not None else ():
-            self._append(_mono(resampled))
+            self._append(_channels(resampled))
+
+    @property
+    def is_silent(self) -> bool:
+        """True if there are wanted samples, and all of them are equal to within one step of 16 bits."""
+        return self._begin is not None and not self._highest - self._lowest >= SILENCE_SPREAD
+
+    @property
+    def is_cancelled(self) -> bool:
+        """True if the mean of the channels keeps less than 1 % of their energy, as of opposite phases."""
+        return self._mixed_energy < CANCELLED_SHARE * self._energy
 
     def samples(self) -> tuple[Float32[np.ndarray, " n"] | None, float]:
-        """All samples in [−1, 1], and when the first of them sounds; None where there are none."""
-        if self._begin is None:
+        """Return all samples in [−1, 1] and the time of the first; None if there are none.
+
+        A silent track counts as having none: it would embed to one vector for all videos.
+        """
+        if self._begin is None or self.is_silent:
             return None, 0.0
         begins = self._begin / SAMPLE_RATE
         if not self._keep:
@@ -146,7 +164,7 @@ class Sound:
             raise Rejected(
                 "too_long",
                 self._path,
-                f"has {n_bytes >> 20} MiB of sound; ask for fewer seconds at once",
+                f"has {n_bytes >> 20} MiB of audio; request fewer seconds at once",
             )
         samples = np.zeros(self._end - self._begin, np.float32)
         for first, piece in self._pieces:
@@ -160,7 +178,7 @@ class Sound:
         return np.clip(samples, -1, 1, out=samples)
 
     def drain(self, before_seconds: float) -> tuple[Float32[np.ndarray, " n"] | None, float]:
-        """Takes out the samples before a time; as `samples`. Each call goes on where the last one has ended."""
+        """Remove and return the samples before a time, as `samples`; each call continues where the last ended."""
         first = self._undrained()
         if first is None:
             return None, 0.0
@@ -183,22 +201,27 @@ class Sound:
 
     @property
     def first_seconds(self) -> float | None:
-        """When the first sample sounds that was kept and not drained; None where there is none."""
+        """Time of the first sample that was kept and not drained; None if there is none."""
         first = self._undrained()
         return None if first is None or first >= self._end else first / SAMPLE_RATE
 
     @property
     def next_seconds(self) -> float:
-        """Where in time the next sample lies: all before it is there."""
+        """Time of the next sample; all earlier ones have arrived."""
         return self._next / SAMPLE_RATE
 
     @property
+    def reached_seconds(self) -> float:
+        """Start of the next sample, wanted or not."""
+        return self.next_seconds
+
+    @property
     def stop_seconds(self) -> float | None:
-        """When the last wanted sample has sounded; None where there is none."""
+        """End of the last wanted sample; None if there is none."""
         return None if self._begin is None else self._end / SAMPLE_RATE
 
     def _undrained(self) -> int | None:
-        """Number of the first sample that `drain` gives next: where it left off, unless a long hole follows."""
+        """Number of the first sample that `drain` returns next: where it stopped, unless a long hole follows."""
         first = self._begin if self._drained is None else self._drained
         if first is None or not self._pieces:
             return first
@@ -206,7 +229,7 @@ class Sound:
         return following if following - first > _LONGEST_SILENCE_SECONDS * SAMPLE_RATE else first
 
     def _finite(self, frame: AudioFrame) -> AudioFrame:
-        """The frame with silence for samples that are no numbers: a resampler would spread them."""
+        """Return the frame with silence for NaN and infinite samples, which a resampler would spread."""
         if (
             not frame.format.name.startswith(("flt", "dbl"))
             or len(frame.layout.channels) > _MAX_PLANES
@@ -229,7 +252,7 @@ class Sound:
         return clean
 
     def _follow_clock(self, frame: AudioFrame, origin_seconds: float) -> None:
-        """Begins a new stretch where the time stamps say that sound is missing, or its format changes."""
+        """Begin a new stretch if the time stamps show that audio is missing, or if its format changes."""
         source = (frame.format.name, frame.layout.name, frame.sample_rate)
         expected = self._begins + self._n_input / frame.sample_rate
         start = expected
@@ -246,20 +269,14 @@ class Sound:
             return
         if self._format is not None and start - expected > GAP_SECONDS:
             self._reasons.add("timestamp_gap")
-        self._begin_stretch(source, start)
-
-    def _begin_stretch(self, source: tuple[str, str, int], start: float) -> None:
-        from av.audio.resampler import AudioResampler
-
         self.finish()
-        self._resampler = AudioResampler(
-            format="flt", rate=SAMPLE_RATE
-        )  # one plane, however many channels
+        self._resampler = Resampler(frame, SAMPLE_RATE)  # one plane, however many channels
         self._format = source
         self._begins, self._n_input = start, 0
         self._next = round(start * SAMPLE_RATE)
 
-    def _append(self, piece: Float32[np.ndarray, " n"]) -> None:
+    def _append(self, channels: Float32[np.ndarray, "n C"]) -> None:
+        piece = channels.mean(axis=1, dtype=np.float32)
         first, self._next = self._next, self._next + len(piece)
         if self._last is not None and self._next >= self._last:
             self.done = True
@@ -269,11 +286,19 @@ class Sound:
             return
         self._begin = first + low if self._begin is None else self._begin
         self._end = first + high
+        self._measure(channels[low:high], piece[low:high])
         if self._keep:
             self._pieces.append((first + low, piece[low:high].copy()))
 
+    def _measure(
+        self, channels: Float32[np.ndarray, "n C"], mixed: Float32[np.ndarray, " n"]
+    ) -> None:
+        self._lowest = np.fmin(self._lowest, np.fmin.reduce(mixed))  # fmin and fmax pass over NaN
+        self._highest = np.fmax(self._highest, np.fmax.reduce(mixed))
+        self._energy += float(np.square(channels, dtype=np.float64).sum()) / channels.shape[1]
+        self._mixed_energy += float(np.square(mixed, dtype=np.float64).sum())
 
-def _mono(frame: AudioFrame) -> Float32[np.ndarray, " n"]:
-    """Mean of the channels of a frame of interleaved samples."""
-    n_channels = len(frame.layout.channels)
-    return frame.to_ndarray().reshape(-1, n_channels).mean(axis=1, dtype=np.float32)
+
+def _channels(frame: AudioFrame) -> Float32[np.ndarray, "n C"]:
+    """Samples of a frame of interleaved samples, one column per channel."""
+    return frame.to_ndarray().reshape(-1, len(frame.layout.channels))

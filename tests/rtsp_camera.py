@@ -1,4 +1,4 @@
-"""A camera as networks have them: H.264 over RTP inside an RTSP connection (RFC 2326, 6184), on loopback."""
+"""Network camera: H.264 over RTP inside an RTSP connection (RFC 2326, 6184), on loopback."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLOCK = 90_000  # of RTP time stamps of video
 
 
 def access_units(seconds: float, *, side: int = 64) -> list[list[bytes]]:
-    """H.264 of pictures of noise: the NAL units of each picture, without start codes."""
+    """H.264 of frames of noise: the NAL units of each frame, without start codes."""
     import av
 
     rng = np.random.default_rng(0)
@@ -49,7 +49,7 @@ def access_units(seconds: float, *, side: int = 64) -> list[list[bytes]]:
 
 
 class RtspCamera(socketserver.ThreadingTCPServer):
-    """Plays its pictures at the speed of their clock to whoever asks, and falls silent while `silent` is set."""
+    """Play frames at the speed of their clock to every client, and fall silent while `silent` is set."""
 
     allow_reuse_address = True
     daemon_threads = True

@@ -27,9 +27,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("check") / "videos"
     outside = folder.parent / "outside.mp4"
     frames = np.random.default_rng(0).integers(0, 255, (25, 48, 64, 3), np.uint8)
-    write_video(outside, frames, fps=25, samples=np.zeros(16000, np.float32))
+    tone = (0.3 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)).astype(np.float32)
+    write_video(outside, frames, fps=25, samples=tone)
     (folder / "walk").mkdir(parents=True)
-    write_video(folder / "walk" / "good.mp4", frames, fps=25, samples=np.zeros(16000, np.float32))
+    write_video(folder / "walk" / "good.mp4", frames, fps=25, samples=tone)
     write_video(folder / "silent.mp4", frames, fps=25)
     (folder / os.fsdecode(b"bad\n\xff.mp4")).write_bytes(b"nothing")
     (folder / "=empty.mp4").write_bytes(b"")
@@ -50,7 +51,8 @@ def test_every_file_is_one_line_with_one_state(folder):
     lines = [line.replace(f"{folder}/", "") for line in out.splitlines()]
     assert lines == [
         "rejected  =empty.mp4  empty_file: is empty (0 bytes); copy or download it again",
-        "rejected  bad\\n\\xff.mp4  not_a_video: is no video or sound file: Invalid data found when processing input",
+        "rejected  bad\\n\\xff.mp4  not_a_video: is not a video or audio file: Invalid data found when "
+        "processing input",
         "rejected  link.mp4  outside_root: leads outside the data root; copy the file in, name its own folder, or "
         "allow links with --follow-links",
         "degraded  silent.mp4  no_audio",

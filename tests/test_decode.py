@@ -1,4 +1,4 @@
-"""Pictures and sound come out at the times at which they were put in, and what is damaged says so."""
+"""Frames and audio are decoded at the times at which they were encoded, and damage is reported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MILLISECOND = Fraction(1, 1000)
 
 
 def numbered(i: int, width: int = 128, height: int = 96) -> np.ndarray:
-    """A picture that carries its own number: 8 bits as black and white blocks along the top."""
+    """Frame that carries its own number: 8 bits as black and white blocks along the top."""
     picture = np.full((height, width, 3), 90, np.uint8)
     for bit in range(8):
         picture[: height // 4, bit * width // 8 : (bit + 1) * width // 8] = (
@@ -50,7 +50,7 @@ def write(
     sound_codec: str = "pcm_f32le",
     offset_seconds: float = 0.0,
 ) -> Path:
-    """A media file: pictures at pts · time_base, pieces of mono sound at their seconds; all of it `offset` later."""
+    """Write a media file: frames at pts · time_base, mono audio at its seconds, all `offset` seconds later."""
     packets = []
     with av.open(str(path), "w") as container:
         if pictures:
@@ -97,7 +97,7 @@ def sine(seconds: float, rate: int = 16000, hertz: float = 440.0, start: float =
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """50 numbered pictures at 25 fps and 2 s of a tone."""
+    """50 numbered frames at 25 fps and 2 s of a tone."""
     folder = tmp_path_factory.mktemp("good")
     return write(folder / "good.mkv", [numbered(i) for i in range(50)], sound=[(0.0, sine(2))])
 
@@ -316,7 +316,7 @@ def test_the_same_file_decodes_to_the_same_bytes(good):
 
 
 def damaged(path: Path, first: int, last: int) -> Path:
-    """The same file with the payload of frames first…last − 1 destroyed."""
+    """Copy of a file with the payload of frames first…last − 1 destroyed."""
     data = bytearray(path.read_bytes())
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
@@ -438,7 +438,7 @@ def test_a_file_with_broken_pictures_is_rejected_but_its_sound_can_be_asked_for(
     )
     path = damaged(path, 0, 25)
     with pytest.raises(
-        Rejected, match=r"damaged\.mp4 .*without a picture \(25 frames declared, 25 decode errors\)"
+        Rejected, match=r"damaged\.mp4 .*without a frame \(25 frames declared, 25 decode errors\)"
     ):
         decode_video(path)
     assert len(decode_video(path, pictures=False).samples) >= 16000
@@ -496,7 +496,7 @@ def test_a_sample_rate_that_cannot_be_is_no_sound(tmp_path):
     data[24:28] = (855_654_016).to_bytes(4, "little")
     path.write_bytes(data)
     with pytest.raises(
-        Rejected, match=r"tone\.wav has neither pictures nor sound that can be decoded"
+        Rejected, match=r"tone\.wav has neither frames nor audio that can be decoded"
     ):
         decode_video(path)
 
@@ -514,7 +514,7 @@ def test_louder_than_full_scale_is_clipped(tmp_path):
     ("content", "reason", "text"),
     [
         (b"", "empty_file", r"x\.mp4 is empty \(0 bytes\)"),
-        (b"\x07" * 4096, "not_a_video", r"x\.mp4 is no video or sound file"),
+        (b"\x07" * 4096, "not_a_video", r"x\.mp4 is not a video or audio file"),
         (b"#EXTM3U\nhttp://127.0.0.1/x.ts\n", "container_not_allowed", r"x\.mp4 is a playlist"),
         (
             b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + b"\0\0\0\0mdat" + bytes(64),
@@ -549,7 +549,7 @@ def test_a_name_is_only_a_name(tmp_path, good):
     odd = tmp_path / "concat:a.mp4|http:%03d.mkv"
     odd.write_bytes(good.read_bytes())
     assert len(decode_video(odd).frames) == 50
-    with pytest.raises(Rejected, match=r"good\.mkv\\x00\.txt cannot be the name of a file"):
+    with pytest.raises(Rejected, match=r"good\.mkv\\x00\.txt is not a valid file name"):
         decode_video(Path(f"{good}\0.txt"))
 
 
@@ -593,10 +593,10 @@ def test_pipes_and_folders_are_not_opened(tmp_path):
             "128x96 px; the shorter side must have 97 px",
         ),
         (Limits(max_frames=30), "too_many_frames", "has over 30 frames"),
-        (Limits(max_seconds=1.5), "too_long", r"for more than 1\.5 s"),
+        (Limits(max_seconds=1.5), "too_long", r"more than 1\.5 s"),
         (Limits(max_bytes=1000), "file_too_large", "at most 1000 allowed"),
         (Limits(max_streams=1), "too_many_streams", "has 2 tracks; at most 1 allowed"),
-        (Limits(pictures_bytes=30_000), "out_of_memory", "pictures larger than"),
+        (Limits(pictures_bytes=30_000), "out_of_memory", "frames larger than"),
     ],
 )
 def test_every_limit_is_named_with_its_value(good, limits, reason, text):
@@ -607,9 +607,9 @@ def test_every_limit_is_named_with_its_value(good, limits, reason, text):
 
 def test_sound_is_bounded_too(tmp_path):
     path = write(tmp_path / "long.mkv", None, sound=[(0.0, sine(3))])
-    with pytest.raises(Rejected, match="sounds for more than 2 s"):
+    with pytest.raises(Rejected, match="has more than 2 s of audio"):
         decode_video(path, limits=Limits(max_seconds=2))
-    with pytest.raises(Rejected, match="MiB of sound; ask for fewer seconds"):
+    with pytest.raises(Rejected, match="MiB of audio; request fewer seconds"):
         decode_video(path, limits=Limits(memory_bytes=8 * 4 * 16000))
 
 
@@ -618,7 +618,7 @@ def test_rare_codecs_are_refused(tmp_path):
         tmp_path / "rare.mkv", [numbered(0)] * 3, codec="snow", options={"strict": "experimental"}
     )
     with pytest.raises(
-        Rejected, match=r"rare\.mkv has its pictures in snow, which is not decoded here"
+        Rejected, match=r"rare\.mkv has its video in snow, which is not decoded here"
     ) as caught:
         decode_video(path)
     assert caught.value.reason == "codec_not_allowed"
@@ -626,12 +626,12 @@ def test_rare_codecs_are_refused(tmp_path):
 
 def test_asking_for_what_is_not_there_is_said(tmp_path, good):
     silent = write(tmp_path / "silent.mkv", [numbered(0)] * 5)
-    with pytest.raises(Rejected, match=r"silent\.mkv has no sound that can be decoded"):
+    with pytest.raises(Rejected, match=r"silent\.mkv has no audio that can be decoded"):
         decode_video(silent, pictures=False)
     tone = write(tmp_path / "tone.mkv", None, sound=[(0.0, sine(1))])
-    with pytest.raises(Rejected, match=r"tone\.mkv has no pictures"):
+    with pytest.raises(Rejected, match=r"tone\.mkv has no video track"):
         decode_video(tone, sound=False)
-    with pytest.raises(Rejected, match="nothing in the seconds that were asked for"):
+    with pytest.raises(Rejected, match="nothing in the requested seconds"):
         decode_video(good, start_seconds=10, stop_seconds=20)
 
 

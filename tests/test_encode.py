@@ -1,4 +1,4 @@
-"""media/encode.py: what is written comes back, at the same place in time, from the same bytes."""
+"""media/encode.py: arrays are decoded again at the same times, from the same bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SAMPLE_RATE = 16000
 
 
 def _smooth_frames(n_frames: int = 30, height: int = 48, width: int = 64) -> np.ndarray:
-    """Coloured waves that move, so that pictures differ and still compress well."""
+    """Moving coloured waves: frames that differ and still compress well."""
     t, y, x = np.ogrid[:n_frames, :height, :width]
     channels = [np.sin(0.15 * x + 0.2 * t + 0.3 * c) + np.cos(0.12 * y - 0.1 * t) for c in range(3)]
     return np.stack([(127 + 60 * channel).astype(np.uint8) for channel in channels], axis=-1)
@@ -28,7 +28,7 @@ def _click_samples(at: list[int], n: int = 2 * SAMPLE_RATE) -> np.ndarray:
 
 
 def _decode(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """RGB frames, their seconds, samples and when the first one sounds, all minus the container's start."""
+    """RGB frames, their seconds, samples and the time of the first one, all minus the container's start."""
     with av.open(str(path)) as container:
         start_seconds = (container.start_time or 0) / av.time_base
         pictures = list(container.decode(video=0))

@@ -4,17 +4,21 @@ import contextlib
 import http.server
 import io
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from tests.rtsp_camera import RtspCamera, access_units
+from tristream.media.live.arriving import BoxWatch
 from tristream.media.live.follow import Follower, Notice, Piece
 from tristream.media.live.source import parse_source
 
@@ -22,7 +26,7 @@ FPS = 25
 
 
 def transport_stream(seconds: float, *, seed: int = 0, side: int = 64) -> bytes:
-    """An MPEG transport stream, which may be cut and joined anywhere: noise that changes every frame."""
+    """Return an MPEG transport stream of changing noise, which may be cut and joined anywhere."""
     import av
 
     rng, buffer = np.random.default_rng(seed), io.BytesIO()
@@ -41,8 +45,35 @@ def transport_stream(seconds: float, *, seed: int = 0, side: int = 64) -> bytes:
     return buffer.getvalue()
 
 
+def bare_h264(n_frames: int, *, side: int = 64) -> list[bytes]:
+    """Access units of an H.264 stream without a container: one frame each."""
+    import av
+
+    rng = np.random.default_rng(0)
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.width = encoder.height = side
+    encoder.pix_fmt, encoder.time_base = "yuv420p", Fraction(1, FPS)
+    encoder.options = {"preset": "ultrafast", "tune": "zerolatency", "g": "10"}
+    units = []
+    for n in range(n_frames):
+        frame = av.VideoFrame.from_ndarray(rng.integers(0, 255, (side, side, 3), np.uint8))
+        frame.pts, frame.time_base = n, Fraction(1, FPS)
+        units += [bytes(packet) for packet in encoder.encode(frame)]
+    return units + [bytes(packet) for packet in encoder.encode(None)]
+
+
+def jpegs(n: int, *, side: int = 64) -> list[bytes]:
+    import cv2
+
+    rng = np.random.default_rng(0)
+    return [
+        cv2.imencode(".jpg", rng.integers(0, 255, (side, side, 3), np.uint8))[1].tobytes()
+        for _ in range(n)
+    ]
+
+
 def collect(follower: Follower, *, until: str, seconds: float = 40.0) -> list[Piece | Notice]:
-    """Everything up to the first notice of a kind."""
+    """Return everything up to the first notice of a kind."""
     found: list[Piece | Notice] = []
     deadline = time.monotonic() + seconds
     for thing in follower:
@@ -145,6 +176,7 @@ def test_a_pipe_whose_writer_ends_is_opened_again_on_the_same_clock(tmp_path: Pa
 
 def test_standard_input_ends_the_watch(tmp_path: Path) -> None:
     script = """
+from tristream.media.live.arriving import BoxWatch
 from tristream.media.live.follow import *; from tristream.media.live.source import parse_source
 with Follower(parse_source('-')) as f:
     things = list(f)
@@ -159,7 +191,7 @@ print([t.kind for t in things if isinstance(t, Notice)], n)
 
 
 class Camera(http.server.BaseHTTPRequestHandler):
-    """Sends a stream at the speed of its clock, and falls silent when it is told to."""
+    """Camera that sends a stream at the speed of its clock, and falls silent while `silent` is set."""
 
     silent = threading.Event()
     data = b""
@@ -352,3 +384,183 @@ def test_a_closed_follower_leaves_no_process(tmp_path: Path) -> None:
         child = follower._child
         assert child is not None
     assert child.process.poll() is not None
+
+
+class MotionJpeg(http.server.BaseHTTPRequestHandler):
+    """Camera that sends `multipart/x-mixed-replace`, ten frames a second."""
+
+    frames: ClassVar[list[bytes]] = []
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for data in self.frames:
+                head = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
+                self.wfile.write(head % len(data) + data + b"\r\n")
+                time.sleep(0.1)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def serving(handler: type, port: int = 0) -> Iterator[int]:
+    made = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    try:
+        yield made.server_port
+    finally:
+        made.shutdown()
+        made.server_close()
+
+
+def starts_of(found: list[Piece | Notice]) -> np.ndarray:
+    return np.concatenate([t.video.start_seconds for t in found if isinstance(t, Piece)])
+
+
+def test_motion_jpeg_over_http_is_followed_on_the_wall_clock() -> None:
+    MotionJpeg.frames = jpegs(30)
+    with serving(MotionJpeg) as port:
+        source = parse_source(f"http://127.0.0.1:{port}/", ["http"])
+        with Follower(source, chunk_seconds=0.5, silence_seconds=5) as follower:
+            found = collect(follower, until="lost")
+    assert kinds(found)[0] == "opened"
+    starts = starts_of(found)
+    assert len(starts) == 30
+    assert starts[0] == 0
+    assert np.median(np.diff(starts)) == pytest.approx(0.1, abs=0.03)
+    assert starts[-1] == pytest.approx(2.9, abs=0.5)
+
+
+def test_bare_h264_on_a_pipe_is_followed_on_the_wall_clock(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    units = bare_h264(60)
+
+    def write() -> None:
+        with path.open("wb", buffering=0) as pipe:
+            for unit in units:
+                pipe.write(unit)
+                time.sleep(0.05)
+
+    threading.Thread(target=write, daemon=True).start()
+    with Follower(parse_source(str(path)), chunk_seconds=0.5, silence_seconds=10) as follower:
+        found = collect(follower, until="lost")
+    starts = starts_of(found)
+    assert len(starts) == 60
+    assert np.median(np.diff(starts)) == pytest.approx(0.05, abs=0.02)
+    assert starts[-1] == pytest.approx(3.0, abs=0.7)
+
+
+def test_a_bare_h264_file_is_refused_with_the_line_that_gives_it_time_stamps(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "camera.h264"
+    path.write_bytes(b"".join(bare_h264(30)) * 5)
+    with (
+        Follower(parse_source(str(path)), silence_seconds=3) as follower,
+        pytest.raises(ValueError, match=r"is bare h264 video.*ffmpeg -r 25 -i \S+camera\.h264"),
+    ):
+        list(follower)
+
+
+def test_an_unknown_format_is_refused_with_the_line_that_converts_it(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    data = b"YUV4MPEG2 W64 H64 F25:1 Ip A0:0 C420\n" + (b"FRAME\n" + bytes(64 * 96)) * 300
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError):
+            pipe.write_bytes(data)
+
+    threading.Thread(target=write, daemon=True).start()
+    with (
+        Follower(parse_source(str(pipe)), silence_seconds=5) as follower,
+        pytest.raises(ValueError, match=r"ffmpeg -i \S+/pipe -f mpegts - \|"),
+    ):
+        list(follower)
+
+
+@pytest.mark.parametrize("faststart", [False, True])
+def test_an_mp4_on_a_pipe_needs_its_index_first(tmp_path: Path, faststart: bool) -> None:
+    import av
+
+    pipe, path = tmp_path / "pipe", tmp_path / "a.mp4"
+    os.mkfifo(pipe)
+    source = av.open(io.BytesIO(transport_stream(2)))
+    with (
+        source,
+        av.open(str(path), "w", options={"movflags": "+faststart"} if faststart else {}) as out,
+    ):
+        track = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = track
+                out.mux(packet)
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError):
+            pipe.write_bytes(path.read_bytes())
+
+    threading.Thread(target=write, daemon=True).start()
+    with Follower(parse_source(str(pipe)), silence_seconds=5) as follower:
+        if faststart:
+            assert frames(collect(follower, until="lost")) == 2 * FPS
+            return
+        with pytest.raises(ValueError, match=r"index \(moov\) comes after .*\+faststart"):
+            list(follower)
+
+
+def test_boxes_are_watched_however_the_bytes_are_divided() -> None:
+    def box(kind: bytes, n: int, *, wide: bool = False) -> bytes:
+        size = (n + (16 if wide else 8)).to_bytes(8 if wide else 4, "big")
+        return (b"\0\0\0\1" + kind + size if wide else size + kind) + bytes(n)
+
+    begin = box(b"ftyp", 24) + box(b"free", 7, wide=True)
+    for data, late in (
+        (begin + box(b"mdat", 100), True),
+        (begin + box(b"mdat", 100, wide=True), True),
+        (begin + box(b"moov", 100) + box(b"mdat", 100), False),
+        (b"G" * 188 + box(b"mdat", 100), False),
+    ):
+        for step in (1, 5, 8, 1000):
+            watch = BoxWatch()
+            for i in range(0, len(data), step):
+                watch.add(data[i : i + step])
+            assert watch.index_is_late == late
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def test_a_camera_that_is_not_up_yet_is_tried_again_until_it_is() -> None:
+    port = free_port()
+    source = parse_source(f"http://127.0.0.1:{port}/", ["http"])
+    MotionJpeg.frames = jpegs(20)
+    with Follower(source, chunk_seconds=0.5, silence_seconds=5, back_off=(0.2, 0.4)) as follower:
+        before = collect(follower, until="reconnecting")
+        assert kinds(before) == ["lost", "reconnecting"]
+        assert "Connection refused" in next(n.words for n in before if isinstance(n, Notice))
+        with serving(MotionJpeg, port):
+            found = collect(follower, until="opened")
+            assert isinstance(next(iter(follower)), Piece)
+    assert kinds(found)[-1] == "opened"
+
+
+def test_a_camera_that_is_not_up_is_an_error_if_it_shall_not_be_tried_again() -> None:
+    source = parse_source(f"http://127.0.0.1:{free_port()}/", ["http"])
+    with (
+        Follower(source, silence_seconds=5, keep_trying=False) as follower,
+        pytest.raises(ValueError, match="cannot be opened: Connection refused"),
+    ):
+        list(follower)
+
+
+def test_a_host_name_that_is_not_known_yet_is_tried_again() -> None:
+    source = parse_source("http://no-such-camera.invalid/", ["http"])
+    with Follower(source, silence_seconds=5, back_off=(0.1, 0.2)) as follower:
+        assert kinds(collect(follower, until="reconnecting")) == ["lost", "reconnecting"]

@@ -114,7 +114,7 @@ def test_what_nobody_asks_for_is_not_missed(tmp_path):
     assert judge(silent, sound=False).status == "ok"
     rejected = judge(silent, pictures=False)
     assert (rejected.status, rejected.reasons) == ("rejected", ("no_audio",))
-    assert rejected.message.endswith("x.mp4 has no sound that can be decoded")
+    assert rejected.message.endswith("x.mp4 has no audio that can be decoded")
 
 
 def test_a_verdict_is_the_same_through_a_pool(tmp_path):

@@ -1,4 +1,4 @@
-"""Whatever happens in a decode process, the parent goes on, and nothing stays behind."""
+"""The parent survives whatever happens in a decode process, and no process or file stays behind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LONG_SECONDS = 20
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One second of pictures and sound."""
+    """One second of frames and audio."""
     path = tmp_path_factory.mktemp("clips") / "clip.mp4"
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 255, (25, 48, 64, 3), np.uint8)
@@ -38,7 +38,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Something that takes about a second to decode."""
+    """Video that takes about a second to decode."""
     path = tmp_path_factory.mktemp("clips") / "long.mp4"
     frames = np.random.default_rng(0).integers(0, 255, (100, 160, 208, 3), np.uint8)
     write_video(path, np.tile(frames, (LONG_SECONDS // 4, 1, 1, 1)), fps=25, crf=30)
@@ -69,7 +69,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def is_at_work(pool: DecodePool, file: Path) -> int | None:
-    """The child that has `file` open, once there is one."""
+    """Return the child that has `file` open, once there is one."""
     for pid in pool.pids():
         for link in Path(f"/proc/{pid}/fd").iterdir():
             try:
@@ -101,7 +101,7 @@ def test_a_rejected_file_is_rejected_with_the_same_words(tmp_path):
         decode_video(bad)
     with (
         DecodePool(1) as pool,
-        pytest.raises(Rejected, match=r"bad\\n\\xff\.mp4 is no video") as there,
+        pytest.raises(Rejected, match=r"bad\\n\\xff\.mp4 is not a video") as there,
     ):
         pool.submit(bad).result()
     assert (str(there.value), there.value.reason) == (str(here.value), "not_a_video")
@@ -164,7 +164,7 @@ def test_processor_time_is_bounded_by_the_system_too(tmp_path):
 
 @pytest.mark.parametrize("header", [{}, {"rejected": "because"}, {"found": {"frames": 1}}])
 def test_an_answer_that_makes_no_sense_is_the_files_fault(header):
-    with pytest.raises(Rejected, match=r"x\.mp4 got no sensible answer") as caught:
+    with pytest.raises(Rejected, match=r"x\.mp4 got no valid answer") as caught:
         pools._result(Path("x.mp4"), header, {}, pools._to_video)
     assert caught.value.reason == "decoder_crashed"
 
@@ -433,7 +433,7 @@ def test_a_header_without_end_is_not_read():
             protocol.receive_header(ours)
 
 
-@pytest.mark.parametrize(("raw", "text"), [(b"[1]", "no JSON object"), (b"{{{", "no JSON")])
+@pytest.mark.parametrize(("raw", "text"), [(b"[1]", "not a JSON object"), (b"{{{", "not JSON")])
 def test_a_header_must_be_a_json_object(raw, text):
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -445,7 +445,7 @@ def test_a_header_must_be_a_json_object(raw, text):
 def test_an_answer_that_breaks_off_is_noticed():
     with message({}, b"123") as source:
         protocol.receive_header(source)
-        with pytest.raises(protocol.Closed, match="the other side is gone"):
+        with pytest.raises(protocol.Closed, match="the other side has closed"):
             protocol.receive_arrays(
                 source, {"arrays": [["samples", "float32", [4]]]}, max_bytes=100
             )

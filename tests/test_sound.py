@@ -1,4 +1,4 @@
-"""Tones and clicks that are put into a sound track come out at their times and pitches, at 16 kHz, in one channel."""
+"""Tones and clicks in an audio track are decoded at their times and pitches, at 16 kHz, in one channel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from tristream.media.decode import SAMPLE_RATE, decode_video
+from tristream.media.chunks import decode_chunks
+from tristream.media.decode import SAMPLE_RATE, Rejected, decode_video
 
 CLICKS = (0.30, 0.75, 1.50)  # seconds after the track begins
 CHANNELS = {"mono": 1, "stereo": 2, "5.1": 6}
@@ -47,7 +48,7 @@ def write(
     late: float = 0.0,
     n_pictures: int = 0,
 ) -> Path:
-    """A track of these channels that begins `late` seconds after the first of the pictures (25 fps, grey)."""
+    """Write a track of these channels that begins `late` seconds after the first frame (25 fps, grey)."""
     packets = []
     with av.open(str(path), "w") as container:
         if n_pictures:
@@ -185,14 +186,143 @@ def test_what_both_sides_play_as_loud_as_can_be_is_not_clipped(tmp_path):
     np.testing.assert_allclose(decode_video(path, pictures=False).samples, loud, atol=1e-6)
 
 
-def test_sides_in_opposite_phase_cancel_out(tmp_path):
-    """Mono is a sum: a fact about stereo recordings that a user may meet."""
+def test_audio_in_opposite_phase_requested_alone_is_rejected_with_the_cause(tmp_path):
     side = tone(440, 48_000)
     path = write(tmp_path / "a.wav", [side, -side], 48_000, codec="pcm_s16le", layout="stereo")
-    assert np.abs(decode_video(path, pictures=False).samples).max() < 1e-3
+    with pytest.raises(Rejected, match=r"a\.wav .* is silent: its channels cancel each other"):
+        decode_video(path, pictures=False)
 
 
 def test_eight_channels_of_aac_are_heard(tmp_path):
     path = write(tmp_path / "a.m4a", [tone(440, 48_000)] * 8, 48_000, codec="aac", layout="7.1")
     samples = decode_video(path, pictures=False).samples[4_000:20_000]
     assert np.abs(np.fft.rfft(samples)).argmax() == 440
+
+
+def level_db(samples: np.ndarray) -> float:
+    """Level of the middle of a decoded tone against its amplitude of 0.4."""
+    return 20 * np.log10(samples[4_000:28_000].std() * np.sqrt(2) / 0.4 + 1e-12)
+
+
+@pytest.mark.parametrize("rate", [22_050, 44_056, 44_100, 48_000, 96_000])
+def test_resampling_is_flat_up_to_7500_hz_and_80_db_down_from_8000_hz_on(tmp_path, rate):
+    """swr's default filter: -2.9 dB at 7.5 kHz, an alias of 8.05 kHz at -12 dB."""
+
+    def decoded(hertz: float) -> np.ndarray:
+        path = write(
+            tmp_path / "a.mkv", [tone(hertz, rate)], rate, codec="pcm_f32le", layout="mono"
+        )
+        return decode_video(path, pictures=False).samples
+
+    for hertz in (125.0, 1000.0, 5000.0, 7000.0, 7400.0, 7500.0):
+        samples = decoded(hertz)
+        assert len(samples) == 32_000
+        assert abs(level_db(samples)) < 0.1, hertz
+        # zero delay: sample n of the output is the tone at n / 16000 s
+        ideal = tone(hertz, SAMPLE_RATE)
+        np.testing.assert_allclose(samples[4_000:28_000], ideal[4_000:28_000], atol=0.005)
+    for hertz in (8_010.0, 8_050.0, 8_200.0, 9_000.0, 12_000.0, 20_000.0):
+        if hertz < rate / 2:
+            assert level_db(decoded(hertz)) < -80, hertz
+
+
+def test_resampling_agrees_with_the_soxr_library_below_7_khz(tmp_path):
+    soxr = pytest.importorskip("soxr")
+    rng = np.random.default_rng(0)
+    bands = np.fft.rfft(rng.normal(size=2 * 44_100))
+    bands[np.fft.rfftfreq(2 * 44_100, 1 / 44_100) > 7_000] = 0
+    noise = np.fft.irfft(bands).astype(np.float32)
+    noise *= 0.5 / np.abs(noise).max()
+    path = write(tmp_path / "a.mkv", [noise], 44_100, codec="pcm_f32le", layout="mono")
+    samples = decode_video(path, pictures=False).samples
+    reference = soxr.resample(noise, 44_100, SAMPLE_RATE, "VHQ")
+    assert len(samples) == len(reference)
+    np.testing.assert_allclose(samples[1_000:-1_000], reference[1_000:-1_000], atol=1e-3)
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+def test_audio_decoded_in_pieces_is_the_audio_decoded_whole_at_every_rate(tmp_path, rate):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 3 * rate).astype(np.float32)
+    path = write(tmp_path / "a.mkv", [noise] * 2, rate, codec="pcm_s16le", layout="stereo")
+    whole = decode_video(path, pictures=False, stop_seconds=None).samples
+    pieces = decode_chunks(path, pictures=False, chunk_seconds=0.37)
+    joined = np.concatenate([piece.samples for piece in pieces if piece.samples is not None])
+    np.testing.assert_array_equal(joined, whole)
+
+
+@pytest.mark.parametrize("rate", [8_000, 767_999])
+def test_the_lowest_and_the_oddest_rates_keep_length_and_level(tmp_path, rate):
+    path = write(tmp_path / "a.mkv", [tone(1000, rate)], rate, codec="pcm_f32le", layout="mono")
+    samples = decode_video(path, pictures=False).samples
+    assert len(samples) == pytest.approx(32_000, abs=1)
+    assert abs(level_db(samples)) < 0.1
+
+
+def silent_or_not(tmp_path: Path, channels: list[np.ndarray], codec: str = "pcm_s16le"):
+    """Decode 2 s of frames with these channels beside them."""
+    layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(channels)]
+    path = write(tmp_path / "v.mkv", channels, 48_000, codec=codec, layout=layout, n_pictures=50)
+    return decode_video(path)
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16le", "aac", "libopus", "ac3", "flac"])
+def test_a_digitally_silent_track_is_missing_with_a_reason_of_its_own(tmp_path, codec):
+    video = silent_or_not(tmp_path, [np.zeros(96_000, np.float32)] * 2, codec)
+    assert video.reasons == ("silent_audio",)
+    assert video.samples is None
+    assert video.samples_stop_seconds == 0
+    assert len(video.start_seconds) == 50
+
+
+def test_a_constant_is_silence_and_one_step_of_16_bits_of_noise_is_not(tmp_path):
+    constant = np.full(96_000, 8 / 32_768, np.float32)  # zero, coded in A-law
+    assert silent_or_not(tmp_path, [constant]).reasons == ("silent_audio",)
+    dither = np.random.default_rng(0).integers(-1, 2, 96_000) / np.float32(32_768)
+    video = silent_or_not(tmp_path, [dither.astype(np.float32)])
+    assert video.reasons == ()
+    assert video.samples is not None
+
+
+def test_a_silent_track_requested_alone_is_rejected_with_its_own_reason(tmp_path):
+    path = write(
+        tmp_path / "a.wav",
+        [np.zeros(48_000, np.float32)],
+        48_000,
+        codec="pcm_s16le",
+        layout="mono",
+    )
+    with pytest.raises(Rejected, match=r"a\.wav has an audio track that is silent") as caught:
+        decode_video(path, pictures=False)
+    assert caught.value.reason == "silent_audio"
+
+
+def test_only_the_requested_seconds_make_a_track_silent(tmp_path):
+    late = np.concatenate([np.zeros(48_000, np.float32), tone(440, 48_000, 1.0)])
+    path = write(tmp_path / "v.mkv", [late], 48_000, codec="flac", layout="mono", n_pictures=50)
+    assert decode_video(path).reasons == ()
+    assert "silent_audio" in decode_video(path, stop_seconds=0.9).reasons
+
+
+def test_stereo_in_opposite_phase_is_degraded_with_a_reason(tmp_path):
+    left = tone(440, 48_000)
+    exact = silent_or_not(tmp_path, [left, -left])
+    assert exact.reasons == ("channels_cancel", "silent_audio")
+    assert exact.samples is None
+    nearly = silent_or_not(tmp_path, [left, -0.9 * left])  # keeps 0.28 %
+    assert nearly.reasons == ("channels_cancel",)
+    assert nearly.samples is not None
+
+
+@pytest.mark.parametrize(
+    "gains", [(1, 1), (1, 0), (1, -0.5), (1, 0, 0, 0, 0, 0)], ids=["both", "one", "half", "5.1"]
+)
+def test_ordinary_channels_do_not_cancel(tmp_path, gains):
+    """The mean keeps 100, 50, 10 and 16.7 % of the energy."""
+    left = tone(440, 48_000)
+    channels = [np.float32(gain) * left for gain in gains]
+    assert silent_or_not(tmp_path, channels).reasons == ()
+
+
+def test_two_unrelated_channels_do_not_cancel(tmp_path):
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, (2, 96_000)).astype(np.float32)
+    assert silent_or_not(tmp_path, list(noise)).reasons == ()

@@ -1,1 +1,1 @@
-"""Sources without an end: cameras, pipes, growing files."""
+"""Live sources: cameras, network streams, pipes, growing files."""

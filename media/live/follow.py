@@ -1,9 +1,8 @@
-"""A source that never ends, followed: alarm when nothing comes, opened again with back-off, late pieces dropped."""
+"""Follow a live source: alarm on silence, reconnection with back-off, late pieces dropped."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import queue
 import sys
@@ -22,19 +21,19 @@ from tristream.media.reasons import DEGRADED
 from tristream.media.sandbox import protocol
 from tristream.media.sandbox.process import Child
 
-SILENCE_SECONDS = 20.0  # without a frame: alarm (Frigate's figure)
-BACK_OFF_SECONDS = (1.0, 60.0)  # before the first new attempt; doubled up to the second
-MAX_LAG_SECONDS = 10.0  # of pieces that wait to be looked at; older ones are dropped
+SILENCE_SECONDS = 20.0  # without a frame until the alarm (as in Frigate)
+BACK_OFF_SECONDS = (1.0, 60.0)  # before the first new attempt; doubled up to the maximum
+MAX_LAG_SECONDS = 10.0  # of waiting pieces; older ones are dropped
 
 
 @dataclass(frozen=True)
 class Piece:
-    """The next stretch of the source.
+    """Next stretch of the source.
 
     Attributes:
-        video: pictures and sound, on the clock of the connection.
-        offset_seconds: to be added to its times: seconds since the very first piece.
-        is_new: what came before does not join it: another connection, or pieces were dropped in between.
+        video: frames and audio, on the clock of the connection.
+        offset_seconds: to add to its times for seconds since the very first piece.
+        is_new: True if it does not continue the piece before: another connection, or dropped pieces.
     """
 
     video: DecodedVideo
@@ -44,13 +43,13 @@ class Piece:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something that whoever watches must know.
+    """Message about the source itself.
 
     Attributes:
         kind: 'opened', 'no_frames', 'lost', 'reconnecting', 'recovered', 'dropped' or 'ended'.
         at_seconds: since the very first piece.
         words: a sentence.
-        value: seconds or frames that the sentence speaks of.
+        value: the seconds or frames in the sentence.
     """
 
     kind: str
@@ -60,18 +59,20 @@ class Notice:
 
 
 class Follower:
-    """Pieces and notices of a live source, in order, until it ends or `close` is called; leave by `with`.
+    """Pieces and notices of a live source in order, until it ends or `close` is called; a context manager.
 
     Args:
-        source: what is followed.
+        source: to be followed.
         pictures, sound, max_side: as in `decode_video`.
         chunk_seconds: length of a piece.
         limits: of its decode process.
-        silence_seconds: so long without a frame is an alarm, and for a network source or a camera a reason to open it
-            again. A file or a pipe is waited for.
+        silence_seconds: without a frame until the alarm; a network source or a camera is then opened again, a file or a
+            pipe is waited for.
         back_off: seconds before the first and at most before any new attempt.
-        max_lag_seconds: what may wait here unread; older pieces are dropped and counted. None: for a network source and
-            a camera `MAX_LAG_SECONDS`, for a file and a pipe without end, so that they wait for us.
+        max_lag_seconds: of pieces that wait unread; older ones are dropped and counted. None: `MAX_LAG_SECONDS` for a
+            network source or a camera, no limit for a file or a pipe, which wait for the reader.
+        keep_trying: try again, with back-off, if a network source or a camera does not answer at the start. A source
+            that answers with something that cannot be followed is an error at once.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Follower:
         silence_seconds: float = SILENCE_SECONDS,
         back_off: tuple[float, float] = BACK_OFF_SECONDS,
         max_lag_seconds: float | None = None,
+        keep_trying: bool = True,
     ) -> None:
         self._source = source
         self._options = {
@@ -97,6 +99,7 @@ class Follower:
         self._limits = limits
         self._silence = silence_seconds
         self._back_off = back_off
+        self._keep_trying = keep_trying and source.kind in ("network", "camera")
         self._max_lag = (
             max_lag_seconds if max_lag_seconds is not None or source.waits else MAX_LAG_SECONDS
         )
@@ -120,7 +123,7 @@ class Follower:
         self.close()
 
     def close(self) -> None:
-        """Ends the decode process and everything that waits."""
+        """End the decode process and all waiting."""
         self._closed.set()
         with self._changed:
             self._changed.notify_all()
@@ -129,10 +132,10 @@ class Follower:
         self._thread.join()
 
     def __iter__(self) -> Iterator[Piece | Notice]:
-        """What has happened, in order; waits for more.
+        """Yield pieces and notices in order; wait for more.
 
         Raises:
-            TristreamError: the source could not be opened even once.
+            TristreamError: the source could not be opened, and will not be by waiting.
         """
         while True:
             with self._changed:
@@ -149,7 +152,7 @@ class Follower:
     def _work(self) -> None:
         try:
             self._follow()
-        except BaseException as error:  # raised again where the pieces are used
+        except BaseException as error:  # raised again by __iter__
             self._failure = error
         finally:
             with self._changed:
@@ -157,10 +160,10 @@ class Follower:
                 self._changed.notify_all()
 
     def _follow(self) -> None:
-        """One connection after the other."""
+        """Follow one connection after the other."""
         pause = self._back_off[0]
-        for attempt in itertools.count():
-            why, n_pieces = self._connect()
+        while True:
+            why, n_pieces, may_come = self._connect()
             if self._closed.is_set():
                 return
             if why == "" and self._source.address == "-":
@@ -168,7 +171,7 @@ class Follower:
                 return
             if n_pieces:
                 pause = self._back_off[0]
-            elif attempt == 0:
+            elif self._began is None and not (may_come and self._keep_trying):
                 raise TristreamError(f"{self._source.shown} {why or 'holds nothing'}")
             self._notice("lost", f"{self._source.shown}: {why or 'the source has ended'}")
             self._notice("reconnecting", f"opening it again in {pause:.0f} s", pause)
@@ -176,9 +179,13 @@ class Follower:
                 return
             pause = min(2 * pause, self._back_off[1])
 
-    def _connect(self) -> tuple[str, int]:
-        """Follows one connection to its end; returns why it ended and how many pieces it gave."""
-        # Its own standard input is nothing: it gets ours under another number.
+    def _connect(self) -> tuple[str, int, bool]:
+        """Follow one connection to its end.
+
+        Returns:
+            Why it ended, the number of its pieces, and True if a source that has sent nothing may do so later.
+        """
+        # The child's standard input is empty; it inherits ours under another number.
         stdin = os.dup(sys.stdin.fileno()) if self._source.address == "-" else None
         allowed: dict[str, Any] = {"network": self._source.kind == "network"}
         if self._source.kind == "camera":
@@ -194,7 +201,8 @@ class Follower:
             while True:
                 header, arrays = self._next(messages)
                 if "piece" not in header:
-                    return str(header.get("sentence", ""))[:500], n_pieces
+                    may_come = header.get("rejected") == "not_reachable"
+                    return str(header.get("sentence", ""))[:500], n_pieces, may_come
                 video = _video(header["piece"], arrays)
                 if not len(video.start_seconds) and video.samples is None:
                     continue
@@ -203,9 +211,9 @@ class Follower:
                 self._put(Piece(video, offset, not n_pieces))
                 n_pieces += 1
         except _Silence:
-            return f"no frame for {self._silence:g} s", n_pieces
+            return f"no frame for {self._silence:g} s", n_pieces, True
         except (protocol.Closed, ConnectionError, TimeoutError) as error:
-            return f"its decode process ended ({child.last_words() or error})", n_pieces
+            return f"its decode process ended ({child.last_words() or error})", n_pieces, False
         finally:
             self._child = None
             child.end()
@@ -215,20 +223,20 @@ class Follower:
                 messages.close()
 
     def _next(self, messages: _Messages) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The next message; an alarm where none comes in time.
+        """Return the next message; raise an alarm if none comes in time.
 
         Raises:
-            _Silence: none came, and the source does not wait.
+            _Silence: none came, and the source is not waited for.
         """
         silent = False
         while True:
-            found = messages.next(self._silence)
+            message = messages.next(self._silence)
             if self._closed.is_set():
                 raise protocol.Closed("closed by us")
-            if found is not None:
-                if silent and "piece" in found[0]:
+            if message is not None:
+                if silent and "piece" in message[0]:
                     self._notice("recovered", f"{self._source.shown}: frames again")
-                return found
+                return message
             if not silent:
                 self._notice(
                     "no_frames",
@@ -240,7 +248,7 @@ class Follower:
                 raise _Silence
 
     def _request(self, stdin: int | None) -> dict[str, Any]:
-        # FFmpeg's own patience ends later than ours: the alarm is for silence, not for what it makes of that.
+        # FFmpeg's timeout is longer than ours, so that silence is an alarm before it is an error of FFmpeg.
         patience = 1.5 * self._silence + 1
         options = {
             **self._options,
@@ -258,7 +266,7 @@ class Follower:
         }
 
     def _join(self, video: DecodedVideo) -> float:
-        """Where a new connection lies on the common clock: later by what has passed since, never before the last."""
+        """Return the offset of a new connection on the common clock: by elapsed time, never before the last piece."""
         now = time.monotonic()
         if self._began is None:
             self._began = now
@@ -291,7 +299,7 @@ class Follower:
             self._changed.notify_all()
 
     def _drop_late(self, newest: Piece) -> None:
-        """Drops what waits where it has grown too long: whoever watches wants to know of now."""
+        """Drop waiting pieces if they lag too far behind the present."""
         pieces = [thing for thing in self._waiting if isinstance(thing, Piece)]
         if not pieces or self._max_lag is None:
             return
@@ -299,9 +307,9 @@ class Follower:
         if lag <= self._max_lag:
             return
         n_frames = sum(len(piece.video.start_seconds) for piece in pieces)
-        kept = [thing for thing in self._waiting if isinstance(thing, Notice)]
+        notices = [thing for thing in self._waiting if isinstance(thing, Notice)]
         self._waiting.clear()
-        self._waiting.extend(kept)
+        self._waiting.extend(notices)
         self.n_dropped_frames += n_frames
         self._dropped_before_next = True
         at = newest.offset_seconds + _first(newest.video)
@@ -316,11 +324,11 @@ class Follower:
 
 
 class _Silence(Exception):
-    """Nothing came for too long."""
+    """No message for too long."""
 
 
 class _Messages:
-    """What a child sends, with patience: a thread reads, so that waiting can end before a message does."""
+    """Messages of a child, read by a thread, so that waiting can end before a message comes."""
 
     def __init__(self, child: Child, request: dict[str, Any], limits: Limits) -> None:
         self._queue: queue.Queue[Any] = queue.Queue(maxsize=1)
@@ -331,17 +339,17 @@ class _Messages:
         self._thread.start()
 
     def next(self, seconds: float) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """The next message, or None where none comes within so many seconds."""
+        """Return the next message, or None if none comes within so many seconds."""
         try:
-            found = self._queue.get(timeout=seconds)
+            message = self._queue.get(timeout=seconds)
         except queue.Empty:
             return None
-        if isinstance(found, BaseException):
-            raise found
-        return found
+        if isinstance(message, BaseException):
+            raise message
+        return message
 
     def close(self) -> None:
-        """Ends the thread; the child is gone."""
+        """End the thread after the child has ended."""
         self._closed.set()
         self._thread.join()
 
@@ -352,21 +360,21 @@ class _Messages:
                 return
 
     def _read(self, child: Child, request: dict[str, Any], limits: Limits) -> None:
-        patient = replace(limits, open_seconds=1e9)  # how long to wait is the follower's to say
+        patient = replace(limits, open_seconds=1e9)  # the follower limits the waiting
         try:
             for message in child.stream(request, patient):
                 self._put(message)
-        except (OSError, ValueError) as error:  # its socket is closed by whoever ends it
+        except (OSError, ValueError) as error:  # its socket is closed at its end
             self._put(ConnectionError(str(error)))
 
 
-def _video(found: dict[str, Any], arrays: dict[str, Any]) -> DecodedVideo:
-    fields = {"frames": None, "samples": None, **found, **arrays}
+def _video(header: dict[str, Any], arrays: dict[str, Any]) -> DecodedVideo:
+    fields = {"frames": None, "samples": None, **header, **arrays}
     fields["reasons"] = tuple(reason for reason in fields["reasons"] if reason in DEGRADED)
     try:
         return DecodedVideo(**fields)
     except TypeError as error:
-        raise protocol.Closed(f"no sensible piece: {error}") from error
+        raise protocol.Closed(f"not a valid piece: {error}") from error
 
 
 def _first(video: DecodedVideo) -> float:

@@ -1,4 +1,4 @@
-"""Whether a camera shows anything: black and frozen pictures, by their own times."""
+"""Detection of black and frozen frames of a camera, by their own times."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ HOLD_SECONDS = 5.0
 
 @dataclass
 class PictureState:
-    """Watches frames for pictures that stay black, or stay the same, for `hold_seconds`.
+    """Detect frames that stay black, or stay the same, for `hold_seconds`.
 
-    Says 'black' or 'frozen' once when that is so, and 'picture' once when it is over. Black comes before frozen.
+    Yields 'black' or 'frozen' once when that begins, and 'picture' once when it ends. Black takes precedence.
     """
 
     hold_seconds: float = HOLD_SECONDS
     _before: np.ndarray | None = None
     _since: dict[str, float] | None = None
-    _said: str = ""
+    _state: str = ""
 
     def add(
         self, frames: UInt8[np.ndarray, "T H W 3"], start_seconds: Float64[np.ndarray, " T"]
     ) -> Iterator[tuple[str, float]]:
-        """Takes the next frames; yields (what, since when in seconds)."""
+        """Take the next frames; yield (state, since which second)."""
         since = self._since = self._since if self._since is not None else {}
         for frame, time in zip(frames, start_seconds.tolist(), strict=True):
             grey = frame[::4, ::4].mean(axis=2)
@@ -47,11 +47,11 @@ class PictureState:
             state = next(
                 (w for w in is_so if w in since and time - since[w] >= self.hold_seconds), ""
             )
-            if state == self._said or (self._said and not state and self._said in since):
+            if state == self._state or (self._state and not state and self._state in since):
                 continue
-            self._said = state
+            self._state = state
             yield (state, since[state]) if state else ("picture", time)
 
     def restart(self) -> None:
-        """Forgets the frames before: another connection."""
+        """Forget earlier frames, after a new connection."""
         self._before, self._since = None, {}

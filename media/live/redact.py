@@ -1,4 +1,4 @@
-"""Where a video came from, as it may be written down: no password reaches a config, a table, JSON or a log."""
+"""Removal of secrets from sources: no password reaches a config, a table, JSON or a log."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _SECRET = re.compile(
 
 
 def redact(source: str) -> str:
-    """The text with user names, passwords and tokens of every URL in it replaced by `***`; a path stays as it is.
+    """Replace user names, passwords and tokens in every URL of a text by `***`; paths stay.
 
-    What could be a password counts as one: in `rtsp://admin:a/b@host` the part before the last `@` goes, though the
-    standard would have that password escaped. Secrets that stand in the path itself are not recognised.
+    Anything that could be a password counts as one: in `rtsp://admin:a/b@host` the part before the last `@` is removed,
+    though the standard requires such a password to be escaped. Secrets in the path itself are not recognised.
     """
 
     def clean(url: re.Match[str]) -> str:

@@ -1,21 +1,25 @@
-"""A source that never ends, opened: growing file, pipe, camera, network stream. Runs inside its own decode process."""
+"""Decoding of a source that never ends: growing file, pipe, camera, network stream; in a decode process of its own."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import socket
 import stat
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from tristream.errors import TristreamError
 from tristream.media.chunks import complete_pieces, last_piece
+from tristream.media.clocks import LiveClocks
 from tristream.media.decode import DecodedVideo, Decoding, ffmpeg_messages
 from tristream.media.limits import FORMATS, Limits, Wanted
+from tristream.media.live.arriving import Arriving
 from tristream.media.live.redact import redact
 from tristream.media.opening import decoder_options, title_options
 from tristream.media.reasons import Rejected
@@ -28,22 +32,27 @@ _CARRIED_BY = {"rtsp": ("rtsp", "rtp", "tcp", "udp"), "http": ("http", "tcp"), "
                "tls": ("tls", "tcp"), "rtp": ("rtp", "udp"), "tcp": ("tcp",), "udp": ("udp",)}  # fmt: skip
 MAX_REDIRECTS = 3
 MAX_PACKET_BYTES = 65_536  # of UDP and RTP, the largest there can be
-PATIENCE_SECONDS = (
-    2.0  # how far one track may lag behind the other before a piece goes out without it
+PATIENCE_SECONDS = 2.0  # by which one track may lag before a piece goes out without it
+# Video without a container: it has no time stamps, so frames are timed by their arrival.
+BARE_FORMATS = ("mpjpeg", "mjpeg", "h264", "hevc")
+BARE_PROBE_SECONDS = 0.1  # frames read while probing arrive all at once
+# What a camera that is not up yet, or a network that is down, ends in.
+_TRANSIENT = (
+    *(errno.ECONNREFUSED, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNRESET),
+    *(errno.EBUSY, errno.ENODEV, errno.ENXIO),
 )
-_POLL_SECONDS = 0.05
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)")
 
 
 @dataclass(frozen=True)
 class LiveSource:
-    """Where pictures and sound come from.
+    """Origin of live frames and audio.
 
     Attributes:
         kind: 'file', 'pipe', 'camera' or 'network'.
         address: path, URL, or "-" for the standard input.
         shown: the same without secrets, for screens and files.
-        protocols: what FFmpeg may speak; empty but for the network.
+        protocols: network protocols allowed for FFmpeg; empty for other kinds.
     """
 
     kind: str
@@ -53,20 +62,19 @@ class LiveSource:
 
     @property
     def waits(self) -> bool:
-        """Whether more may come where nothing comes now; else its silence means that it must be opened again."""
+        """True if a silent source is waited for; False if it must be opened again."""
         return self.kind in ("file", "pipe")
 
 
 def parse_source(text: str, protocols: Sequence[str] = ()) -> LiveSource:
-    """What `--follow SOURCE` means.
+    """Parse the SOURCE of `--follow`.
 
     Args:
-        protocols: those the user allows; of a scheme's own carriers (rtsp: rtp, tcp, udp; https: tls, tcp) none need be
-            named.
+        text: path, URL or "-".
+        protocols: those the user allows; the carriers of a scheme (rtsp: rtp, tcp, udp; https: tls, tcp) are implied.
 
     Raises:
-        TristreamError: a protocol that is never allowed, a scheme that the user has not allowed, no
-            such file.
+        TristreamError: a protocol that is never allowed, a scheme that the user has not allowed, no such file.
     """
     for protocol in protocols:
         if protocol not in PROTOCOLS:
@@ -119,14 +127,23 @@ def decode_live(
     stdin: int | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Iterator[DecodedVideo]:
-    """Pieces as `media.chunks.decode_chunks` gives them, for as long as there are any; no limit of time or frames.
+    """Yield pieces as `media.chunks.decode_chunks` does until the source ends; no limit of time or frames.
+
+    Frames of a video without time stamps (`BARE_FORMATS`) are timed by their arrival.
 
     Args:
-        open_seconds: how long a network source may take to answer, at the start and between two packets.
+        source: what is followed.
+        pictures: True if frames are wanted.
+        sound: True if audio is wanted.
+        max_side: as in `decode_video`.
+        chunk_seconds: length of a piece.
+        open_seconds: time a network source may take to answer, at the start and between two packets.
+        limits: of one decode process.
         stdin: file descriptor of "-".
+        on_progress: called with the seconds decoded so far.
 
     Raises:
-        Rejected: it cannot be opened, or holds nothing that is decoded here.
+        Rejected: `not_reachable` if opening it again may succeed; another reason if it will not.
     """
     report = on_progress or (lambda _: None)
     endless = replace(limits, max_seconds=float("inf"), max_frames=1 << 62)
@@ -141,7 +158,10 @@ def decode_live(
                 "too_many_streams", path, f"has {n} tracks; at most {limits.max_streams} allowed"
             )
         wanted = Wanted(start_seconds=0.0, stop_seconds=float("inf"), max_side=max_side)
-        job = Decoding(container, path, wanted, endless, messages)
+        is_bare = container.format.name in BARE_FORMATS
+        job = Decoding(
+            container, path, wanted, endless, messages, clocks=LiveClocks(), by_arrival=is_bare
+        )
         if pictures:
             job.want_pictures()
         if sound:
@@ -149,7 +169,12 @@ def decode_live(
         for reached_seconds in job.steps():
             report(reached_seconds)
             yield from complete_pieces(job, chunk_seconds, patience_seconds=PATIENCE_SECONDS)
-        job.judge(pictures=pictures, sound=sound)
+        try:
+            job.outcome().judge(pictures=pictures, sound=sound)
+        except Rejected as error:
+            if error.reason == "no_frames_decoded" and "mp4" in container.format.name:
+                raise _not_streamable(path) from error
+            raise
         yield last_piece(job)
 
 
@@ -166,7 +191,7 @@ def _open(
         "probesize": "1000000",
     }
     arguments: dict[str, Any] = {"mode": "r", **title_options()}
-    file: _Arriving | None = None
+    file: Arriving | None = None
     if source.kind == "network":
         options |= _network_options(source, open_seconds)
         arguments["timeout"] = (open_seconds, open_seconds)
@@ -176,25 +201,90 @@ def _open(
         arguments["format"] = "video4linux2"
         opened = source.address
     else:
-        options |= {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
-        file = opened = _Arriving(source, stdin)
+        allowed = (*FORMATS, *BARE_FORMATS)
+        options |= {"format_whitelist": ",".join(allowed), "protocol_whitelist": "none"}
+        file = opened = _arriving(source, stdin)
     try:
+        if file is not None and file.is_bare():
+            options["analyzeduration"] = str(round(BARE_PROBE_SECONDS * 1e6))
         container = av.open(opened, options=options, **arguments)
     except (FFmpegError, OSError) as error:
-        why = redact(str(getattr(error, "strerror", None) or error))
-        raise Rejected("not_a_video", path, f"cannot be opened: {why}") from error
+        if file is not None and file.index_is_late:
+            raise _not_streamable(path) from error
+        raise _cannot_open(error, source, path) from error
     finally:
         if file is not None and "container" not in locals():
             file.close()
     with contextlib.closing(container):
+        if source.kind == "file" and container.format.name in BARE_FORMATS:
+            raise Rejected(
+                "container_not_allowed",
+                path,
+                f"is bare {container.format.name} video, and a file without time stamps cannot be followed; "
+                f"give it some at its frame rate: ffmpeg -r 25 -i {path} -c copy {path}.mp4",
+            )
         yield container
 
 
+def _arriving(source: LiveSource, stdin: int | None) -> Arriving:
+    growing = source.address if source.kind == "file" else None
+    if source.address != "-":  # opening a pipe waits for its writer
+        return Arriving(os.open(source.address, os.O_RDONLY | os.O_CLOEXEC), growing=growing)
+    assert stdin is not None
+    return Arriving(stdin, growing=growing)
+
+
+def _not_streamable(path: Path) -> Rejected:
+    return Rejected(
+        "not_streamable",
+        path,
+        "is an MP4 whose index (moov) comes after its frames, and a stream cannot be read backwards; give the file to "
+        "`tristream detect` without --follow, or write it for streaming: "
+        "ffmpeg -i IN.mp4 -c copy -movflags +faststart OUT.mp4",
+    )
+
+
+def _cannot_open(error: Exception, source: LiveSource, path: Path) -> Rejected:
+    from av.error import ArgumentError, InvalidDataError
+
+    why = redact(str(getattr(error, "strerror", None) or error))
+    if _is_transient(error, source):
+        return Rejected("not_reachable", path, f"cannot be opened: {why}")
+    if isinstance(error, (ArgumentError, InvalidDataError)):
+        why = (
+            "its format is not followed here; convert it: "
+            f"ffmpeg -i {path} -f mpegts - | tristream detect --follow -"
+        )
+    return Rejected("not_a_video", path, f"cannot be opened: {why}")
+
+
+def _is_transient(error: Exception, source: LiveSource) -> bool:
+    """True if the source may be there later: no answer, no such host name, an error of its server."""
+    from av.error import EOFError, ExitError, HTTPServerError
+
+    if source.kind not in ("network", "camera"):
+        return False
+    if isinstance(error, (EOFError, ExitError, HTTPServerError)):
+        return True
+    code = getattr(error, "errno", None)
+    if code == errno.EIO and source.kind == "network":  # a host name without an address, or others
+        return not _has_address(source.address)
+    return code in _TRANSIENT
+
+
+def _has_address(url: str) -> bool:
+    host = urlsplit(url).hostname
+    try:
+        return bool(socket.getaddrinfo(host, None))
+    except (OSError, UnicodeError):
+        return False
+
+
 def _network_options(source: LiveSource, open_seconds: float) -> dict[str, str]:
-    """No playlist, no file, no list of other sources; what is answered must be pictures and sound themselves."""
+    """Options of av.open by which the answer must be media itself: no playlist, no file, no list of other sources."""
     microseconds = str(round(open_seconds * 1e6))
     options = {
-        "format_whitelist": ",".join((*FORMATS, "rtsp", "rtp")),
+        "format_whitelist": ",".join((*FORMATS, *BARE_FORMATS, "rtsp", "rtp")),
         "protocol_whitelist": ",".join(source.protocols),
         "rw_timeout": microseconds,
     }
@@ -210,46 +300,3 @@ def _network_options(source: LiveSource, open_seconds: float) -> dict[str, str]:
     if scheme in ("udp", "rtp"):
         options |= {"pkt_size": str(MAX_PACKET_BYTES), "timeout": microseconds}
     return options
-
-
-class _Arriving:
-    """Bytes of a file that grows, or of a pipe, as FFmpeg reads them: never sought, and waited for.
-
-    A file that shrinks or is replaced has ended: whoever follows it opens it again.
-    """
-
-    def __init__(self, source: LiveSource, stdin: int | None) -> None:
-        self._grows = source.kind == "file"
-        self._path = source.address
-        if source.address == "-":
-            assert stdin is not None
-            self._fd = stdin
-        else:
-            self._fd = os.open(
-                source.address, os.O_RDONLY | os.O_CLOEXEC
-            )  # a pipe waits here for its writer
-
-    def read(self, n: int) -> bytes:
-        """The next bytes; b"" at the end."""
-        while True:
-            data = os.read(self._fd, n)
-            if data or not self._grows or self._was_replaced():
-                return data
-            time.sleep(_POLL_SECONDS)
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def _was_replaced(self) -> bool:
-        ours = os.fstat(self._fd)
-        try:
-            there = Path(self._path).stat()
-        except OSError:
-            return True
-        position = os.lseek(self._fd, 0, os.SEEK_CUR)
-        return (there.st_ino, there.st_dev) != (
-            ours.st_ino,
-            ours.st_dev,
-        ) or there.st_size < position

@@ -1,7 +1,7 @@
-"""What a decode process takes from itself before it opens anything: memory, files, network, other programs.
+"""Isolation of a decode process, before it opens anything: memory, files, network, other programs.
 
-Limits always; the two others where Linux offers them, without any privilege: Landlock refuses every write to the file
-system, a seccomp filter refuses sockets, programs and signals to others.
+Limits apply on every system. On Linux, without any privilege, Landlock refuses every write to the file system, and a
+seccomp filter refuses sockets, programs and signals to other processes.
 """
 
 from __future__ import annotations
@@ -14,21 +14,11 @@ import struct
 import sys
 
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
-_LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = (
-    444,
-    445,
-    446,
-)  # the same numbers on every architecture
-_LANDLOCK_RIGHTS = (
-    0,
-    13,
-    14,
-    15,
-    15,
-    16,
-)  # number of known file rights by version of the interface
+# System calls, with the same numbers on every architecture.
+_LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
+_LANDLOCK_RIGHTS = (0, 13, 14, 15, 15, 16)  # number of known file rights by interface version
 _LANDLOCK_WRITE, _LANDLOCK_IOCTL = 1 << 1, 1 << 15
-_LANDLOCK_READ = 1 << 2 | 1 << 3  # read a file, list a folder: what stays allowed
+_LANDLOCK_READ = 1 << 2 | 1 << 3  # read a file, list a folder: stay allowed
 
 _SECCOMP_ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 # sockets · programs · signals and memory of other processes
@@ -64,15 +54,15 @@ _X32_CALLS = 0x40000000  # a second set of numbers for the same calls on x86_64
 def isolate(
     *, memory_bytes: int, parent: int, network: bool = False, device: str | None = None
 ) -> dict[str, str]:
-    """Applies everything that this system offers to the present process, for good; says what was achieved.
+    """Apply all isolation that this system offers to this process, irrevocably; return the result by kind.
 
     Args:
         memory_bytes: of address space.
-        parent: process whose end ends us.
-        network: keep sockets, though none that listens: for a stream that is followed.
-        device: a camera, which can only be opened for writing too.
+        parent: process with which this one ends.
+        network: keep sockets, but not listening ones: for a live source.
+        device: a camera, which must be opened for writing too.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is our parent's business
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     return {
         "limits": _set_limits(memory_bytes),
         "end with the parent": _end_with(parent),
@@ -92,7 +82,7 @@ def _set_limits(memory_bytes: int) -> str:
 
 
 def limit_cpu_seconds(seconds: float) -> None:
-    """Lets the process use so many more seconds of processor time before the system ends it."""
+    """Allow this process so many more seconds of processor time; then the system ends it."""
     import resource
 
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -106,7 +96,7 @@ def _end_with(parent: int) -> str:
     if not sys.platform.startswith("linux"):
         return "when the socket closes"
     _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the line above
+    if os.getppid() != parent:  # it ended before the line above
         raise SystemExit(0)
     return "killed by the system"
 
@@ -131,7 +121,7 @@ def _refuse_writing(device: str | None) -> str:
 
 
 def _allow_device(libc: ctypes.CDLL, ruleset: int, device: str, rights: int) -> None:
-    """Reading is never refused; a camera's driver wants to be written and spoken to as well."""
+    """Allow writing and ioctl for a camera; reading is never refused."""
     handle = os.open(device, os.O_PATH | os.O_CLOEXEC)
     rule = struct.pack("=Qi", rights & (_LANDLOCK_WRITE | _LANDLOCK_IOCTL), handle)
     libc.syscall(_LANDLOCK_ADD, ruleset, 1, rule, 0)
@@ -139,7 +129,7 @@ def _allow_device(libc: ctypes.CDLL, ruleset: int, device: str, rights: int) -> 
 
 
 def _refuse_calls(*, but: tuple[str, ...] = ()) -> str:
-    """A seccomp filter: the listed calls fail with EPERM, all others pass."""
+    """Install a seccomp filter: the listed calls fail with EPERM, all others pass."""
     machine = platform.machine()
     if not sys.platform.startswith("linux") or machine not in _REFUSED_CALLS:
         return "not refused: no filter for this system"
@@ -154,7 +144,7 @@ def _refuse_calls(*, but: tuple[str, ...] = ()) -> str:
 
 
 def _seccomp_program(machine: str, but: tuple[str, ...]) -> bytes:
-    """Classic BPF over (call number, architecture); 8 bytes a step: code, jump if true, jump if false, constant."""
+    """Return classic BPF over (call number, architecture); 8 bytes a step: code, jump if true, if false, constant."""
     load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06
     allow, refuse = 0x7FFF0000, 0x00050000 | 1  # EPERM
     calls = sorted(number for name, number in _REFUSED_CALLS[machine].items() if name not in but)

@@ -1,4 +1,4 @@
-"""Decoding in child processes with limits: whatever a file does to its decoder, the parent goes on."""
+"""Pool of decode processes with limits: the parent survives whatever a file does to its decoder."""
 
 from __future__ import annotations
 
@@ -26,21 +26,20 @@ from tristream.media.sandbox.process import START_SECONDS, Child
 
 SHARE_OF_MEMORY = 0.6  # of the machine, for all children together
 START_ATTEMPTS = 5  # for a child that is killed from outside before it is ready
-ATTEMPTS = (
-    8  # for a file whose child was killed from outside; one that crashes its decoder gets one
-)
+# For a file during which its child was killed from outside; a file that crashes its decoder gets one.
+ATTEMPTS = 8
 _FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP}
 
 
 class StartError(MachineError):
-    """A decode process did not start, or must not be used: no file's fault."""
+    """A decode process did not start, or must not be used; not the fault of a file."""
 
 
 class DecodePool:
-    """Long-lived decode processes. `submit` may be called from any thread; leave by `with`, and no process stays.
+    """Long-lived decode processes; `submit` may be called from any thread. A context manager that leaves no process.
 
     Args:
-        n_workers: processes at most; fewer where they could use more than `SHARE_OF_MEMORY` of the machine's memory.
+        n_workers: at most; fewer if they could use more than `SHARE_OF_MEMORY` of the machine's memory.
         limits: per file.
     """
 
@@ -69,9 +68,9 @@ class DecodePool:
         root: Path | None = None,
         follow_links: bool = False,
     ) -> Future[DecodedVideo]:
-        """`media.decode.decode_video` in a child process.
+        """Run `media.decode.decode_video` in a child process.
 
-        Its future raises `Rejected`, whatever the file does to its decoder, and `StartError` where no child can run.
+        Its future raises `Rejected`, whatever the file does to its decoder, and `StartError` if no child can run.
         """
         options = {
             "pictures": pictures,
@@ -88,7 +87,7 @@ class DecodePool:
     def probe(
         self, path: Path, *, root: Path | None = None, follow_links: bool = False
     ) -> Future[Probe]:
-        """`media.probe.probe` in a child process."""
+        """Run `media.probe.probe` in a child process."""
         return self._threads.submit(
             self._run, "probe", path, root, {"follow_links": follow_links}, 0.0, _to_probe
         )
@@ -104,12 +103,12 @@ class DecodePool:
         root: Path | None = None,
         follow_links: bool = False,
     ) -> Iterator[DecodedVideo]:
-        """`media.chunks.decode_chunks` in a child process, which waits while the next piece is not asked for.
+        """Run `media.chunks.decode_chunks` in a child process, which waits until the next piece is requested.
 
-        It has one of the pool's processes to itself from the first piece to the last.
+        It occupies one process of the pool from the first piece to the last.
 
         Raises:
-            Rejected, StartError: as the future of `submit`; after some pieces too.
+            Rejected, StartError: as the future of `submit`; possibly after some pieces.
         """
         limits = self._limits
         options = {
@@ -150,15 +149,15 @@ class DecodePool:
                 self._discard(child)
 
     def check_decoder(self) -> str:
-        """Version of the FFmpeg that decodes here; starts a process that the first file then finds ready.
+        """Return the version of the FFmpeg that decodes; the process started for it then serves the first file.
 
         Raises:
-            StartError: none can be started, or it would decode with an FFmpeg that is known to be unsafe.
+            StartError: no process can be started, or its FFmpeg is known to be unsafe.
         """
 
         def look() -> (
             str
-        ):  # in a thread of the pool: the process ends with the thread that has started it
+        ):  # in a thread of the pool: a process ends with the thread that started it
             child = self._take()
             self._idle.put(child)
             return child.ffmpeg
@@ -166,12 +165,12 @@ class DecodePool:
         return self._threads.submit(look).result()
 
     def pids(self) -> list[int]:
-        """Process numbers of the children that live now."""
+        """Process ids of the running children."""
         with self._lock:
             return sorted(child.process.pid for child in self._children)
 
     def close(self) -> None:
-        """Kills the children; what was not finished raises `Rejected` or `CancelledError`."""
+        """Kill the children; unfinished futures raise `Rejected` or `CancelledError`."""
         with self._lock:
             self._closed = True
             children = list(self._children)
@@ -203,7 +202,7 @@ class DecodePool:
         span: float,
         build: Callable[..., Any],
     ) -> Any:
-        """One request, from a thread of ours; the child that answers it is free again afterwards, or replaced."""
+        """Run one request in a thread of the pool; its child is idle again afterwards, or replaced."""
         limits = self._limits
         request = {
             "work": work,
@@ -235,10 +234,10 @@ class DecodePool:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _take(self) -> Child:
-        """A child that is ready for a request.
+        """Return a child that is ready for a request.
 
         Raises:
-            StartError: none can be started.
+            StartError: no child can be started.
         """
         for attempt in range(START_ATTEMPTS):
             child = self._idle_child() or self._start()
@@ -267,7 +266,7 @@ class DecodePool:
                 child = self._idle.get_nowait()
                 if child.process.poll() is None:
                     return child
-                self._discard(child)  # died while it had nothing to do
+                self._discard(child)  # ended while it was idle
         return None
 
     def _start(self) -> Child:
@@ -286,7 +285,7 @@ class DecodePool:
 
 
 def isolation() -> dict[str, str]:
-    """What a decode process can keep itself from on this machine; for `doctor`."""
+    """Return the isolation that a decode process achieves on this machine; for `doctor`."""
     child = Child(DEFAULT_LIMITS)
     try:
         child.get_ready()
@@ -298,7 +297,7 @@ def isolation() -> dict[str, str]:
 def _as_text(path: Path) -> str:
     return os.fsencode(Path(path).absolute()).decode(
         "latin-1"
-    )  # byte by byte: a name need not be valid UTF-8
+    )  # byte by byte: names may be invalid UTF-8
 
 
 def _result(
@@ -310,18 +309,18 @@ def _result(
         return build(**header["found"], **arrays)
     except (KeyError, TypeError) as error:
         raise Rejected(
-            "decoder_crashed", path, f"got no sensible answer from its decode process: {error}"
+            "decoder_crashed", path, f"got no valid answer from its decode process: {error}"
         ) from error
 
 
-def _to_video(**found: Any) -> DecodedVideo:
-    fields = {"frames": None, "samples": None, **found}
+def _to_video(**answer: Any) -> DecodedVideo:
+    fields = {"frames": None, "samples": None, **answer}
     fields["reasons"] = tuple(reason for reason in fields["reasons"] if reason in DEGRADED)
     return DecodedVideo(**fields)
 
 
-def _to_probe(**found: Any) -> Probe:
-    return Probe(**found)
+def _to_probe(**answer: Any) -> Probe:
+    return Probe(**answer)
 
 
 def _crash(path: Path, status: int, last_words: str, error: Exception) -> Rejected:

@@ -1,4 +1,4 @@
-"""The parent's side of one decode process (media/sandbox/worker.py): starting it, asking it, ending it."""
+"""Parent's side of one decode process (media/sandbox/worker.py): start, requests, end."""
 
 from __future__ import annotations
 
@@ -18,16 +18,14 @@ from tristream.media.limits import Limits
 from tristream.media.sandbox import protocol
 
 PACKAGE = Path(str(sys.modules["tristream"].__file__)).parent  # a child has to find it
-START_SECONDS = 60.0  # for a child to import its libraries, on a machine that is busy
-TRANSFER_BYTES_PER_SECOND = (
-    10e6  # slower than this, a child that hands over its answer counts as stuck
-)
+START_SECONDS = 60.0  # for a child to import its libraries on a busy machine
+TRANSFER_BYTES_PER_SECOND = 10e6  # a child that sends its answer more slowly counts as stuck
 
 
 class Child:
     """One decode process and our end of its socket.
 
-    The thread that makes it must live as long as it shall: Linux ends a child together with the thread that started it.
+    The thread that creates it must outlive it: Linux ends a child together with the thread that started it.
     """
 
     def __init__(
@@ -37,13 +35,19 @@ class Child:
         allowed: Mapping[str, Any] | None = None,
         pass_fds: Sequence[int] = (),
     ) -> None:
-        """`allowed`: what `isolation.isolate` leaves it beyond the usual; `pass_fds`: open files it inherits."""
+        """Start the process.
+
+        Args:
+            limits: of one file.
+            allowed: further arguments of `isolation.isolate`.
+            pass_fds: open files that it inherits.
+        """
         ours, theirs = socket.socketpair()
         errors, their_errors = os.pipe()
         os.set_blocking(errors, False)
         os.set_blocking(
             their_errors, False
-        )  # a child that prints more than we read loses it, and does not wait
+        )  # output of a child beyond the pipe's size is lost, and the child does not wait
         command = [
             sys.executable,
             "-P",
@@ -58,7 +62,7 @@ class Child:
             stdout=subprocess.DEVNULL,
             stderr=their_errors,
             pass_fds=[theirs.fileno(), *pass_fds],
-            start_new_session=True,  # Ctrl-C in the terminal does not reach it
+            start_new_session=True,  # not reached by Ctrl-C in the terminal
             env=_environment(),
         )
         theirs.close()
@@ -66,16 +70,16 @@ class Child:
         self._socket = ours
         self._errors = errors
         self._words = ""
-        self.isolation: dict[str, str] = {}  # empty until the child is ready, as the next
+        self.isolation: dict[str, str] = {}  # empty until the child is ready, as `ffmpeg`
         self.ffmpeg = ""
         self.patience = ""
 
     def ask(self, request: dict[str, Any], limits: Limits) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The answer to one request.
+        """Return the answer to one request.
 
         Raises:
             TimeoutError: it took too long; the child is in an unknown state.
-            wire.Closed, ConnectionError: the child died.
+            protocol.Closed, ConnectionError: the child ended.
         """
         protocol.send(self._socket, request)
         begun = time.monotonic()
@@ -97,9 +101,9 @@ class Child:
     def stream(
         self, request: dict[str, Any], limits: Limits
     ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """The answers to a request that has many; the last is the first that holds no "piece".
+        """Yield the answers to a request; the last is the first without a "piece".
 
-        The child waits while we do not take the next one; only the time that we wait for it counts.
+        The child waits until the next one is requested; only the time that we wait counts.
 
         Raises:
             As `ask`.
@@ -115,7 +119,7 @@ class Child:
                 header = protocol.receive_header(self._socket, deadline=begun + allowed)
                 if "at" not in header:
                     break
-                # Whatever it claims: a piece that is always on its way ends with the file's own limit of time.
+                # Untrusted: progress without a piece is bounded by the time limit of the file.
                 reached, before = min(float(header["at"]), limits.max_seconds), reached
                 allowed += limits.realtime_factor * max(0.0, reached - before)
             seconds = limits.open_seconds + limits.memory_bytes / TRANSFER_BYTES_PER_SECOND
@@ -131,11 +135,11 @@ class Child:
                 return
 
     def get_ready(self) -> None:
-        """Waits until the child has isolated itself and loaded its libraries.
+        """Wait until the child has isolated itself and loaded its libraries.
 
         Raises:
             TimeoutError: not within `START_SECONDS`.
-            wire.Closed, ConnectionError: the child died.
+            protocol.Closed, ConnectionError: the child ended.
         """
         if not self.isolation:
             header = protocol.receive_header(
@@ -144,13 +148,13 @@ class Child:
             self.isolation, self.ffmpeg = header["ready"], str(header["ffmpeg"])
 
     def kill(self) -> None:
-        """Ends the child at once; may be called from another thread than the one that waits for its answer."""
+        """End the child at once; may be called while another thread waits for its answer."""
         self.process.kill()
 
     def end(self) -> int:
-        """Kills the child unless it has ended, and says how it did: negative is a signal."""
+        """Kill the child unless it has ended; return its exit status, negative for a signal."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(0.2)  # a socket that closes is seen before the exit that closed it
+            self.process.wait(0.2)  # its socket closes before it has exited
         self.process.kill()
         status = self.process.wait()
         self._socket.close()
@@ -162,13 +166,13 @@ class Child:
         return status
 
     def last_words(self) -> str:
-        """The last line that an ended child printed."""
+        """Last line that an ended child printed."""
         return self._words.splitlines()[-1] if self._words else ""
 
 
 def _environment() -> dict[str, str]:
-    """What a child needs to find its libraries, and nothing secret."""
-    kept = (
+    """Environment of a child: enough to find its libraries, and nothing secret."""
+    names = (
         "PATH",
         "LD_LIBRARY_PATH",
         "DYLD_LIBRARY_PATH",
@@ -178,7 +182,7 @@ def _environment() -> dict[str, str]:
         "LANG",
         "TMPDIR",
     )
-    found = {name: os.environ[name] for name in kept if name in os.environ}
+    inherited = {name: os.environ[name] for name in names if name in os.environ}
     places = [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     python = {
@@ -186,4 +190,4 @@ def _environment() -> dict[str, str]:
         "PYTHONUTF8": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    return {**found, **one_thread, **python}
+    return {**inherited, **one_thread, **python}

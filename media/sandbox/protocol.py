@@ -1,9 +1,9 @@
-"""Messages between us and a decode process: a JSON header, then the bytes of arrays. Nothing that is read can run code.
+"""Messages to and from a decode process: a JSON header, then the bytes of arrays; reading them runs no code.
 
     4 bytes length · JSON header · array bytes, one array after the other, as "arrays" in the header lists them
 
-What comes from a decode process is as little trusted as the file it has read: sizes are checked before anything is
-allocated, types come from a short list.
+Messages of a decode process are as untrusted as the file it read: sizes are checked before allocation, and types come
+from a short list.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _DTYPES = {"uint8": np.uint8, "bool": np.bool_, "float32": np.float32, "float64"
 
 
 class Closed(ConnectionError):
-    """The other side is gone, or says what it must not."""
+    """The other side has closed, or sent an invalid message."""
 
 
 def send(
     to: socket.socket, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None
 ) -> None:
-    """Sends one message."""
+    """Send one message."""
     arrays = arrays or {}
     listed = [[name, array.dtype.name, array.shape] for name, array in arrays.items()]
     text = json.dumps({**header, "arrays": listed}).encode()
@@ -43,11 +43,11 @@ def send(
 
 
 def receive_header(source: socket.socket, *, deadline: float | None = None) -> dict[str, Any]:
-    """The header of the next message.
+    """Return the header of the next message.
 
     Raises:
-        Closed: no more messages, or not one of ours.
-        TimeoutError: `deadline` (time.monotonic) is over.
+        Closed: no more messages, or an invalid one.
+        TimeoutError: `deadline` (time.monotonic) has passed.
     """
     length = _LENGTH.unpack(_receive_exactly(source, bytearray(_LENGTH.size), deadline))[0]
     if length > _MAX_HEADER_BYTES:
@@ -55,9 +55,9 @@ def receive_header(source: socket.socket, *, deadline: float | None = None) -> d
     try:
         header = json.loads(bytes(_receive_exactly(source, bytearray(length), deadline)))
     except ValueError as error:
-        raise Closed("header is no JSON") from error
+        raise Closed("header is not JSON") from error
     if not isinstance(header, dict):
-        raise Closed("header is no JSON object")
+        raise Closed("header is not a JSON object")
     return header
 
 
@@ -68,11 +68,11 @@ def receive_arrays(
     max_bytes: int,
     deadline: float | None = None,
 ) -> dict[str, np.ndarray]:
-    """The arrays that follow `header`.
+    """Return the arrays that follow `header`.
 
     Raises:
-        Closed: more than `max_bytes`, or shapes and types that no decode process of ours sends.
-        TimeoutError: `deadline` is over.
+        Closed: more than `max_bytes`, or invalid shapes or types.
+        TimeoutError: `deadline` has passed.
     """
     arrays = {}
     for name, dtype, shape in header.get("arrays", []):
@@ -83,7 +83,7 @@ def receive_arrays(
             raise Closed(f"array {name!r} of shape {shape} is larger than allowed")
         array = paged.empty(
             tuple(shape), _DTYPES[dtype]
-        )  # pictures of a long video do not stay in memory
+        )  # frames of a long video do not stay in memory
         if array.size:
             _receive_exactly(source, array.data.cast("B"), deadline)
             paged.release(array)
@@ -99,6 +99,6 @@ def _receive_exactly(
         source.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
         n = source.recv_into(view)
         if not n:
-            raise Closed("the other side is gone")
+            raise Closed("the other side has closed")
         view = view[n:]
     return into

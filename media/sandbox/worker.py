@@ -1,4 +1,4 @@
-"""Decode process: reads requests from a socket and answers them one by one; started by `media.sandbox.process`.
+"""Decode process: answers requests from a socket one by one; started by `media.sandbox.process`.
 
 python -P -m tristream.media.sandbox.worker SOCKET_FD PARENT_PID LIMITS_JSON [ALLOWED_JSON]
 """
@@ -18,20 +18,19 @@ from typing import Any
 from tristream.media.limits import Limits
 from tristream.media.sandbox import isolation
 
-PROGRESS_SECONDS = 0.25  # how often we say how far we are
+PROGRESS_SECONDS = 0.25  # between two progress messages
 
 
 def main(arguments: list[str]) -> None:
-    """Serves until the socket closes."""
+    """Serve until the socket closes."""
     limits = Limits(**json.loads(arguments[2]))
-    allowed = (
-        json.loads(arguments[3]) if arguments[3:] else {}
-    )  # what a source that is followed cannot do without
+    # what a live source needs
+    allowed = json.loads(arguments[3]) if arguments[3:] else {}
     achieved = isolation.isolate(
         memory_bytes=limits.memory_bytes, parent=int(arguments[1]), **allowed
     )
     connection = socket.socket(fileno=int(arguments[0]))
-    # Only now what is large, or reads files; loaded here so that the first request is not the slow one.
+    # Imported after isolation, and before the first request so that it is not slow.
     import av
 
     from tristream.media.chunks import decode_chunks
@@ -57,7 +56,7 @@ def main(arguments: list[str]) -> None:
                 header, arrays = _answer(work[request["work"]], request, limits, connection)
             protocol.send(connection, header, arrays)
             if header.get("rejected") == "out_of_memory":
-                return  # what is left of our memory is in pieces; the next file gets a fresh process
+                return  # memory is fragmented; the next file gets a new process
 
 
 def _answer(
@@ -70,21 +69,21 @@ def _answer(
     if request["work"] == "decode":
         options["on_progress"] = _reporter(connection)
     try:
-        found = asdict_shallow(work(_path(request["path"]), **options))
+        fields = asdict_shallow(work(_path(request["path"]), **options))
     except Rejected as error:
         return {"rejected": error.reason, "sentence": error.sentence}, {}
     except MemoryError:
         return {
             "rejected": "out_of_memory",
-            "sentence": "needs more memory than one decode process may have",
+            "sentence": "needs more memory than one decode process may use",
         }, {}
-    return _parts(found)
+    return _parts(fields)
 
 
 def _stream(
     work: Callable[..., Any], request: dict[str, Any], limits: Limits, connection: socket.socket
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sends piece after piece, each with processor time of its own; returns the header that ends them."""
+    """Send piece after piece, each with processor time of its own; return the header that ends them."""
     from tristream.media.reasons import Rejected
     from tristream.media.sandbox import protocol
 
@@ -100,7 +99,7 @@ def _stream(
     except MemoryError:
         return {
             "rejected": "out_of_memory",
-            "sentence": "needs more memory than one decode process may have",
+            "sentence": "needs more memory than one decode process may use",
         }, {}
     return {"found": {}}, {}
 
@@ -110,21 +109,19 @@ def _options(request: dict[str, Any], limits: Limits) -> dict[str, Any]:
     return {**request["options"], "limits": limits, "root": None if root is None else _path(root)}
 
 
-def _parts(found: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A message's header and its arrays."""
-    arrays = {name: value for name, value in found.items() if hasattr(value, "dtype")}
-    return {"found": {name: value for name, value in found.items() if name not in arrays}}, arrays
+def _parts(fields: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split a result into header and arrays of a message."""
+    arrays = {name: value for name, value in fields.items() if hasattr(value, "dtype")}
+    return {"found": {name: value for name, value in fields.items() if name not in arrays}}, arrays
 
 
 def asdict_shallow(result: Any) -> dict[str, Any]:
-    """The fields of a dataclass, arrays not copied."""
+    """Return the fields of a dataclass without copying arrays."""
     return {name: getattr(result, name) for name in result.__dataclass_fields__}
 
 
 def _path(text: str) -> Path:
-    return Path(
-        os.fsdecode(text.encode("latin-1"))
-    )  # names are bytes: JSON carries them one by one
+    return Path(os.fsdecode(text.encode("latin-1")))  # names are bytes, one character each in JSON
 
 
 def _reporter(connection: socket.socket) -> Callable[[float], None]:

@@ -113,10 +113,12 @@ def judged(case: dict, kit: Path, folder: Path) -> dict:
 def misses(row: dict, expect: dict, said: str) -> list[str]:
     """Differences of a state from the expected one.
 
-    Where the kit says nothing of sound (`audio` null), most files have none, and `no_audio`, which we always say,
-    counts neither for nor against them. Reasons beside the expected one count for a file that must be degraded.
+    Where the kit says nothing of audio (`audio` null), most files have none, and `no_audio`, which is always reported,
+    counts neither for nor against them; `silent_audio` likewise where the kit's audio is silent. Reasons beside the
+    expected one count for a file that must be degraded.
     """
-    reasons = set(row["reasons"]) - ({"no_audio"} if expect["audio"] is None else set())
+    ignored = {None: "no_audio", "silent": "silent_audio"}
+    reasons = set(row["reasons"]) - {ignored.get(expect["audio"])}
     status = "reject" if row["state"] == "rejected" else "degraded" if reasons else "ok"
     found = []
     if status != expect["status"]:
