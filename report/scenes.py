@@ -13,7 +13,7 @@ from markupsafe import Markup
 from tristream.report.charts import Looks, Map, Timeline
 from tristream.report.markup import clock, html, joined, visible
 from tristream.report.palette import class_colours
-from tristream.report.svg import UNITS, Scale, colour_class, field, path
+from tristream.report.svg import UNITS, Labels, Scale, colour_class, field, path
 
 MAP_HEIGHT = 680  # of 1000
 MOST_BINS = 900  # of a timeline; more lines than a screen has pixels show nothing more
@@ -126,11 +126,9 @@ def timeline(chart: Timeline, place: Callable[[str], int]) -> Markup:
         shapes,
         x,
         y,
-        x_label="",
-        y_label=label,
         x_ticks=ticks,
         texts=texts,
-        title=f"anomaly score of {chart.video_id} over time",
+        words=Labels("", label, f"anomaly score of {chart.video_id} over time"),
     )
     if not shares:
         return drawn
@@ -202,11 +200,9 @@ def looks(chart: Looks, streams: Sequence[str], place: Callable[[str], int]) -> 
                 [f'<path class="area ink" d="{outline}Z"/>'],
                 x,
                 y,
-                x_label="",
-                y_label="motion, px",
                 low=True,
                 x_ticks=ticks,
-                title=f"motion in {chart.video_id}",
+                words=Labels("", "motion, px", f"motion in {chart.video_id}"),
             )
         )
     for name in streams:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -72,14 +73,20 @@ def colour_class(stream: str, place: Callable[[str], int]) -> str:
     return f"c{place(stream)}" if stream else "ink"
 
 
+class Labels(NamedTuple):
+    """Words around a plot: below it, beside it, and for screen readers."""
+
+    x: str
+    y: str
+    title: str
+
+
 def field(
     shapes: Iterable[str],
     x: Scale,
     y: Scale,
     *,
-    x_label: str,
-    y_label: str,
-    title: str,
+    words: Labels,
     texts: Iterable[Markup] = (),
     x_ticks: Sequence[tuple[float, str]] | None = None,
     low: bool = False,
@@ -110,14 +117,14 @@ def field(
         '<svg viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">{}{}</svg>{}</div>'
         '<div class="xl">{}</div></div>',
         " low" if low else "",
-        y_label,
+        words.y,
         UNITS,
         UNITS,
-        title,
+        words.title,
         Markup(grid),
         Markup("".join(shapes)),
         joined(labels),
-        x_label,
+        words.x,
     )
 
 
@@ -133,9 +140,7 @@ def curves(chart: Curves, place: Callable[[str], int]) -> Markup:
         shapes.insert(0, f'<path class="mark" d="M{x(at):.1f} 0V{UNITS}"/>')
         texts.append(html('<span class="note" style="left:{}">{}</span>', x.percent(at), words))
     title = f"{chart.title}: {chart.y_label} by {chart.x_label}"
-    return field(
-        shapes, x, y, x_label=chart.x_label, y_label=chart.y_label, title=title, texts=texts
-    )
+    return field(shapes, x, y, words=Labels(chart.x_label, chart.y_label, title), texts=texts)
 
 
 def _extent(chart: Curves) -> tuple[Scale, Scale]:

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import typer
 
-from tristream import check
+from tristream.commands import check
 from tristream.dataset.manifest import ManifestError, index_csv
 from tristream.media.probe import Verdict, judge
 from tristream.media.sandbox.pool import DecodePool
