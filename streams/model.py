@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from tristream import streams
+from tristream.errors import UsageError
 from tristream.flow.estimators import is_learned
 from tristream.store.checkpoint import (
     ArtifactError,
@@ -184,6 +185,22 @@ class TrainedStream:
             "encoder_sha256": self.checksums.encoder,
             "precision": self.precision,
         }
+
+
+def check_same_reading(trained: Sequence[TrainedStream]) -> None:
+    """Check that streams read videos in the same way: one decode serves all.
+
+    Raises:
+        UsageError: two streams were trained with different [data] or [sampler] settings.
+    """
+    first = trained[0]
+    for other in trained[1:]:
+        if (other.data, other.sampler) != (first.data, first.sampler):
+            raise UsageError(
+                f"'{first.name}' and '{other.name}' were trained with different [data] or [sampler] "
+                "settings; train one of them again with those of the other, or embed them one by "
+                "one with --streams"
+            )
 
 
 def shared_estimators(

@@ -83,11 +83,14 @@ class FlowSource:
         folder: of precomputed flow, which replaces what the estimators would give.
         known: (estimator, height, width) → flow of the whole video, where it has been estimated
             already: the windows of a longer video.
+        given: precomputed flow of the whole video, cropped: of the windows of a longer video that
+            has some.
     """
 
     estimators: Estimators | None = None
     folder: Path | None = None
     known: Callable[[str, int, int], Float[np.ndarray, "steps 2 H W"]] | None = None
+    given: Callable[[], Float[np.ndarray, "steps 2 H W"]] | None = None
 
 
 ESTIMATED = FlowSource()
@@ -130,6 +133,7 @@ class Video:
         self._flow_from = flow_source.folder
         self._estimators = flow_source.estimators or Estimators()
         self._known_flow = flow_source.known
+        self._given_flow = flow_source.given
         self._stages = stages or Stages()
         self._flow_sha256: str | None = None
         self._noted: tuple[
@@ -214,10 +218,9 @@ class Video:
             "flow", **self._flow_identity(source), estimate_size=estimate_size, size=size
         )
         if entry is None:
+            is_precomputed = self._given_flow is not None or self._flow_from is not None
             full = (
-                self._precomputed()
-                if self.flow_source()
-                else self._estimate(estimator, *estimate_size)
+                self._precomputed() if is_precomputed else self._estimate(estimator, *estimate_size)
             )
             entry = {
                 "flow": storage.encode_compact(reduce_flow(full, *size)),
@@ -285,6 +288,8 @@ class Video:
     def _precomputed(self) -> Float[np.ndarray, "steps 2 H W"]:
         if len(self.frames()) < 2:
             raise Absent("too_short_for_flow")
+        if self._given_flow is not None:
+            return self._given_flow()
         assert self._flow_from is not None
         flow = precomputed.read(self._flow_from, self.video_id, n_steps=len(self.frames()) - 1)
         if self._data.crop is None:

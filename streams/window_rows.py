@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,7 @@ from jaxtyping import Float32
 from tristream.store.cache import Cache
 from tristream.streams.encoding import BatchFiller
 from tristream.streams.model import TrainedStream, pad
-from tristream.streams.segments import Absent, Segments
-from tristream.streams.windows import Region, Window, WindowPlan
+from tristream.streams.segments import Segments
 
 BLOCK = 64  # rows in one cache entry
 
@@ -49,38 +47,6 @@ class Row:
         return all(
             stream.name in self.embedding or stream.name in self.absent for stream in trained
         )
-
-
-def cut(
-    window: Window, video_id: str, path: Path, plan: WindowPlan, trained: Sequence[TrainedStream]
-) -> list[Row]:
-    """One row for each region of a window."""
-    rows = []
-    for number, region in enumerate(plan.cells()):
-        row = Row(
-            window.start_seconds,
-            window.stop_seconds,
-            number,
-            _peak(window, region, trained[0], plan),
-        )
-        for stream in trained:
-            sampler = plan.sampler(stream.sampler)
-            bound = stream.rebound(sampler=sampler).stream
-            video = window.video(video_id, path, region, data=stream.data, sampler=sampler)
-            try:
-                row.segments[stream.name] = bound.cut(bound.footage(video))
-            except Absent as absent:
-                row.absent[stream.name] = absent.reason
-        rows.append(row)
-    return rows
-
-
-def _peak(window: Window, region: Region, stream: TrainedStream, plan: WindowPlan) -> float:
-    video = window.video("", Path(), region, data=stream.data, sampler=plan.sampler(stream.sampler))
-    try:
-        return float(video.peak_motion.max())
-    except Absent:
-        return float("nan")
 
 
 def embed_now(rows: Sequence[Row], fillers: Mapping[str, BatchFiller[Any]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tristream.streams.video import FlowSource, Video, View, part, squash
 
 SEGMENTS_PER_SECOND = 5.0  # the paper's budget, 180 segments for 36 s (Tkachenko 2018, IV-F)
 SCHEMA = 1  # raised by hand when the same video gives other windows
+MEMBERSHIP = 2  # raised by hand when only some videos give others; in cache keys, not in spaces
 _SLACK_SECONDS = 1e-6  # times are sums of fractions: a frame at 1.9999999999 s begins at 2 s
 
 
@@ -126,11 +127,12 @@ class Window:
     def video(
         self, video_id: str, path: Path, region: Region, *, data: DataConfig, sampler: SamplerConfig
     ) -> Video:
-        """One region of the window as the streams see a video.
+        """Return one region of the window as the streams see a video.
 
         Args:
             video_id, path: of the long video.
-            region: which part of the picture.
+            region: part of the frame.
+            data: of the streams; the ring has cropped the frames.
             sampler: with a window's budget (`WindowPlan.sampler`).
         """
         decoded = self.decoded
@@ -148,6 +150,10 @@ class Window:
                 self.first_frame + n_frames - 1,
             )
 
+        def given() -> Float[np.ndarray, "steps 2 H W"]:
+            last = self.first_frame + n_frames - 1
+            return self.ring.given_flow(region, self.first_frame, last)
+
         window = Video(
             video_id + region.name,
             path,
@@ -155,7 +161,9 @@ class Window:
             decode=lambda *_, **__: decoded,
             cache=None,
             view=View(data.model_copy(update={"crop": None}), sampler),  # the ring has cropped it
-            flow_source=FlowSource(known=estimate),
+            flow_source=FlowSource(
+                known=estimate, given=given if self.ring.has_given_flow else None
+            ),
         )
         window.decoded = decoded
         return window
@@ -166,17 +174,24 @@ class Ring:
 
     Args:
         plan: how it is cut; with windows.
-        crop: the part of every picture that is looked at, as in `[data]`; regions are parts of it.
+        crop: part of every frame that is used, as in `[data]`; regions are parts of it.
         estimators: what estimates flow; None: any that needs no weights.
+        precomputed: (first, last) → precomputed flow of the whole frame between the frames
+            first … last; None: there is none.
     """
 
     def __init__(
-        self, plan: WindowPlan, crop: Crop | None = None, estimators: Estimators | None = None
+        self,
+        plan: WindowPlan,
+        crop: Crop | None = None,
+        estimators: Estimators | None = None,
+        precomputed: Callable[[int, int], Float[np.ndarray, "steps 2 H W"]] | None = None,
     ) -> None:
         if not plan.seconds:
             raise TristreamError("a ring needs windows; the plan says whole videos (0 s)")
         self._plan = plan
         self._estimators = estimators or Estimators()
+        self._precomputed = precomputed
         self._crop = crop or (0.0, 0.0, 1.0, 1.0)
         self._frames: deque[UInt8[np.ndarray, "H W 3"]] = deque()
         self._times: deque[tuple[float, float, bool]] = deque()  # start, stop, suspect
@@ -236,6 +251,25 @@ class Ring:
             np.stack([known[step][:, rows, columns] for step in range(first, last)]), height, width
         )
 
+    @property
+    def has_given_flow(self) -> bool:
+        """True if the video has precomputed flow."""
+        return self._precomputed is not None
+
+    def given_flow(self, region: Region, first: int, last: int) -> Float[np.ndarray, "steps 2 H W"]:
+        """Return precomputed flow of a region between the frames first … last.
+
+        Its unit is px of the region at the size of the whole cropped field, as if the region had
+        been magnified to that size before its flow was computed.
+        """
+        assert self._precomputed is not None
+        flow = self._precomputed(first, last)
+        rows, columns = part(flow.shape[2:], self._crop)
+        flow = flow[:, :, rows, columns]
+        height, width = flow.shape[2:]
+        rows, columns = region.of((height, width))
+        return _resize(flow[:, :, rows, columns], height, width)
+
     def _grid(self, k: int) -> float:
         return k * self._plan.hop_seconds
 
@@ -273,8 +307,7 @@ class Ring:
     def _cut(self, start: float, stop: float) -> Iterator[Window]:
         """The window [start, stop), unless it holds nothing at all."""
         assert self._latest is not None
-        low, high = start - _SLACK_SECONDS, stop - _SLACK_SECONDS
-        inside = [n for n, (begins, _, _) in enumerate(self._times) if low <= begins < high]
+        inside = self._frames_in(start, stop)
         samples, sounds_from = self._sound(start, stop)
         if not inside and samples is None:
             return
@@ -296,6 +329,27 @@ class Ring:
         self._last_stop = stop
         yield Window(start, stop, decoded, self, self._first + (inside[0] if inside else 0))
 
+    def _frames_in(self, start: float, stop: float) -> list[int]:
+        """Frames of the window [start, stop), by their place in the ring.
+
+        They are those that begin in it. Where fewer than two do, the video is slower than the
+        windows, and the frame that is shown when the window starts belongs to it too.
+
+            frames      |--- 0 ---|--- 1 ---|
+            window 1         |----|             0
+            window 2           |----|           0, 1
+        """
+        low, high = start - _SLACK_SECONDS, stop - _SLACK_SECONDS
+        begun = [n for n, (begins, _, _) in enumerate(self._times) if low <= begins < high]
+        if len(begun) >= 2:
+            return begun
+        shown_from = start + _SLACK_SECONDS
+        return [
+            n
+            for n, (begins, ends, _) in enumerate(self._times)
+            if begins < high and (begins >= low or ends > shown_from)
+        ]
+
     def _sound(self, start: float, stop: float) -> tuple[Float32[np.ndarray, " n"] | None, float]:
         if self._samples_start is None:
             return None, 0.0
@@ -309,7 +363,10 @@ class Ring:
     def _forget(self, before: float) -> None:
         """Drops what no window can need: all before the next one, and before the one that would end with the video."""
         kept_from = min(before, self._end - self._plan.seconds) - _SLACK_SECONDS
-        while self._times and self._times[0][0] < kept_from:
+        while self._times:
+            begins, ends, _ = self._times[0]
+            if begins >= kept_from or ends > kept_from + 2 * _SLACK_SECONDS:
+                break  # it begins in a window to come, or is still shown when one starts
             self._times.popleft()
             if self._frames:
                 self._frames.popleft()
