@@ -1,4 +1,4 @@
-"""Many videos → embeddings of their windows: decoded in order at most once, in constant memory, cached in blocks."""
+"""Videos → embeddings of their windows: decoded at most once, in constant memory, cached in blocks."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _AHEAD = 4  # windows of one video that are prepared while others are encoded
 
 @runtime_checkable
 class Source(Protocol):
-    """A video that can be read in pieces."""
+    """Video that can be read in pieces."""
 
     video_id: str
     path: Path
     content_id: str
 
     def pieces(self) -> Iterator[DecodedVideo]:
-        """In order, from its beginning.
+        """Yield its pieces in order, from the beginning.
 
         Raises:
-            Rejected: it cannot be used.
+            Rejected: the video cannot be used.
         """
 
 
@@ -80,7 +80,7 @@ class WindowRows:
         places: times and regions of the rows.
         embeddings: {stream: (rows, E) float32}, NaN where absent.
         absent: {stream: reason of each row, "" where it is present}.
-        reasons: stable codes of what is degraded about the file.
+        reasons: stable codes of the file's defects.
         rejected: sentence that names the file, or "".
         rejected_reason: stable code, or "".
     """
@@ -175,7 +175,7 @@ def extract_windows(
 
 @dataclass(eq=False)
 class _Job:
-    """A video on its way; rows leave it block by block, so that it holds few segment embeddings at any time."""
+    """Video in progress; rows leave it block by block, so it holds few segment embeddings at any time."""
 
     source: Source
     keys: Mapping[str, Mapping[str, Any]]
@@ -218,7 +218,7 @@ class _Job:
             self.is_closed = is_last
 
     def result(self, trained: Sequence[TrainedStream]) -> WindowRows:
-        """What became of the video."""
+        """Return the result of the video."""
         assert self.is_closed
         rows = self.done
         embeddings = {stream.name: np.concatenate(self.parts[stream.name]) for stream in trained}
@@ -258,7 +258,7 @@ def _ahead(
     *,
     force: bool,
 ) -> Iterator[tuple[_Job, Iterator[Row]]]:
-    """Every video and its rows, which threads prepare: a few videos at a time, a few windows of each."""
+    """Yield every video and its rows, prepared by threads: a few videos at a time, a few windows of each."""
     stop = threading.Event()
     started: deque[tuple[_Job, queue.Queue[Any], threading.Thread]] = deque()
 
@@ -277,7 +277,7 @@ def _ahead(
                 if not put(row):
                     return
             put(None)
-        except BaseException as error:  # raised again where the rows are used
+        except BaseException as error:  # raised again in the consumer
             put(error)
 
     def rows_of(out: queue.Queue[Any]) -> Iterator[Row]:
@@ -308,7 +308,7 @@ def _ahead(
 
 
 def _rows(job: _Job, cutter: WindowCutter, cache: Cache, *, force: bool) -> Iterator[Row]:
-    """The rows of one video: from the cache as far as they are there, the rest cut from the file."""
+    """Yield the rows of one video: from the cache as far as possible, the rest cut from the file."""
     source, n_known = job.source, 0
     for number in itertools.count() if not force else ():
         loaded = load_block(cache, job.keys, source.content_id, number)

@@ -1,4 +1,4 @@
-"""A CNN made for pictures as an encoder of flow stacks: any CNN of timm, initialised across modalities.
+"""Image CNN of timm as an encoder of flow stacks, initialised across modalities.
 
 Source: Wang et al. 2016 (TSN, arXiv:1608.00859) §3.2. The first convolution's weights are averaged over red, green and
 blue and repeated over the 2L channels; batch norm but the first keeps the statistics it came with and does not learn.
@@ -24,7 +24,7 @@ class FlowStackCNN(nn.Module):
 
     Args:
         network: of timm, for `n_channels` channels.
-        std: of the pictures it was trained on, mean over colours, of [0, 1].
+        std: of its training images, mean over colours, of [0, 1].
         partial_batch_norm: only the first batch norm learns and follows the data.
     """
 
@@ -60,11 +60,11 @@ def build_cross_modality(
     partial_batch_norm: bool = True,
     dropout: float = 0.0,
 ) -> SegmentClassifier:
-    """The CNN of timm called `name` for stacks of `n_channels`, with a softmax layer for training.
+    """Return the CNN of timm called `name` for stacks of `n_channels`, with a softmax layer for training.
 
     Args:
         n_channels: 2L.
-        weights: safetensors file of the picture network in timm's layout; None: random weights, adapted just so.
+        weights: safetensors file of the image network in timm's layout; None: random weights, adapted in the same way.
         partial_batch_norm: see `FlowStackCNN`.
         dropout: before the softmax layer.
 
@@ -89,9 +89,9 @@ def build_cross_modality(
 
 
 def adapt_first_convolution(network: nn.Module, place: object, n_channels: int, name: str) -> None:
-    """Puts a convolution of `n_channels` where the picture network has one of three.
+    """Replace the first convolution of an image network, of 3 channels, by one of `n_channels`.
 
-    Its response to equal planes is what the picture network gives a grey picture of them: TSN's mean, repeated, times
+    Its response to equal planes is the image network's response to a grey image of them: TSN's mean, repeated, times
     3 / n_channels.
 
     Args:
@@ -109,6 +109,6 @@ def adapt_first_convolution(network: nn.Module, place: object, n_channels: int, 
 def across_modalities(
     weight: Float[Tensor, "out 3 height width"], n_channels: int
 ) -> Float[Tensor, "out n_channels height width"]:
-    """Weights for `n_channels` alike channels that sum to those for red, green and blue."""
+    """Return weights for `n_channels` equal channels that sum to those for red, green and blue."""
     mean = weight.mean(dim=1, keepdim=True)
     return (mean * (weight.shape[1] / n_channels)).repeat(1, n_channels, 1, 1)

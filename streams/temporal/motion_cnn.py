@@ -1,4 +1,4 @@
-"""The paper's motion CNN: a stack of flow fields → a 2048-D segment embedding, or the logits of its class.
+"""Motion CNN of the paper: a stack of flow fields → a 2048-D segment embedding, or the logits of its class.
 
 Source: Tkachenko 2018 §IV-C, which is CNN-M of Simonyan & Zisserman 2014 (arXiv:1406.2199) with batch normalisation in
 place of local response normalisation. Padding, pooling mode, place of normalisation and dropout rates are not stated;
@@ -91,7 +91,7 @@ class MotionCNN(nn.Module):
         self._initialise()
 
     def embed(self, stacks: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
-        """Segment embeddings: full7 after ReLU, before its dropout.
+        """Return segment embeddings: full7 after ReLU, before its dropout.
 
         Raises:
             TristreamError: stacks of another shape than the network was built for.
@@ -109,7 +109,7 @@ class MotionCNN(nn.Module):
         return self.classifier(self.dropout(self.embed(stacks)))
 
     def _initialise(self) -> None:
-        """He et al. 2015 (arXiv:1502.01852) for the layers before a ReLU, so that eight of them keep the signal's size.
+        """Initialise as He et al. 2015 (arXiv:1502.01852) before a ReLU: eight layers keep the signal's size.
 
         The classifier starts small, so that the first loss is close to ln(n_classes) whatever the width.
         """
@@ -130,7 +130,7 @@ def _scaled(n_channels: int, width: float) -> int:
 
 
 def _last_map_side(side: int, *, pool2: bool) -> int:
-    """Height or width of conv5's pooled maps in px; below 1 if the input is too small."""
+    """Return the height or width of conv5's pooled maps in px; below 1 if the input is too small."""
     side = (side - 7) // 2 + 1  # conv1
     side = _pooled_side(side)
     side = (side + 2 - 5) // 2 + 1  # conv2; conv3 to conv5 keep the size
