@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tristream import streams
 from tristream.decision import Decision
 from tristream.detect import STRONG_SHARE, ThresholdRule, check_spaces
 from tristream.errors import UsageError
