@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import threading
 import time
@@ -16,7 +17,7 @@ from tristream.media.machine import n_cores
 from tristream.store.cache import Cache
 from tristream.streams.backend import Embedding, Kept, as_function
 from tristream.streams.compute import BACKENDS, choose
-from tristream.streams.torch_backend import TorchBackend
+from tristream.streams.torch_backend import TorchBackend, channels_last
 
 CPU = torch.device("cpu")
 
@@ -315,3 +316,28 @@ def test_a_kept_network_does_not_hold_on_to_the_module_it_was_made_from():
     assert gone() is None
     kept.compile(nn.Linear(2, 2), example)
     assert engine.n_compiled == 2
+
+
+def test_a_network_of_3d_convolutions_runs_and_2d_ones_are_stored_channels_last():
+    """`Module.to(memory_format=torch.channels_last)` raises on weights of five axes."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv3d(3, 4, 3), nn.BatchNorm3d(4), nn.Flatten(1, 2), nn.Conv2d(24, 5, 3), nn.Flatten()
+    ).eval()
+    clips = np.random.default_rng(0).normal(size=(8, 3, 8, 10, 10)).astype(np.float32)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(clips)).numpy()
+    with pytest.raises(RuntimeError):
+        network.to(memory_format=torch.channels_last)
+    compiled = TorchBackend(torch.device("cpu")).compile(network, clips)
+    np.testing.assert_allclose(compiled.submit(clips).result(), expected, rtol=1e-4, atol=1e-5)
+    assert network[3].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_2d_networks_get_the_strides_that_torch_gives_them():
+    layers = [nn.Conv2d(3, 4, 1), nn.Conv2d(4, 1, 3), nn.BatchNorm2d(1), nn.Conv2d(1, 6, 1)]
+    ours, theirs = (nn.Sequential(*layers), nn.Sequential(*copy.deepcopy(layers)))
+    channels_last(ours)
+    theirs.to(memory_format=torch.channels_last)
+    for key, weight in theirs.state_dict().items():
+        assert ours.state_dict()[key].stride() == weight.stride(), key

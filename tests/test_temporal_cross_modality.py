@@ -116,3 +116,13 @@ def test_what_cannot_be_adapted_is_refused(tmp_path):
     sentence = "other.safetensors does not fit 'resnet18': 119 tensors are missing and 1 have another shape"
     with pytest.raises(ValueError, match=sentence):
         build_cross_modality(NAME, 3, n_channels=10, weights=tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "width"), [("mobilenetv3_large_100", 1280), ("vit_tiny_patch16_224", 192)]
+)
+def test_stacks_of_any_size_go_through_networks_of_one_size_and_of_another_width(name, width):
+    encoder = build_cross_modality(name, 3, n_channels=6, input_size=(64, 96)).eval()
+    stacks = torch.randn(2, 6, 64, 96)
+    with torch.inference_mode():
+        assert encoder.embed(stacks).shape == (2, encoder.embedding_dim) == (2, width)

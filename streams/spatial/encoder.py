@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import nn
 
 from tristream.errors import TristreamError
+from tristream.streams import image_network
 from tristream.streams.encoder_weights import load_weights
 from tristream.streams.small_cnn import SegmentClassifier, SmallCNN
 
@@ -77,7 +78,8 @@ def build_encoder(
         trainable_blocks: number of last blocks that learn; None: all.
 
     Raises:
-        TristreamError: timm has no such CNN, the file does not fit it, or it has fewer blocks.
+        TristreamError: timm has no such CNN, the file does not fit it, it cannot take frames of
+            this size, or it has fewer blocks.
     """
     if name == "small":
         if weights is not None:
@@ -97,26 +99,23 @@ def build_encoder(
             n_classes,
             dropout=dropout,
         )
-    network, width, usual = _of_torchvision() if name in TORCHVISION else _of_timm(name)
-    if weights is not None:
-        load_weights(network, weights, name)
+    if name in TORCHVISION:
+        network, width, usual = _of_torchvision()
+        if weights is not None:
+            load_weights(network, weights, name)
+    else:
+        network, width = image_network.build(
+            name,
+            weights=weights,
+            input_size=input_size,
+            unknown=f"unknown spatial encoder '{name}'; available: small, {', '.join(TORCHVISION)}",
+        )
+        usual = network.pretrained_cfg
     if trainable_blocks is not None:
         freeze_below(network, trainable_blocks, name)
     return SegmentClassifier(
         Normalised(network, usual["mean"], usual["std"]), width, n_classes, dropout=dropout
     )
-
-
-def _of_timm(name: str) -> tuple[nn.Module, int, Any]:
-    import timm
-
-    if not timm.is_model(name):
-        close = ", ".join(timm.list_models(f"*{name}*")[:5]) or "see timm.list_models()"
-        raise TristreamError(
-            f"unknown spatial encoder '{name}'; available: small, {', '.join(TORCHVISION)}, or a name of timm ({close})"
-        )
-    network = timm.create_model(name, pretrained=False, num_classes=0)
-    return network, int(network.num_features), network.pretrained_cfg  # type: ignore[arg-type, return-value]
 
 
 def _of_torchvision() -> tuple[nn.Module, int, Any]:

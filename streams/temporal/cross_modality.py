@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tristream.errors import TristreamError
-from tristream.streams.encoder_weights import load_weights
+from tristream.streams import image_network
 from tristream.streams.small_cnn import SegmentClassifier
 
 FULL_RANGE_PX = 20.0  # such a displacement is to the network what full black or white is (TSN, I3D: 8-bit flow of ± 20)
@@ -56,6 +56,7 @@ def build_cross_modality(
     n_classes: int,
     *,
     n_channels: int,
+    input_size: tuple[int, int] | None = None,
     weights: Path | None = None,
     partial_batch_norm: bool = True,
     dropout: float = 0.0,
@@ -64,28 +65,26 @@ def build_cross_modality(
 
     Args:
         n_channels: 2L.
+        input_size: height and width of the stacks, px; None: the network's own.
         weights: safetensors file of the image network in timm's layout; None: random weights, adapted in the same way.
         partial_batch_norm: see `FlowStackCNN`.
         dropout: before the softmax layer.
 
     Raises:
-        TristreamError: timm has no such CNN, its first layer is no single convolution, or the file does not fit.
+        TristreamError: timm has no such CNN, it cannot take stacks of this size, its first layer is no single
+            convolution, or the file does not fit.
     """
-    import timm
-
-    if not timm.is_model(name):
-        close = ", ".join(timm.list_models(f"*{name}*")[:5]) or "see timm.list_models()"
-        raise TristreamError(
-            f"unknown temporal encoder '{name}'; available: motion_cnn, or a name of timm ({close})"
-        )
-    network = timm.create_model(name, pretrained=False, num_classes=0)
-    if weights is not None:
-        load_weights(network, weights, name)
+    network, width = image_network.build(
+        name,
+        weights=weights,
+        input_size=input_size,
+        unknown=f"unknown temporal encoder '{name}'; available: motion_cnn",
+    )
     usual: Any = network.pretrained_cfg
     adapt_first_convolution(network, usual["first_conv"], n_channels, name)
     mean_std = sum(usual["std"]) / len(usual["std"])
     encoder = FlowStackCNN(network, mean_std, partial_batch_norm=partial_batch_norm)
-    return SegmentClassifier(encoder, int(network.num_features), n_classes, dropout=dropout)  # type: ignore[arg-type]
+    return SegmentClassifier(encoder, width, n_classes, dropout=dropout)
 
 
 def adapt_first_convolution(network: nn.Module, place: object, n_channels: int, name: str) -> None:

@@ -146,6 +146,7 @@ class TemporalStream:
                 config.encoder,
                 n_classes,
                 n_channels=2 * config.stack_length,
+                input_size=config.input_size,
                 weights=config.encoder_weights,
                 partial_batch_norm=config.partial_batch_norm,
                 dropout=config.encoder_dropout,
