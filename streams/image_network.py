@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -72,7 +73,7 @@ def output_width(network: nn.Module, size: tuple[int, int]) -> int:
     return width
 
 
-def _create(name: str, weights: Path | None, **options: tuple[int, int]) -> nn.Module:
+def _create(name: str, weights: Path | None, **options: Any) -> nn.Module:
     import timm
 
     network = timm.create_model(name, pretrained=False, num_classes=0, **options)

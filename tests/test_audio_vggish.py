@@ -116,7 +116,7 @@ def test_relu_only_cuts_the_negative_half_of_the_embedding():
 
 
 @pytest.mark.parametrize("batch_size", [8, 32])
-def test_in_batches_of_one_size_an_example_has_the_same_bits_whatever_its_mates_and_its_place(
+def test_in_batches_of_one_size_the_bits_of_an_example_depend_neither_on_its_mates_nor_on_its_place(
     batch_size,
 ):
     """Only there: alone it runs through other kernels, which differ by up to 2e-4 (width 1)."""
@@ -199,7 +199,7 @@ def test_shapes_that_do_not_fit_are_refused_with_their_value(call, message):
 
 
 def small_torchvggish(width: float, n_frames: int) -> dict[str, np.ndarray]:
-    """Random numbers under torchvggish's names; `pproc` is what its later files carry beside the network."""
+    """Return random parameters under torchvggish's names; `pproc` is the PCA of its later files."""
     generator = np.random.default_rng(3)
     shapes = {
         name: tuple(tensor.shape)
@@ -215,7 +215,7 @@ def small_torchvggish(width: float, n_frames: int) -> dict[str, np.ndarray]:
 
 
 def torchvggishs_forward(state: dict[str, np.ndarray], examples: torch.Tensor) -> torch.Tensor:
-    """Its forward written again: NCHW maps, axes 1 and 3 exchanged, then 1 and 2, flattened; ReLU at the end."""
+    """Return its forward, reimplemented: NCHW maps, axes 1 and 3 exchanged, then 1 and 2, flattened; then ReLU."""
     weights = {name: torch.from_numpy(array) for name, array in state.items()}
     maps = examples[:, None]
     for layer in ("0", "pool", "3", "pool", "6", "8", "pool", "11", "13", "pool"):

@@ -1,4 +1,4 @@
-"""Engines: equal to torch to their stated error, rows independent of their mates and of what else is in flight."""
+"""Engines: equal to torch within their stated error; rows independent of their mates and of other batches."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_a_conversion_that_computes_something_else_is_refused(tmp_path, monkeypa
     assert list(cache.entries()) == []
 
 
-def test_what_openvino_cannot_convert_is_said(monkeypatch):
+def test_a_network_that_openvino_cannot_convert_is_named(monkeypatch):
     pytest.importorskip("openvino")
     pool = nn.MaxPool2d(
         3, stride=2, ceil_mode=True
@@ -236,7 +236,7 @@ def test_a_flow_network_runs_one_pair_at_a_time(backend):
         )
 
 
-def test_the_size_of_batches_is_part_of_what_an_engine_says(backend):
+def test_an_engine_states_the_size_of_its_batches(backend):
     assert backend.batch_size(8) == 8
     assert backend.batch_size(32) == (32 if backend.name == "torch" else 8)
     assert backend.identity()["backend"].startswith(backend.name)
@@ -285,7 +285,7 @@ def test_torch_compiled_computes_what_torch_does():
     assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
 
 
-def test_a_kept_network_does_not_hold_on_to_the_module_it_was_made_from():
+def test_a_kept_network_does_not_keep_its_module_alive():
     class Converted:
         busy_seconds = 0.0
 

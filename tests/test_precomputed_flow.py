@@ -37,7 +37,7 @@ def stored(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "flo", "kitti"])
-def test_every_way_of_keeping_flow_gives_the_same_fields(stored, kind):
+def test_every_format_of_flow_gives_the_same_fields(stored, kind):
     flow = precomputed.read(stored(kind), "a/b.mp4", n_steps=12)
     assert flow.dtype == np.float32
     assert np.array_equal(flow, FIELDS)

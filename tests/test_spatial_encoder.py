@@ -1,4 +1,4 @@
-"""Pretrained CNNs of the spatial stream: the very network, preprocessing and weights of their publishers."""
+"""Pretrained CNNs of the spatial stream: network, preprocessing and weights of their publishers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIMM = "test_resnet"
 
 
 def lively(network, seed=0):
-    """Random weights and batch norm statistics that keep the signal alive through a deep network."""
+    """Set random weights and batch norm statistics that preserve the signal in a deep network."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
@@ -35,7 +35,7 @@ def lively(network, seed=0):
 
 
 def features_of_timm_and_ours(name, size, tmp_path, *, state_name=None):
-    """The same pictures through timm's own model, and through a file of its weights, `weights.add` and our encoder."""
+    """Return features of the same frames from timm's model and from our encoder with its weights."""
     theirs = lively(timm.create_model(name, pretrained=False, num_classes=1000))
     save_file(theirs.state_dict(), tmp_path / "model.safetensors")
     path = weights.add(
@@ -138,7 +138,7 @@ def test_own_preprocessing_of_mobilenet_v2_equals_torchvisions_to_float_rounding
         torch.testing.assert_close(scaled, theirs(Image.fromarray(frame)), rtol=0, atol=2e-6)
 
 
-def test_the_stream_prepares_pictures_as_its_configuration_says():
+def test_the_stream_prepares_frames_as_configured():
     frames = pictures()
     own = SpatialConfig(encoder="resnet18", preprocess="own", input_size=(64, 64))
     from tristream.streams.spatial.stream import _prepared

@@ -19,7 +19,7 @@ NAME = "resnet18"
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """A picture network whose every number is drawn, statistics of batch norm included, and its file."""
+    """Image network with random weights and batch norm statistics, and its file."""
     torch.manual_seed(0)
     network = timm.create_model(NAME, pretrained=False, num_classes=0).eval()
     for module in network.modules():
@@ -31,7 +31,7 @@ def pictures(tmp_path_factory):
     return network, path
 
 
-def test_weights_for_alike_channels_sum_to_those_for_colours():
+def test_weights_for_equal_channels_sum_to_those_for_colours():
     weight = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     found = across_modalities(weight, 20)
     assert found.shape == (4, 20, 5, 5)
@@ -42,7 +42,7 @@ def test_weights_for_alike_channels_sum_to_those_for_colours():
     )
 
 
-def test_a_stack_of_equal_planes_is_to_the_encoder_what_a_grey_picture_is_to_the_picture_network(
+def test_a_stack_of_equal_planes_has_the_embedding_of_a_grey_image_in_the_image_network(
     pictures,
 ):
     network, path = pictures

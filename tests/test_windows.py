@@ -31,7 +31,7 @@ PLAN = WindowPlan(seconds=1.2, hop_seconds=0.5)
 
 
 def pieces_of(video: DecodedVideo, seconds: float) -> list[DecodedVideo]:
-    """A decoded video as its decode process would hand it over in pieces of this length."""
+    """Return a decoded video in pieces of this length, as a decode process yields it."""
     end = max(video.samples_stop_seconds, *video.stop_seconds, 0.0)
     found = []
     for k in range(int(np.ceil(end / seconds))):
@@ -59,7 +59,7 @@ def pieces_of(video: DecodedVideo, seconds: float) -> list[DecodedVideo]:
 
 @dataclasses.dataclass
 class Source:
-    """A video in memory, with a list of who has read it."""
+    """Video in memory that records its readers."""
 
     video_id: str
     found: DecodedVideo | Exception
@@ -85,13 +85,13 @@ def trained(untrained):
 
 
 def embed(sources, trained, plan, cache, *, n_threads=1, flow_from=None):
-    """Rows of the windows of every source, as `fuse` and `detect` get them."""
+    """Return rows of the windows of every source, as for `fuse` and `detect`."""
     cutter = WindowCutter.for_streams(trained, plan, backend=TORCH, flow_from=flow_from)
     return list(extract_windows(sources, cutter, cache=cache, n_threads=n_threads))
 
 
 def live_rows(cutter, video: DecodedVideo, piece_seconds: float = 0.2, video_id: str = ""):
-    """Rows of a source that arrives in pieces, as `detect --follow` gets them."""
+    """Yield rows of a source that arrives in pieces, as for `detect --follow`."""
     feed = cutter.begin(video_id)
     for piece in pieces_of(video, piece_seconds):
         yield from itertools.chain.from_iterable(feed.add(piece))
@@ -192,7 +192,7 @@ def test_a_hole_in_time_gives_no_empty_window(toy_video) -> None:
     assert found[-1].stop_seconds == pytest.approx(11, abs=0.3)
 
 
-def test_regions_overlap_by_half_and_cover_the_picture(toy_video) -> None:
+def test_regions_overlap_by_half_and_cover_the_frame(toy_video) -> None:
     plan = WindowPlan(1.0, 1.0, regions=(2, 3))
     cells = plan.cells()
     assert len(cells) == 3 * 5
@@ -205,7 +205,7 @@ def test_regions_overlap_by_half_and_cover_the_picture(toy_video) -> None:
     assert WindowPlan(1.0, 1.0).cells() == [Region()]
 
 
-def test_the_flow_of_a_region_is_that_part_of_the_picture_s_flow(toy_video) -> None:
+def test_the_flow_of_a_region_is_that_part_of_the_frame_s_flow(toy_video) -> None:
     video = toy_video(30)
     [window] = windows_of(video, 0.4, WindowPlan(1.2, 1.2))
     whole = estimators.load("dis_ultrafast")(video.frames)
@@ -226,7 +226,7 @@ def never(*_: object, **__: object) -> None:
 
 
 def by_hand(video: DecodedVideo, trained, settings, plan: WindowPlan, flow=None):
-    """Embeddings of all windows, each cut from the whole video and encoded by itself.
+    """Return embeddings of all windows, each cut from the whole video and encoded alone.
 
     Args:
         flow: precomputed, of the whole video; None: it is estimated.
@@ -254,7 +254,7 @@ def by_hand(video: DecodedVideo, trained, settings, plan: WindowPlan, flow=None)
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])
-def test_embeddings_of_windows_are_those_of_small_videos_whatever_the_pieces(
+def test_embeddings_of_windows_are_those_of_small_videos_for_any_pieces(
     toy_video, trained, tmp_path: Path, workshop_settings, n_threads: int
 ) -> None:
     videos = {
@@ -278,7 +278,9 @@ def test_embeddings_of_windows_are_those_of_small_videos_whatever_the_pieces(
         assert (rows.peak_motion > 0).all()
 
 
-def test_a_second_time_everything_comes_from_the_cache(toy_video, trained, tmp_path: Path) -> None:
+def test_a_second_time_everything_is_read_from_the_cache(
+    toy_video, trained, tmp_path: Path
+) -> None:
     plan, cache = WindowPlan(0.4, 0.04), Cache(tmp_path)  # more rows than one entry holds
     source = Source("a.mp4", toy_video(BLOCK + 40, reasons=("decode_errors",)))
     [first] = embed([source], trained, plan, cache)
