@@ -41,6 +41,30 @@ def read(folder: Path, video_id: str, *, n_steps: int) -> Float[np.ndarray, "n_s
     return flow
 
 
+def read_range(
+    folder: Path, video_id: str, first: int, last: int
+) -> Float[np.ndarray, "steps 2 H W"]:
+    """Return the fields first … last − 1 of a video, px, float32; the others are not read.
+
+    Raises:
+        TristreamError: as `read`.
+    """
+    place = _locate(folder, video_id)
+    flow, n_fields = _read_part(place, first, last)
+    if n_fields < last:
+        raise TristreamError(
+            f"{place} holds {n_fields} flow fields, but '{video_id}' has at least {last + 1} frames "
+            f"and needs {last}; compute the flow of this very file"
+        )
+    if flow.ndim != 4 or flow.shape[1] != 2:
+        raise TristreamError(
+            f"{place} holds an array of shape {flow.shape}; flow is (T - 1, 2, height, width)"
+        )
+    if not np.isfinite(flow).all():
+        raise TristreamError(f"{place} holds flow that is not finite; compute it again")
+    return np.asarray(flow, np.float32)
+
+
 def sha256(folder: Path, video_id: str) -> str:
     """Return the sha256 of the stored flow of a video."""
     place = _locate(folder, video_id)
@@ -64,17 +88,12 @@ def _locate(folder: Path, video_id: str) -> Path:
     )
 
 
+_READERS = {".flo": storage.read_flo, ".png": storage.read_kitti}
+
+
 def _read_fields(place: Path) -> np.ndarray:
     if place.is_dir():
-        readers = {".flo": storage.read_flo, ".png": storage.read_kitti}
-        fields = [
-            readers[file.suffix](file) for file in sorted(place.iterdir()) if file.suffix in readers
-        ]
-        if not fields:
-            raise TristreamError(
-                f"{place} holds no .flo and no .png file; it must hold one for each step"
-            )
-        return np.stack([field[0] if isinstance(field, tuple) else field for field in fields])
+        return _stack(_field_files(place))
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -84,3 +103,35 @@ def _read_fields(place: Path) -> np.ndarray:
         raise TristreamError(
             f"{place} is not a safetensors file with a tensor 'flow' ({error})"
         ) from error
+
+
+def _read_part(place: Path, first: int, last: int) -> tuple[np.ndarray, int]:
+    """Fields first … last − 1, as far as they exist, and the number of all."""
+    if place.is_dir():
+        files = _field_files(place)
+        return _stack(files[first:last] or files[-1:]), len(files)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(place, framework="numpy") as file:
+            stored = file.get_slice("flow")
+            n_fields = stored.get_shape()[0]
+            return stored[min(first, n_fields - 1) : min(last, n_fields)], n_fields
+    except (SafetensorError, KeyError) as error:
+        raise TristreamError(
+            f"{place} is not a safetensors file with a tensor 'flow' ({error})"
+        ) from error
+
+
+def _field_files(place: Path) -> list[Path]:
+    files = [file for file in sorted(place.iterdir()) if file.suffix in _READERS]
+    if not files:
+        raise TristreamError(
+            f"{place} holds no .flo and no .png file; it must hold one for each step"
+        )
+    return files
+
+
+def _stack(files: list[Path]) -> np.ndarray:
+    fields = [_READERS[file.suffix](file) for file in files]
+    return np.stack([field[0] if isinstance(field, tuple) else field for field in fields])

@@ -1,4 +1,4 @@
-"""The streams: every file in here is shared by all of them, every folder in here is one of them."""
+"""Streams: every file of this folder is shared by all of them, every folder is one of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def names() -> list[str]:
-    """Return the names of the streams, sorted: the folders beside this file. Nothing is imported."""
+    """Return the names of the streams, sorted; none of them is imported."""
     return sorted(folder.parent.name for folder in Path(__file__).parent.glob("*/__init__.py"))
 
 
@@ -23,23 +23,23 @@ def load(name: str, config: StreamConfig, sampler: SamplerConfig) -> Stream:
     Args:
         name: a folder of `streams/`.
         config: an instance of `stream_class(name).Config`.
-        sampler: which segments of a video it looks at.
+        sampler: rule that chooses the segments of a video.
 
     Raises:
-        TristreamError: no such folder; the message lists those there are.
+        TristreamError: no such stream; the message lists those that exist.
     """
     return stream_class(name)(config, sampler)
 
 
 def stream_class(name: str) -> StreamClass:
-    """Return the class of the stream called `name`: what is known of it without a configuration.
+    """Return the class of the stream called `name`, which needs no configuration.
 
     Raises:
-        TristreamError: no such folder; the message lists those there are.
+        TristreamError: no such stream; the message lists those that exist.
     """
     if name not in names():
         raise TristreamError(f"unknown stream '{name}'; available: {', '.join(names())}")
     import importlib
 
-    found: StreamClass = importlib.import_module(f"tristream.streams.{name}.stream").STREAM
-    return found
+    stream: StreamClass = importlib.import_module(f"tristream.streams.{name}.stream").STREAM
+    return stream

@@ -1,7 +1,7 @@
-"""Aggregators: the segment embeddings of a video, in order → one video embedding.
+"""Aggregators: segment embeddings of a video, in order → one video embedding.
 
-All are called alike, `aggregator(segments, lengths)`: segments (B, S, D), of which the first `lengths[b]` belong to
-video b and the rest is padding of any content. The result, (B, `aggregator.embedding_dim`), depends neither on the
+All have one interface, `aggregator(segments, lengths)`: segments (B, S, D), of which the first `lengths[b]` belong to
+video b; the rest is padding with any content. The result, (B, `aggregator.embedding_dim`), depends neither on the
 padding nor on the other videos.
 """
 
@@ -27,11 +27,11 @@ KINDS = (*_CELLS, "attention", "mean", "mean_deviation", "max")
 
 
 class SelfAttention(nn.Module):
-    """One block of self-attention over the segments of each video, with residual and layer norm.
+    """Block of self-attention over the segments of each video, with residual and layer norm.
 
     Our reading of the paper's "attention" (Tkachenko 2018 §V-E, Table I), which stands "after the input layer" and
     cites Vaswani et al. 2017 (arXiv:1706.03762) without saying more: their attention sub-layer, dropout included.
-    Positions are not encoded: the recurrent network that follows sees the order.
+    Positions are not encoded: the recurrent network after it depends on the order.
 
     Args:
         dim: D, width of a segment embedding.
@@ -50,17 +50,17 @@ class SelfAttention(nn.Module):
     ) -> Float[Tensor, "B S D"]:
         inside = _inside(segments, lengths)
         segments = torch.where(inside[:, :, None], segments, 0)  # a weight of 0 does not remove NaN
-        seen, _ = self.attention(
+        attended, _ = self.attention(
             segments, segments, segments, key_padding_mask=~inside, need_weights=False
         )
-        return self.norm(segments + self.dropout(seen))
+        return self.norm(segments + self.dropout(attended))
 
 
 class AttentionPooling(nn.Module):
-    """A mean of the segment embeddings with learned weights: softmax over v · tanh(W x + b).
+    """Mean of the segment embeddings with learned weights: softmax over v · tanh(W x + b).
 
     Source: additive attention (Bahdanau et al. 2015, arXiv:1409.0473) with no query; the second reading of the paper's
-    "attention". Blind to order.
+    "attention". Independent of the order.
     """
 
     def __init__(
@@ -84,18 +84,18 @@ class AttentionPooling(nn.Module):
 
 
 class RecurrentAggregator(nn.Module):
-    """Stacked recurrent network; the embedding is the last hidden state of each direction of the top layer, joined.
+    """Stacked recurrent network; the embedding is the last hidden state of each direction of the top layer.
 
-    Forward then backward: `cat(h_n[-2], h_n[-1])`. (The outputs at the last segment are something else: there the
-    backward direction has seen one segment.) The cells are PyTorch's: two biases, and the GRU's reset gate acts after
+    Forward then backward: `cat(h_n[-2], h_n[-1])`. (The outputs at the last segment differ: there the backward
+    direction has processed one segment.) The cells are PyTorch's: two biases, and the GRU's reset gate acts after
     the product with the hidden state. Keras 2018 had one bias and reset before the product.
 
     Args:
         input_dim: D, width of a segment embedding.
         hidden_dim: width of each direction.
         cell: "gru" or "lstm".
-        dropout: on the input and between layers. The paper's third, before the softmax, is the classifier's business.
-        self_attention: a block of it comes first (`SelfAttention`).
+        dropout: on the input and between layers. The paper's third, before the softmax, belongs to the classifier.
+        self_attention: put one `SelfAttention` block first.
 
     Raises:
         TristreamError: an unknown cell.
@@ -151,9 +151,9 @@ def StackedBiGRU(
 
 
 class MeanAggregator(nn.Module):
-    """Mean of the segment embeddings, on demand with their standard deviation beside it; untrained, blind to order.
+    """Mean of the segment embeddings, optionally with their standard deviation; untrained, independent of the order.
 
-    The deviation is that of the population: 0 for a single segment.
+    The deviation is the population's: 0 for a single segment.
     """
 
     def __init__(self, input_dim: int, *, with_deviation: bool = False) -> None:
@@ -180,9 +180,9 @@ class MeanAggregator(nn.Module):
 
 
 class MaxAggregator(nn.Module):
-    """Largest value of each column over the segments; untrained, blind to order.
+    """Largest value of each column over the segments; untrained, independent of the order.
 
-    For what is short and loud: a mean dilutes one bark in five seconds of silence (ESC-10, docs/results.md).
+    For short loud events: a mean dilutes one bark in five seconds of silence (ESC-10, docs/results.md).
     """
 
     def __init__(self, input_dim: int) -> None:
@@ -206,9 +206,9 @@ def build(
     dropout: float = DROPOUT,
     self_attention: bool = False,
 ) -> RecurrentAggregator | AttentionPooling | MeanAggregator | MaxAggregator:
-    """The aggregator of this kind: "gru", "lstm", "attention", "mean", "mean_deviation" or "max".
+    """Return the aggregator of this kind: "gru", "lstm", "attention", "mean", "mean_deviation" or "max".
 
-    "attention" uses no more than widths and dropout, the last three only `input_dim`; `self_attention` is for the
+    "attention" uses only the widths and dropout, the last three only `input_dim`; `self_attention` applies to the
     recurrent ones.
 
     Raises:
@@ -229,7 +229,7 @@ def build(
 
 
 def _inside(segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]) -> Bool[Tensor, "B S"]:
-    """Where a row is a segment of its video, not padding."""
+    """True where a row is a segment of its video, False for padding."""
     return (
         torch.arange(segments.shape[1], device=segments.device)
         < lengths.to(segments.device)[:, None]
@@ -239,7 +239,7 @@ def _inside(segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]) -> Bool
 def _check_lengths(segments: Tensor, lengths: Tensor) -> None:
     if lengths.shape != segments.shape[:1]:
         raise TristreamError(
-            f"{len(segments)} videos came with lengths of shape {tuple(lengths.shape)}; one each is needed"
+            f"{len(segments)} videos have lengths of shape {tuple(lengths.shape)}; there must be one length per video"
         )
     shortest, longest = int(lengths.min()), int(lengths.max())
     if shortest < 1:
@@ -248,6 +248,6 @@ def _check_lengths(segments: Tensor, lengths: Tensor) -> None:
         )
     if longest > segments.shape[1]:
         raise TristreamError(
-            f"video {int(lengths.argmax())} of the batch is said to have {longest} segments, "
-            f"but the batch holds {segments.shape[1]} each"
+            f"video {int(lengths.argmax())} of the batch has a length of {longest} segments, "
+            f"but the batch holds {segments.shape[1]} per video"
         )

@@ -1,4 +1,4 @@
-"""Random views of pictures and of flow: flips, crops, shifts, rolls."""
+"""Random views of frames and of flow: flips, crops, shifts, rolls."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from pydantic import BaseModel, Field
 
 
 class AugmentConfig(BaseModel, extra="forbid", frozen=True):
-    """What one view of a training video may differ in."""
+    """Random differences between views of a training video."""
 
     flip: bool = True
     crop_scale: tuple[float, float] = Field(
-        (0.75, 1.0), description="side of the crop over the side of the picture"
+        (0.75, 1.0), description="side of the crop over the side of the frame"
     )
     shift: float = Field(
-        0.15, ge=0, description="centre of the crop, off by up to this part of the side"
+        0.15, ge=0, description="centre of the crop: largest offset, as a part of the side"
     )
     corner_crops: tuple[float, ...] = Field(
         (),
-        description="sides of TSN's crops over those of the picture, large to small; none: crop_scale and shift",
+        description="sides of TSN's crops over those of the frame, large to small; none: crop_scale and shift",
     )
     roll: bool = Field(
-        False, description="torus shift; only right where pictures have no border (the workshop's)"
+        False, description="torus shift; only valid for frames without a border (the workshop's)"
     )
 
 
 @dataclass(frozen=True)
 class Views:
-    """Drawn parameters, one for each picture of a batch."""
+    """Drawn parameters, one for each frame of a batch."""
 
     flipped: Bool[np.ndarray, " B"]
     scale: Float[np.ndarray, "B 2"]  # x, y
@@ -39,7 +39,7 @@ class Views:
     roll: Float[np.ndarray, "B 2"]
 
     def repeat(self, n: int) -> Views:
-        """The first view, `n` times: all segments of a video are seen alike."""
+        """Return the first view `n` times: all segments of a video get the same one."""
         return Views(
             *(
                 np.repeat(values[:1], n, axis=0)
@@ -49,7 +49,7 @@ class Views:
 
 
 def draw_views(n: int, config: AugmentConfig, generator: np.random.Generator) -> Views:
-    """`n` random views.
+    """Draw `n` random views.
 
     With `corner_crops` they are TSN's (Wang et al. 2016, arXiv:1608.00859, §3.2): width and height each one of the
     given sides, at most one apart in the list, in one of the four corners or the centre.
@@ -79,28 +79,28 @@ def _corner_crops(
 
 
 def apply_views(
-    pictures: Float[torch.Tensor, "B C H W"], views: Views, *, padding: str = "zeros"
+    frames: Float[torch.Tensor, "B C H W"], views: Views, *, padding: str = "zeros"
 ) -> Float[torch.Tensor, "B C H W"]:
-    """Each picture as its view sees it, at the size it has.
+    """Apply its view to each frame; the size stays.
 
     Flow keeps its unit: a crop is a camera that stands closer, and the network must bear that. Who flips flow must
     negate its x components as well (`views.flipped` says where).
     """
-    height, width = pictures.shape[2:]
+    height, width = frames.shape[2:]
     if views.roll.any():
         steps = np.floor(views.roll * (height, width)).astype(int)
-        pictures = torch.stack(
-            [p.roll((int(y), int(x)), (1, 2)) for p, (y, x) in zip(pictures, steps, strict=True)]
+        frames = torch.stack(
+            [p.roll((int(y), int(x)), (1, 2)) for p, (y, x) in zip(frames, steps, strict=True)]
         )
     if not views.flipped.any() and (views.scale == 1).all() and not views.shift.any():
-        return pictures
-    theta = np.zeros((len(pictures), 2, 3), np.float32)
+        return frames
+    theta = np.zeros((len(frames), 2, 3), np.float32)
     theta[:, 0, 0] = np.where(views.flipped, -views.scale[:, 0], views.scale[:, 0])
     theta[:, 1, 1] = views.scale[:, 1]
     theta[:, :, 2] = 2 * views.shift
     grid = torch.nn.functional.affine_grid(
-        torch.from_numpy(theta).to(pictures.device), list(pictures.shape), align_corners=False
+        torch.from_numpy(theta).to(frames.device), list(frames.shape), align_corners=False
     )
     return torch.nn.functional.grid_sample(
-        pictures, grid.to(pictures), mode="bilinear", padding_mode=padding, align_corners=False
+        frames, grid.to(frames), mode="bilinear", padding_mode=padding, align_corners=False
     )

@@ -1,7 +1,7 @@
 """Protocols of inference backends: a network whose weights are fixed, and the engine that runs it.
 
-torch in float32 is the reference. Every engine computes a row that depends neither on its mates in the batch nor on
-what else is in flight, and returns the same bits at every call.
+torch in float32 is the reference. A row depends neither on the other rows of its batch nor on concurrent batches, and
+has the same bits at every call.
 """
 
 from __future__ import annotations
@@ -22,56 +22,56 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "bf16")
 
 @runtime_checkable
 class Network(Protocol):
-    """A network that is ready to run on batches of the size it was made for.
+    """Network that is ready to run on batches of the size it was compiled for.
 
     Attributes:
-        busy_seconds: spent computing so far, summed over the batches, of which several may run at once.
+        busy_seconds: seconds of computing so far, summed over batches, several of which may run at once.
     """
 
     busy_seconds: float
 
     def submit(self, *inputs: np.ndarray) -> Future[np.ndarray]:
-        """Starts a batch; waits only while as many are under way as the engine can use.
+        """Start a batch; wait only while the engine is fully used.
 
-        The inputs must not be changed before the result is there.
+        The inputs must not be changed before the result is available.
         """
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """An engine on a device.
+    """Engine on a device.
 
     Attributes:
         name: as in `--backend`.
-        device: where tensors that do not go through the engine belong.
+        device: of tensors that do not pass through the engine.
     """
 
     name: str
     device: torch.device
 
     def identity(self) -> dict[str, Any]:
-        """What decides the bits of a result beside the weights: part of cache keys."""
+        """Return everything but the weights that determines the bits of a result: part of cache keys."""
 
     def batch_size(self, configured: int) -> int:
-        """The one number of rows of every batch, where the configuration says `configured`."""
+        """Return the number of rows of every batch, given the configured one."""
 
     def compile(
         self, module: nn.Module, *example: np.ndarray, precision: Precision = "float32"
     ) -> Network:
-        """A network that computes `module`'s forward of inputs shaped and typed as the example.
+        """Return a network that computes `module`'s forward on inputs shaped and typed as the example.
 
         Args:
-            module: in eval mode; its weights must not change any more.
-            example: real input: what an engine converts is compared with torch on it.
-            precision: of the arithmetic inside; what comes out is float32.
+            module: in eval mode; its weights must not change afterwards.
+            example: real input, on which a converted network is compared with torch.
+            precision: of the arithmetic inside; the result is float32.
 
         Raises:
-            TristreamError: this machine has no such precision.
+            TristreamError: the machine does not support the precision.
         """
 
 
 class Embedding(nn.Module):
-    """An encoder as a network: segments in, segment embeddings out."""
+    """Encoder as a module whose forward returns segment embeddings."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Embedding(nn.Module):
 
 
 class Kept:
-    """A backend that prepares a network once, however often it is asked; for several runs over the same weights."""
+    """Backend that compiles each network once; for several runs over the same weights."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -102,9 +102,8 @@ class Kept:
         part = module.encoder if isinstance(module, Embedding) else module
         key = (id(part), precision, *((array.dtype, array.shape) for array in example))
         known = self._networks.get(key)
-        if (
-            known is None or known[0]() is not part
-        ):  # a module that is gone may leave its id to another
+        # the id of a collected module may be reused by another
+        if known is None or known[0]() is not part:
             known = weakref.ref(part), self._backend.compile(module, *example, precision=precision)
             self._networks[key] = known
         return known[1]
@@ -113,9 +112,9 @@ class Kept:
 def as_function(
     backend: Backend,
 ) -> Callable[[nn.Module, np.ndarray], Callable[[np.ndarray], np.ndarray]]:
-    """What `flow.estimators.load` takes as `compile`: flow networks on this engine.
+    """Return the `compile` argument of `flow.estimators.load`: it runs flow networks on this engine.
 
-    What it makes may be called from several threads at once; each waits for its own result.
+    The compiled functions may be called from several threads at once; each waits for its own result.
     """
 
     def compile_flow(module: nn.Module, example: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,4 +1,4 @@
-"""Batches of a training: which rows go together, and how they are made while the network works."""
+"""Batches of a training: grouping of rows, and preparation in a thread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees.
+    """Input of one step.
 
     Attributes:
         inputs: arguments of the phase's `logits`.
@@ -28,7 +28,7 @@ class Batch:
     video_ids: Sequence[str]
 
     def part(self, rows: slice) -> Batch:
-        """Some of its rows. Where the last of several inputs says how many segments each row has, theirs go along."""
+        """Return a range of its rows, with their segments if the last input counts those of each row."""
         inputs = list(self.inputs)
         if len(inputs) > 1 and len(inputs[0]) != len(self.labels):
             ends = [0, *itertools.accumulate(inputs[-1].tolist())]
@@ -40,7 +40,7 @@ class Batch:
 
 
 def batches_of(n: int, size: int, generator: np.random.Generator | None = None) -> list[np.ndarray]:
-    """Indices 0 … n − 1 in batches, shuffled with a generator; a last batch of one joins the one before.
+    """Return the indices 0 … n − 1 in batches, shuffled with a generator; a last batch of one joins its predecessor.
 
     Batch norm cannot train on a single row.
     """
@@ -54,9 +54,9 @@ def batches_of(n: int, size: int, generator: np.random.Generator | None = None) 
 def batches_of_like_length(
     lengths: Sequence[int], size: int, generator: np.random.Generator, *, n_pooled: int = 50
 ) -> list[np.ndarray]:
-    """Indices in batches, shuffled, of rows that are about as long as one another: less is padding.
+    """Return indices in shuffled batches of rows of similar length, which need less padding.
 
-    Each `n_pooled` shuffled batches are sorted by length among themselves, then the batches are shuffled.
+    Each pool of `n_pooled` shuffled batches is sorted by length, then all batches are shuffled.
     """
     order = generator.permutation(len(lengths))
     pools = [
@@ -70,7 +70,7 @@ def batches_of_like_length(
 
 
 def made_ahead(batches: Iterator[Batch], n: int = 2) -> Iterator[Batch]:
-    """The same batches in the same order, `n` of them made while the network works on the one before."""
+    """Yield the same batches in the same order; a thread prepares up to `n` of them ahead."""
     made: queue.Queue[Batch | BaseException | None] = queue.Queue(n)
     is_over = threading.Event()
 
@@ -88,7 +88,7 @@ def made_ahead(batches: Iterator[Batch], n: int = 2) -> Iterator[Batch]:
                 if is_over.is_set():
                     return
             hand_over(None)
-        except BaseException as error:  # it is raised where the batch is asked for
+        except BaseException as error:  # raised again in the consumer
             hand_over(error)
 
     thread = threading.Thread(target=work, name="batches", daemon=True)

@@ -1,4 +1,4 @@
-"""What can be chosen about a stream and is common to all of them. The defaults are the paper's (Tkachenko 2018)."""
+"""Settings that all streams have in common. The defaults are the paper's (Tkachenko 2018)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from tristream.errors import TristreamError
 
 Crop = tuple[
     float, float, float, float
-]  # top, left, bottom, right; parts of the picture's height and width
+]  # top, left, bottom, right; parts of the frame's height and width
 
-# With other sizes than multiples of 8 threads share the rows unevenly, and the bits of a row depend on its place in the
+# Unless the size is a multiple of 8, threads share the rows unevenly, and the bits of a row depend on its place in the
 # batch (7 rows on 2 threads: 2e-6 relative; x86, torch 2.15).
 ENCODE_BATCH_SIZE = "fixed, the last batch is padded; a multiple of 8, so that no row depends on its place in the batch"
 
 
 class DataConfig(BaseModel, extra="forbid", frozen=True):
-    """How a video is read."""
+    """Reading of videos."""
 
     max_side_px: int = Field(
-        320, ge=16, description="pictures are scaled down until their longer side fits"
+        320, ge=16, description="frames are scaled down until their longer side fits"
     )
     crop: Crop | None = Field(
-        None, description="part of the picture that is looked at: [top, left, bottom, right]"
+        None, description="part of the frame that is used: [top, left, bottom, right]"
     )
 
     @field_validator("crop")
@@ -38,30 +38,28 @@ class DataConfig(BaseModel, extra="forbid", frozen=True):
 
 
 class SamplerConfig(BaseModel, extra="forbid", frozen=True):
-    """Which pictures of a video are looked at (paper, section IV-F; the rule is in `flow.sampling`)."""
+    """Choice of the segments of a video (paper, section IV-F; the rule is in `flow.sampling`)."""
 
     method: Literal["adaptive", "uniform"] = "adaptive"
     n_samples: int = Field(180, ge=1, description="budget per video")
     n_segments: int = Field(
-        16, ge=1, description="stretches the budget is shared among, by their motion"
+        16, ge=1, description="parts of a video that share the budget by their motion"
     )
-    max_seconds: float = Field(
-        36.0, gt=0, description="the rest of a longer video is not looked at"
-    )
+    max_seconds: float = Field(36.0, gt=0, description="the rest of a longer video is ignored")
     estimator: str = Field("dis_ultrafast", description="optical flow that measures the motion")
     weights_seed: int | None = Field(
-        None, description="of random weights, where it is learned (--random-weights)"
+        None, description="of random weights of a learned estimator (--random-weights)"
     )
     max_side_px: int = Field(
-        128, ge=16, description="pictures are scaled down to this before motion is measured"
+        128, ge=16, description="frames are scaled down to this before motion is measured"
     )
     mean_removed: bool = Field(
-        False, description="measure motion beside the camera's own (each field's mean)"
+        False, description="measure motion relative to the camera's (each field's mean)"
     )
 
 
 class AggregatorConfig(BaseModel, extra="forbid", frozen=True):
-    """Sequence of segment embeddings to video embedding (paper, section IV-E)."""
+    """Aggregator: segment embeddings to video embedding (paper, section IV-E)."""
 
     kind: Literal["gru", "lstm", "attention", "mean", "mean_deviation", "max"] = "gru"
     hidden_dim: int = Field(512, ge=1)
@@ -71,7 +69,8 @@ class AggregatorConfig(BaseModel, extra="forbid", frozen=True):
         0.5, ge=0, lt=1, description="on the input, between layers, and before the softmax layer"
     )
     self_attention: bool = Field(
-        False, description="a block of it before gru or lstm: the paper's '+ attention'"
+        False,
+        description="put a self-attention block before gru or lstm: the paper's '+ attention'",
     )
 
 
@@ -84,11 +83,11 @@ class TrainingConfig(BaseModel, extra="forbid", frozen=True):
     learning_rate: float = Field(1e-2, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     momentum: float = Field(
-        0.9, ge=0, lt=1, description="Nesterov; the paper does not say its value"
+        0.9, ge=0, lt=1, description="Nesterov; the paper does not state its value"
     )
     schedule: Literal["plateau", "one_cycle", "constant"] = "plateau"
     reduce_patience: int = Field(
-        5, ge=1, description="plateau: divide the rate by 10 at this many epochs without gain"
+        5, ge=1, description="plateau: divide the rate by 10 after this many epochs without gain"
     )
     stop_patience: int | None = Field(
         10, description="stop after this many epochs without gain; none: never"
@@ -97,10 +96,10 @@ class TrainingConfig(BaseModel, extra="forbid", frozen=True):
 
 
 class EncoderPhase(TrainingConfig, extra="forbid", frozen=True):
-    """How the CNN is trained.
+    """Training of the encoder.
 
     `segments`: on single random segments, each with its video's label. `end_to_end`: together with the aggregator,
-    on whole sequences. `frozen`: not at all.
+    on whole sequences. `frozen`: not trained.
     """
 
     mode: Literal["segments", "end_to_end", "frozen"] = "segments"
@@ -110,13 +109,13 @@ class EncoderPhase(TrainingConfig, extra="forbid", frozen=True):
 
 
 class AggregatorPhase(TrainingConfig, extra="forbid", frozen=True):
-    """How the aggregator is trained, on the segment embeddings of the finished encoder."""
+    """Training of the aggregator, on the segment embeddings of the finished encoder."""
 
     n_views: int = Field(
-        1, ge=1, description="augmented versions of each training video to learn from; 1: as it is"
+        1, ge=1, description="augmented versions of each training video; 1: unaugmented"
     )
     bucket_by_length: bool = Field(
-        False, description="batches of videos about equally long: less padding, less random"
+        False, description="batches of videos of similar length: less padding, less random"
     )
 
 
@@ -126,9 +125,9 @@ class StreamConfig(Protocol):
 
     Attributes:
         encode_batch_size: rows of every batch of the encoder.
-        encoder_training: how the encoder is trained.
+        encoder_training: training of the encoder.
         aggregator: from segment embeddings to the video embedding.
-        aggregator_training: how the aggregator is trained.
+        aggregator_training: training of the aggregator.
     """
 
     @property

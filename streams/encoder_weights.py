@@ -1,4 +1,4 @@
-"""Pretrained weights into a network of a library, in that library's own layout."""
+"""Loading of pretrained weights into a network of a library, in that library's layout."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tristream.errors import TristreamError
 
 
 def load_weights(network: nn.Module, path: Path, name: str) -> None:
-    """Loads a safetensors file in the network's own layout; the classifier in it, if any, is left out.
+    """Load a safetensors file in the network's own layout; a classifier in it is ignored.
 
     Raises:
-        TristreamError: no such file, or its tensors are not those of the network; the first that differ are named.
+        TristreamError: no such file, or its tensors do not fit the network; the first that differs is named.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -1,4 +1,4 @@
-"""Segments through an encoder in batches of one fixed size, so that no row depends on how many others there are."""
+"""Encoding of segments in batches of one fixed size: no row depends on the number of others."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from tristream.streams.backend import Backend, Embedding, Network, Precision
 from tristream.streams.segments import Segments
 from tristream.streams.stream import Encoder
 
-# Threads that make batches, each of which holds one. One makes 600 stacks of flow a second, eight cores embed 200 of
-# them (motion CNN), a GPU 2,000.
+# Threads that make batches; each holds one. One thread makes 600 flow stacks a second; eight cores embed 200 of them
+# (motion CNN), a GPU 2,000.
 MAX_MAKERS, MAX_MAKERS_FOR_A_GPU = 2, 4
 
 Key = TypeVar("Key")
-Part = tuple[Segments, int, int]  # of which the rows from the first until the last are in a batch
+Part = tuple[Segments, int, int]  # the rows first … last − 1 are in a batch
 
 
 def encode(
     encoder: Encoder, segments: Segments, *, batch_size: int, backend: Backend
 ) -> Float[np.ndarray, "S D"]:
-    """Segment embeddings of one video, float32."""
+    """Return the segment embeddings of one video, float32."""
     filler: BatchFiller[None] = BatchFiller(encoder, batch_size, backend)
     [(_, embedding)] = [*filler.add(None, segments), *filler.finish()]
     return embedding
 
 
 class BatchFiller(Generic[Key]):
-    """Collects segments of many videos until a batch is full, has it made and embedded, and hands the rows back.
+    """Fill batches with segments of many videos, encode them and return the rows video by video.
 
-    Batches are made by threads of its own; the caller is held back while enough are under way.
+    Threads of its own make the batches; the caller is blocked while enough are in progress.
 
     Args:
-        encoder: its weights must not change any more.
+        encoder: its weights must not change afterwards.
         batch_size: as configured; the engine may choose a smaller one. Every batch has exactly that many rows; only the
             last one is padded.
-        backend: what runs it; prepared when the first batch is there.
+        backend: engine; it compiles the encoder with the first batch.
         precision: of its arithmetic.
     """
 
@@ -57,7 +57,7 @@ class BatchFiller(Generic[Key]):
         self._precision = precision
         self._backend = backend
         self._network: Network | None = None
-        self._busy_before = 0.0  # it may have worked for others
+        self._busy_before = 0.0  # by earlier users of a kept network
         self._batch_size = backend.batch_size(batch_size)
         self._waiting: list[Part] = []  # together less than a batch
         self._n_waiting = 0
@@ -65,14 +65,14 @@ class BatchFiller(Generic[Key]):
             MAX_MAKERS if backend.device.type == "cpu" else MAX_MAKERS_FOR_A_GPU, n_cores()
         )
         self._makers = ThreadPoolExecutor(self._n_makers, thread_name_prefix="segments")
-        # What makes a batch and gives it to the network, whose result comes later; and how many rows are no padding.
+        # Future of a batch's submission (its result is the future of the rows), number of rows without padding.
         self._in_flight: deque[tuple[Future[Future[np.ndarray]], int]] = deque()
         self._open: deque[tuple[Key, int, list[np.ndarray]]] = (
             deque()
-        )  # videos with rows still to come, in order
+        )  # videos with missing rows, in order
 
     def add(self, key: Key, segments: Segments) -> Iterator[tuple[Key, Float[np.ndarray, "S D"]]]:
-        """Takes a video in; yields (key, (S, D) float32) of each video, in order, whose last row is there by now."""
+        """Add a video; yield (key, (S, D) float32) of each video that is complete, in order."""
         self._open.append((key, len(segments), []))
         first = 0
         while first < len(segments):
@@ -85,18 +85,18 @@ class BatchFiller(Generic[Key]):
                 yield from self._finished(wait=False)
 
     def finish(self) -> Iterator[tuple[Key, Float[np.ndarray, "S D"]]]:
-        """Runs what is left, and waits for all of it."""
+        """Encode the rest, padded, and wait for all results."""
         if self._n_waiting:
             self._start()
         yield from self._finished(wait=True)
 
     def finished(self) -> Iterator[tuple[Key, Float[np.ndarray, "S D"]]]:
-        """The videos that became complete since the last look; waits for nothing."""
+        """Yield the videos that have become complete, without waiting."""
         yield from self._finished(wait=False)
 
     @property
     def busy_seconds(self) -> float:
-        """What the network has computed for since this began to use it."""
+        """Seconds that the network has computed for this filler."""
         return 0.0 if self._network is None else self._network.busy_seconds - self._busy_before
 
     def _start(self) -> None:
@@ -115,13 +115,12 @@ class BatchFiller(Generic[Key]):
             started = self._makers.submit(_submit, self._network, parts, self._batch_size)
         self._in_flight.append((started, n_rows))
         if len(self._in_flight) > self._n_makers:
-            self._in_flight[-1 - self._n_makers][
-                0
-            ].result()  # it is made, and the network has taken it
+            made, _ = self._in_flight[-1 - self._n_makers]
+            made.result()  # wait until the network has accepted it
 
     def _finished(self, *, wait: bool) -> Iterator[tuple[Key, np.ndarray]]:
-        """Hands out what is there, in order."""
-        while self._in_flight and (wait or _is_there(self._in_flight[0][0])):
+        """Yield the videos whose results are available, in order."""
+        while self._in_flight and (wait or _is_done(self._in_flight[0][0])):
             future, n_rows = self._in_flight.popleft()
             done = future.result().result()[:n_rows]
             while self._open and len(done):
@@ -140,7 +139,7 @@ def _submit(network: Network, parts: Sequence[Part], batch_size: int) -> Future[
 
 
 def _make_batch(parts: Sequence[Part], batch_size: int) -> np.ndarray:
-    """A batch: all parts, and the last row again until it is full."""
+    """Return a batch: all parts, and the last row repeated until it is full."""
     read = [segments.read(first, last) for segments, first, last in parts]
     rows = read[0] if len(read) == 1 else np.concatenate(read)
     if len(rows) < batch_size:
@@ -148,5 +147,5 @@ def _make_batch(parts: Sequence[Part], batch_size: int) -> np.ndarray:
     return rows
 
 
-def _is_there(future: Future[Future[np.ndarray]]) -> bool:
+def _is_done(future: Future[Future[np.ndarray]]) -> bool:
     return future.done() and (future.exception() is not None or future.result().done())

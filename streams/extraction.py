@@ -1,4 +1,4 @@
-"""Many videos → segment embeddings → video embeddings: decoded once, overlapped, cached, one state for each video."""
+"""Videos → segment embeddings → video embeddings: each decoded once, overlapped, cached, with one state."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Out = TypeVar("Out")
 
 @dataclass(frozen=True)
 class SegmentEmbeddings:
-    """What an encoder made of one video, and where in the video it looked.
+    """Segment embeddings of one video and their times.
 
     Attributes:
-        embedding: (S, D) float32; no rows where the video does not have the stream.
+        embedding: (S, D) float32; no rows if the video does not have the stream.
         start_seconds: of each segment.
         stop_seconds: of each segment.
         absent: stable reason why there are none, or "".
-        reasons: stable codes of what is degraded about the video.
+        reasons: stable codes of the video's defects.
     """
 
     embedding: Float[np.ndarray, "S D"]
@@ -47,7 +47,7 @@ class SegmentEmbeddings:
     reasons: tuple[str, ...] = ()
 
     def to_entry(self) -> dict[str, np.ndarray]:
-        """Arrays for the cache."""
+        """Return arrays for the cache."""
         notes = json.dumps([self.absent, *self.reasons]).encode()
         return {
             "embedding": self.embedding,
@@ -58,7 +58,7 @@ class SegmentEmbeddings:
 
     @classmethod
     def from_entry(cls, entry: Mapping[str, np.ndarray]) -> SegmentEmbeddings:
-        """What `to_entry` wrote."""
+        """Return the embeddings that `to_entry` wrote."""
         absent, *reasons = json.loads(entry["notes"].tobytes())
         return cls(
             entry["embedding"],
@@ -71,14 +71,14 @@ class SegmentEmbeddings:
 
 @dataclass(frozen=True)
 class VideoResult:
-    """What became of one video.
+    """Result of extracting one video.
 
     Attributes:
-        video: which.
-        embeddings: stream → video embedding (E,) float32, for the streams it has.
-        segments: stream → where the stream looked.
-        absent: stream → stable reason, for the streams it does not have.
-        reasons: stable codes of what is degraded about it.
+        video: the video.
+        embeddings: {stream: video embedding (E,) float32} of the streams it has.
+        segments: {stream: its segment embeddings and their times}.
+        absent: {stream: stable reason} of the streams it does not have.
+        reasons: stable codes of its defects.
         rejected: sentence that names the file, or "".
         rejected_reason: stable code, or "".
     """
@@ -93,12 +93,12 @@ class VideoResult:
 
     @property
     def status(self) -> str:
-        """ok, degraded or rejected."""
+        """State of the video: ok, degraded or rejected."""
         return "rejected" if self.rejected else "degraded" if self.reasons or self.absent else "ok"
 
 
 def in_order(work: Callable[[In], Out], things: Iterable[In], *, n_threads: int) -> Iterator[Out]:
-    """`work` of each thing, in their order; only a few are in hand at any time, so memory stays flat."""
+    """Yield `work` of each thing, in order; only a few are in progress, so memory stays flat."""
     with ThreadPoolExecutor(n_threads) as pool:
         waiting: deque[Future[Out]] = deque()
         try:
@@ -116,7 +116,7 @@ def in_order(work: Callable[[In], Out], things: Iterable[In], *, n_threads: int)
 def gather_footage(
     videos: Sequence[Video], stream: Stream, *, n_threads: int
 ) -> Iterator[tuple[Video, Footage | Absent | Rejected]]:
-    """What `stream` keeps of each video, in order; or why there is nothing."""
+    """Yield the footage of each video, in order, or the reason why there is none."""
 
     def work(video: Video) -> tuple[Video, Footage | Absent | Rejected]:
         try:
@@ -137,9 +137,9 @@ def encode_videos(
     backend: Backend,
     n_threads: int,
 ) -> Iterator[tuple[Video, Float[np.ndarray, "S D"] | Absent | str]]:
-    """Segment embeddings of each video, in order, from the cache where they are there; or why there are none.
+    """Yield the segment embeddings of each video, in order, from the cache if possible, or why there are none.
 
-    The text is the sentence of a file that cannot be used at all.
+    A text is the sentence of a rejected file.
     """
     for result in extract(videos, [trained], cache=cache, backend=backend, n_threads=n_threads):
         if trained.name in result.embeddings:
@@ -160,24 +160,24 @@ def extract(
     force: bool = False,
     stages: Stages | None = None,
 ) -> Iterator[VideoResult]:
-    """Video embeddings of every video by every stream, in order.
+    """Yield the video embeddings of every video by every stream, in order.
 
-    A video is decoded at most once, and not at all when every stream finds its segment embeddings in the cache. While
-    the networks run on one video, the next ones are decoded and cut; batches are filled across videos.
+    A video is decoded at most once, and not at all if the cache holds all its segment embeddings. While the networks
+    run on one video, the next ones are decoded and cut; batches are filled across videos.
 
     Args:
         videos: drawn one by one.
-        trained: the streams.
+        trained: streams.
         cache: of segment embeddings.
-        backend: what the networks run on.
+        backend: runs the networks.
         n_threads: videos that are decoded and cut while the networks run.
         force: compute even what is in the cache.
-        stages: where the time went is added here.
+        stages: the time spent is added to it.
     """
     stages = stages or Stages()
     keys = {stream.name: key_parts(stream, backend) for stream in trained}
     fillers: dict[str, BatchFiller[_Job]] = make_fillers(trained, backend)
-    passing: deque[_Job] = deque()  # in order; those with work wait in here until it is done
+    passing: deque[_Job] = deque()  # in order; a video waits here until its segments are encoded
 
     def settle(stream: TrainedStream, finished: Iterable[tuple[_Job, np.ndarray]]) -> None:
         for job, embedding in finished:
@@ -219,7 +219,7 @@ def _prepare(
     cache: Cache,
     force: bool,
 ) -> _Job:
-    """What the cache has of a video, and the segments of the rest."""
+    """Load what is cached of a video, and cut the segments of the other streams."""
     job = _Job(video)
     for stream in trained:
         key = cache.key(content_id=video.content_id, flow=video.flow_source(), **keys[stream.name])
@@ -247,7 +247,7 @@ def _prepare(
 
 @dataclass
 class _Job:
-    """A video on its way: which streams are done, which segments are still to be encoded."""
+    """Video in progress: finished streams, and segments that are still to be encoded."""
 
     video: Video
     done: dict[str, SegmentEmbeddings]
@@ -261,7 +261,7 @@ class _Job:
 def _finish(
     job: _Job, trained: Sequence[TrainedStream], device: torch.device, stages: Stages
 ) -> VideoResult:
-    """Aggregates, one video at a time: a video's embedding does not depend on its mates."""
+    """Aggregate one video at a time: its embedding does not depend on others."""
     embeddings = {}
     for stream in trained:
         segments = job.done.get(stream.name)
@@ -292,7 +292,7 @@ def _nothing(reason: str, reasons: tuple[str, ...]) -> SegmentEmbeddings:
 
 
 def make_fillers(trained: Sequence[TrainedStream], backend: Backend) -> dict[str, BatchFiller[Any]]:
-    """What runs each stream's encoder; the models are moved to the backend's device."""
+    """Return {stream: filler of its encoder}; the models are moved to the backend's device."""
     fillers: dict[str, BatchFiller[Any]] = {}
     for stream in trained:
         stream.model.to(backend.device).eval()
@@ -306,7 +306,7 @@ def make_fillers(trained: Sequence[TrainedStream], backend: Backend) -> dict[str
 
 
 def key_parts(stream: TrainedStream, backend: Backend) -> dict[str, object]:
-    """What, beside the video, decides the bits of a segment embedding."""
+    """Return everything but the video that determines the bits of a segment embedding."""
     return {
         "segments": stream.segment_identity(),
         "batch_size": backend.batch_size(stream.config.encode_batch_size),

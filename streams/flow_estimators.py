@@ -1,4 +1,4 @@
-"""Flow estimators for the streams: each made once, the learned ones with their pretrained weights."""
+"""Flow estimators of the streams: each is loaded once, learned ones with pretrained weights."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Estimators:
     """Flow estimators by name.
 
     Args:
-        seeds: name of a learned estimator → seed of random weights in place of its pretrained ones.
+        seeds: {learned estimator: seed of random weights that replace its pretrained ones}.
         where: places of pretrained weights; None: the usual ones.
-        backend: what the learned ones run on; None: torch, as they are.
+        backend: runs the learned ones; None: plain torch.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class Estimators:
         self._lock = threading.Lock()
 
     def load(self, name: str) -> FlowEstimator:
-        """The estimator of this name; several threads may ask.
+        """Return the estimator of this name; thread-safe.
 
         Raises:
             TristreamError: an unknown name.
-            Missing: weights that no place has.
+            Missing: weights that are in none of the places.
         """
         with self._lock:
             if name not in self._loaded:
@@ -64,18 +64,18 @@ class Estimators:
             return self._loaded[name]
 
     def check(self, names: Iterable[str]) -> None:
-        """Find out before any work whether the weights of some estimators are there.
+        """Check before any work that the weights of some estimators are available.
 
         Raises:
-            Missing: weights that no place has.
+            Missing: weights that are in none of the places.
         """
         for name in sorted(set(names)):
             self._weights(name)
 
     def identity(self, name: str) -> str:
-        """The name and what its weights are: the published file's sha256, or the seed of random ones.
+        """Return the name and the identity of its weights: sha256 of the published file, or the seed of random ones.
 
-        Nothing is loaded for it: files of other bytes are refused when they are.
+        Nothing is loaded: loading refuses a file of other bytes.
         """
         if not estimators.is_learned(name):
             return name
@@ -84,7 +84,7 @@ class Estimators:
         return f"{name}, weights {published_sha256(name)}"
 
     def key(self, name: str) -> str:
-        """What decides the bits of its flow: `identity`, and what it runs on, where that is not torch on a CPU."""
+        """Return what determines the bits of its flow: `identity`, and the engine unless that is torch on a CPU."""
         if self.backend is None or not estimators.is_learned(name):
             return self.identity(name)
         engine = self.backend.identity()["backend"]
@@ -105,6 +105,6 @@ class Estimators:
 
 
 def published_sha256(name: str) -> str:
-    """What is known of the sha256 of a learned estimator's published weights: all digits, or the first eight."""
+    """Return the known digits of the sha256 of a learned estimator's published weights: all, or the first eight."""
     known_as = estimators.weights_name(name)
     return catalogue.describe(known_as, quick=True).sha256 or catalogue.describe(known_as).sha256

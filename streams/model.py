@@ -1,4 +1,4 @@
-"""Encoder, aggregator and classifier of one stream, composed; and the checkpoint they travel in."""
+"""Encoder, aggregator and classifier of one stream, composed; and their checkpoint."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from tristream import streams
+from tristream.errors import UsageError
 from tristream.flow.estimators import is_learned
 from tristream.store.checkpoint import (
     ArtifactError,
@@ -30,6 +31,7 @@ from tristream.streams.config import DataConfig, SamplerConfig, StreamConfig
 from tristream.streams.flow_estimators import Estimators
 from tristream.streams.flow_needs import estimators_for, names_of, seeds_of
 from tristream.streams.stream import Encoder, Stream
+from tristream.streams.torch_backend import channels_last
 
 if TYPE_CHECKING:
     from tristream.store.weights.library import Places
@@ -65,19 +67,19 @@ class StreamModel(nn.Module):
     def aggregate(
         self, embeddings: Float[torch.Tensor, "B S D"], lengths: Int[torch.Tensor, " B"]
     ) -> Float[torch.Tensor, "B E"]:
-        """Video embeddings."""
+        """Return video embeddings."""
         return self.aggregator(embeddings, lengths)
 
     def classify(
         self, embeddings: Float[torch.Tensor, "B S D"], lengths: Int[torch.Tensor, " B"]
     ) -> Float[torch.Tensor, "B n_classes"]:
-        """Logits from segment embeddings."""
+        """Return logits from segment embeddings."""
         return self.classifier(self.aggregate(embeddings, lengths))
 
     def forward(
         self, segments: torch.Tensor, lengths: Int[torch.Tensor, " B"]
     ) -> Float[torch.Tensor, "B n_classes"]:
-        """Logits from the segments of B videos, one after the other along the first axis."""
+        """Return logits from the segments of B videos, concatenated along the first axis."""
         embeddings = self.encoder.embed(segments)  # (sum of lengths, D)
         padded = nn.utils.rnn.pad_sequence(
             embeddings.split(lengths.tolist()), batch_first=True
@@ -110,17 +112,17 @@ class Checksums:
 
 @dataclass
 class TrainedStream:
-    """A stream, how it was configured, and what it learned.
+    """Trained stream: configuration and weights.
 
     Attributes:
         stream: bound to its configuration.
-        data: how its videos are read.
+        data: reading of its videos.
         classes: labels in the order of the logits: the sorted labels of the training split.
         model: on the CPU, in eval mode.
         checksums: of its weights.
-        lineage: what it was trained on and with; free of secrets, for people.
-        precision: of the arithmetic that turns segments into their embeddings.
-        estimators: of the flow it looks at, shared with the streams it was loaded with; None: not asked for yet.
+        lineage: data and settings of its training; for people, free of secrets.
+        precision: of the encoder's arithmetic.
+        estimators: of its optical flow, shared with the streams it was loaded with; None: not loaded yet.
     """
 
     stream: Stream
@@ -143,7 +145,7 @@ class TrainedStream:
 
     @property
     def sampler(self) -> SamplerConfig:
-        """Which segments it looks at."""
+        """Rule that chooses its segments."""
         return self.stream.sampler
 
     def rebound(
@@ -155,14 +157,14 @@ class TrainedStream:
 
     @property
     def space_id(self) -> str:
-        """What another video's embedding must share to be compared with this stream's."""
+        """Name of the embedding space; only embeddings of one space are comparable."""
         return space_id(
             {**self.segment_identity(), "model_sha256": self.checksums.model, "schema": SCHEMA}
         )
 
     def segment_identity(self) -> dict[str, Any]:
-        """What defines a segment embedding: how a video is read, sampled and cut, and the encoder's weights."""
-        # The weights' own sum stands for where they came from: two machines keep the same file in different folders.
+        """Return what defines a segment embedding: reading, sampling, cutting and the encoder's weights."""
+        # The checksum replaces the path of the weights: two machines keep the same file in different folders.
         training_only = {"encoder_training", "aggregator_training", "aggregator", "augment", "encode_batch_size",
                          *_weights_fields(self.config)}  # fmt: skip
         own = Estimators(seeds_of(self.stream))
@@ -178,12 +180,27 @@ class TrainedStream:
             "stream_schema": self.stream.schema,
             "config": self.config.model_dump(mode="json", exclude=training_only),
             "sampler": self.sampler.model_dump(mode="json"),
-            "data": self.data.model_dump(
-                mode="json", exclude_none=True
-            ),  # a crop that is not there names no new space
+            # without a crop, the space is that of versions that had none
+            "data": self.data.model_dump(mode="json", exclude_none=True),
             "encoder_sha256": self.checksums.encoder,
             "precision": self.precision,
         }
+
+
+def check_same_reading(trained: Sequence[TrainedStream]) -> None:
+    """Check that streams read videos in the same way: one decode serves all.
+
+    Raises:
+        UsageError: two streams were trained with different [data] or [sampler] settings.
+    """
+    first = trained[0]
+    for other in trained[1:]:
+        if (other.data, other.sampler) != (first.data, first.sampler):
+            raise UsageError(
+                f"'{first.name}' and '{other.name}' were trained with different [data] or [sampler] "
+                "settings; train one of them again with those of the other, or embed them one by "
+                "one with --streams"
+            )
 
 
 def shared_estimators(
@@ -219,22 +236,22 @@ def build_model(stream: Stream, n_classes: int) -> StreamModel:
         self_attention=parts.self_attention,
     )
     model = StreamModel(encoder, built, n_classes, dropout=parts.dropout)
-    return model.to(memory_format=torch.channels_last)  # half the time of a convolution on a CPU
+    channels_last(model)
+    return model
 
 
 def _build_encoder(stream: Stream, n_classes: int) -> Encoder:
     seed = getattr(stream.config, "weights_seed", None)
     if seed is None:
         return stream.build_encoder(n_classes)
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # in place of pretrained weights: the same for every seed of a training
+    # they replace pretrained weights, so they do not depend on the seed of the training
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return stream.build_encoder(n_classes)
 
 
 def weights_sha256(module: nn.Module) -> str:
-    """sha256 over names, shapes and bytes of every parameter and buffer."""
+    """Return the sha256 over names, shapes and bytes of every parameter and buffer."""
     sha = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         array = tensor.detach().cpu().contiguous().numpy()
@@ -244,7 +261,7 @@ def weights_sha256(module: nn.Module) -> str:
 
 
 def save(folder: Path, trained: TrainedStream) -> None:
-    """Writes checkpoint.safetensors and config.json; nothing in them is code."""
+    """Write checkpoint.safetensors and config.json; neither can hold code."""
     arrays = {
         name: tensor.detach().cpu().numpy() for name, tensor in trained.model.state_dict().items()
     }
@@ -265,14 +282,14 @@ def save(folder: Path, trained: TrainedStream) -> None:
 
 
 def set_precision(folder: Path, trained: TrainedStream) -> None:
-    """Writes the precision of `trained`, and the space that follows from it, beside its weights, which stay."""
+    """Write the precision of `trained` and the resulting space_id; the weights stay."""
     stored = load_config(folder / "checkpoint", config_file=CONFIG_FILE)
     changed = {"precision": trained.precision, "space_id": trained.space_id}
     save_config(folder / "checkpoint", {**stored, **changed}, config_file=CONFIG_FILE)
 
 
 def load(folder: Path) -> TrainedStream:
-    """The stream that was trained into `folder`.
+    """Load the stream that was trained into `folder`.
 
     Raises:
         ArtifactError: a file is missing or damaged.
@@ -309,14 +326,13 @@ def load(folder: Path) -> TrainedStream:
 
 
 def _weights_fields(config: StreamConfig) -> list[str]:
-    """Fields that name files of weights."""
+    """Names of the fields that hold files of weights."""
     return [name for name in config.model_dump() if name.endswith("_weights")]
 
 
 def pad(sequences: Sequence[Float[np.ndarray, "_ D"]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Segment embeddings of several videos as (B, S, D), zeros at the ends, and their lengths (B,)."""
-    tensors = [
-        torch.from_numpy(np.array(sequence)) for sequence in sequences
-    ]  # copies: what is mapped is read-only
+    """Return the segment embeddings of several videos as (B, S, D), padded with zeros, and their lengths (B,)."""
+    # copies, because mapped arrays are read-only
+    tensors = [torch.from_numpy(np.array(sequence)) for sequence in sequences]
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     return nn.utils.rnn.pad_sequence(tensors, batch_first=True), lengths

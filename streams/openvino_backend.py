@@ -1,4 +1,4 @@
-"""Networks on OpenVINO: converted once from torch, checked against it, kept in the cache, run on all cores at once."""
+"""Networks on OpenVINO: converted once from torch, checked against it, cached, run on all cores."""
 
 from __future__ import annotations
 
@@ -30,23 +30,22 @@ if TYPE_CHECKING:
 
     from tristream.store.cache import Cache
 
-ROWS = (
-    8  # of a request: enough to keep one core busy, few enough to share a short video among cores
-)
-TOLERANCE = 1e-4  # relative to the size of torch's output; what was seen is 1e-7 to 1e-5
-SCHEMA = 1  # raised by hand when the same module is converted to something else
+# of a request: enough to keep one core busy, few enough to share a short video among cores
+ROWS = 8
+TOLERANCE = 1e-4  # relative to the size of torch's output; 1e-7 to 1e-5 were measured
+SCHEMA = 1  # raised by hand when the same module is converted differently
 
 
 class ConversionError(TristreamError):
-    """OpenVINO cannot compute what torch computes."""
+    """OpenVINO does not reproduce torch's result."""
 
 
 class OpenVinoBackend:
-    """As many inference streams as cores, one thread each: the bits do not depend on how many cores there are.
+    """One inference stream per core, one thread each: the bits do not depend on the number of cores.
 
     Args:
         cache: of converted networks; None: converted anew in every process.
-        n_streams: batches computed at the same time; None: one for each core.
+        n_streams: batches computed at the same time; None: one per core.
     """
 
     name = "openvino"
@@ -105,7 +104,7 @@ class OpenVinoBackend:
         import openvino
 
         weights = entry["weights"]
-        # OpenVINO takes only arrays that could be written to, without writing: so the mapped file is not copied.
+        # OpenVINO accepts only writable arrays but does not write to them, so the mapped file is not copied.
         writable = np.ctypeslib.as_array(
             (ctypes.c_uint8 * weights.nbytes).from_address(weights.ctypes.data)
         )
@@ -123,24 +122,24 @@ class OpenVinoBackend:
         return OpenVinoNetwork(compiled, self._n_streams, weights)
 
     def _check(self, entry: dict[str, np.ndarray], module: nn.Module, *example: np.ndarray) -> None:
-        found = self._load(entry, "float32").submit(*example).result()
+        result = self._load(entry, "float32").submit(*example).result()
         with torch.inference_mode():
             expected = module(*(torch.from_numpy(array) for array in example)).numpy()
-        error = relative_error(found, expected)
+        error = relative_error(result, expected)
         if not error <= TOLERANCE:
             raise ConversionError(
                 f"OpenVINO computes {type(module).__name__} with a relative error of {error:.2g} against torch; at "
-                f"most {TOLERANCE:g} is accepted. Take --backend torch, and report it"
+                f"most {TOLERANCE:g} is accepted. Use --backend torch, and report it"
             )
 
 
 class OpenVinoNetwork:
-    """A compiled model and its requests; may be called from several threads.
+    """Compiled model and its requests; thread-safe.
 
     Args:
         compiled: the model.
-        n_streams: how many requests it computes at the same time; as many again may wait.
-        weights: the memory that the model reads its constants from; kept as long as the model.
+        n_streams: requests computed at the same time; as many again may wait.
+        weights: memory from which the model reads its constants; kept as long as the model.
     """
 
     def __init__(
@@ -167,19 +166,19 @@ class OpenVinoNetwork:
         return future
 
     def _count(self) -> None:
-        """Adds what the streams have computed since the last change; what waits for a stream does not count."""
+        """Add the computing time of all streams since the last change; waiting requests do not count."""
         with self._lock:
             now = time.perf_counter()
             self.busy_seconds += (now - self._since) * min(len(self._pending), self._n_streams)
             self._since = now
 
     def _done(self, request: openvino.InferRequest) -> None:
-        """Called in a thread of OpenVINO."""
+        """Deliver a result; called in a thread of OpenVINO."""
         self._count()
         future, _ = self._pending.pop(id(request))
         try:
-            found = request.get_output_tensor(0).data.astype(np.float32, copy=True)
-            future.set_result(found)
+            result = request.get_output_tensor(0).data.astype(np.float32, copy=True)
+            future.set_result(result)
         except RuntimeError as error:
             future.set_exception(error)
         finally:
@@ -187,7 +186,7 @@ class OpenVinoNetwork:
 
 
 def _leave_on_disk(weights: np.ndarray) -> None:
-    """Gives back the memory of an array that is mapped from a file: the model has its own form of nearly all of it."""
+    """Release the memory of an array mapped from a file: the model has its own copy of nearly all of it."""
     owner: Any = weights
     while isinstance(owner, np.ndarray):
         owner = owner.base
@@ -197,7 +196,7 @@ def _leave_on_disk(weights: np.ndarray) -> None:
 
 
 def convert(module: nn.Module, *example: np.ndarray) -> dict[str, np.ndarray]:
-    """A network as two arrays of bytes: OpenVINO's graph (XML) and weights, in float32, for inputs of this shape."""
+    """Return a network as two byte arrays: OpenVINO's graph (XML) and float32 weights, for inputs of this shape."""
     import openvino
 
     with warnings.catch_warnings(), torch.inference_mode(), _traceable(module):
@@ -226,7 +225,7 @@ def convert(module: nn.Module, *example: np.ndarray) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def _traceable(module: nn.Module) -> Iterator[None]:
-    """Lightning's modules (ptlflow's networks are) refuse to be looked at without a trainer, unless told why."""
+    """Let Lightning's modules (ptlflow's networks) be traced without a trainer."""
     parts = [part for part in module.modules() if hasattr(type(part), "_jit_is_scripting")]
     for part in parts:
         part._jit_is_scripting = True  # type: ignore[assignment]
@@ -238,7 +237,7 @@ def _traceable(module: nn.Module) -> Iterator[None]:
 
 
 def network_digest(module: nn.Module) -> str:
-    """sha256 over everything that decides what a module computes: structure, weights, constants, code."""
+    """Return the sha256 over all that determines a module's results: structure, weights, constants, code."""
     sha = hashlib.sha256(repr(module).encode())
     for kind in sorted(
         {type(part) for part in module.modules()}, key=lambda kind: (kind.__module__, kind.__name__)
@@ -267,7 +266,7 @@ def network_digest(module: nn.Module) -> str:
 
 
 def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
-    """‖found − expected‖ / ‖expected‖; 0 where both are 0."""
+    """Return ‖found − expected‖ / ‖expected‖; 0 if both are 0."""
     size = float(np.linalg.norm(expected))
     error = float(np.linalg.norm(found.astype(np.float64) - expected))
     return error / size if size else error

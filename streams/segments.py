@@ -1,4 +1,4 @@
-"""What a stream keeps of one video, and the segments it is cut into."""
+"""Footage of one video, as a stream keeps it, and the segments it is cut into."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float64, Int64
 
 
 class Absent(Exception):
-    """This video does not have this stream; `reason` is the stable code that goes into the table."""
+    """The video does not have the stream; `reason` is a stable code for the table."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -19,14 +19,14 @@ class Absent(Exception):
 
 @dataclass(frozen=True)
 class Footage:
-    """What one stream keeps of one video, uncut: frames, flow fields or log-mel rows along the first axis.
+    """Uncut data of one video and stream: frames, flow fields or log-mel rows along the first axis.
 
     Attributes:
         array: (T, …), one row per time step.
-        start_seconds: when each row begins, on the video's own clock.
-        stop_seconds: when it ends.
-        plan: index of the first row of each segment that is looked at; increasing.
-        reasons: stable codes of what is degraded about it.
+        start_seconds: start of each row, on the video's clock.
+        stop_seconds: end of each row.
+        plan: index of the first row of each chosen segment; increasing.
+        reasons: stable codes of its defects.
     """
 
     array: np.ndarray
@@ -38,12 +38,12 @@ class Footage:
 
 @dataclass(frozen=True)
 class Segments:
-    """The segments of one video in the order of time, made only when asked for: a stack of flow is 20 times its source.
+    """Segments of one video in the order of time, made on demand: flow stacks are 20 times as large as their source.
 
     Attributes:
-        start_seconds: when each begins; half-open with `stop_seconds`.
-        stop_seconds: when each ends.
-        read: (first, last) → array (last − first, …), what the encoder takes.
+        start_seconds: start of each segment; half-open with `stop_seconds`.
+        stop_seconds: end of each segment.
+        read: (first, last) → array (last − first, …), input of the encoder.
     """
 
     start_seconds: Float64[np.ndarray, " S"]
@@ -55,5 +55,5 @@ class Segments:
 
     @property
     def array(self) -> np.ndarray:
-        """All of them at once, (S, …)."""
+        """All segments, (S, …)."""
         return self.read(0, len(self))

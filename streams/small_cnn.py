@@ -1,4 +1,4 @@
-"""A small CNN that learns from a few hundred videos: what the presets without any download are made of."""
+"""Small CNN that learns from a few hundred videos: encoder of the presets without downloads."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tristream.errors import TristreamError
 
 
 class CeilMaxPool(nn.MaxPool2d):
-    """Max pooling, stride 2, that keeps a last row or column alone; of maps after a ReLU.
+    """Max pooling with stride 2 that keeps a single last row or column; for maps after a ReLU.
 
-    Maps smaller than the kernel get zeros beside them, which changes nothing (they are not negative): torch pools them
-    as they are, OpenVINO refuses.
+    Maps smaller than the kernel are padded with zeros, which changes nothing (they are not negative): torch pools them
+    as they are, OpenVINO refuses them.
     """
 
     def __init__(self, kernel_size: int) -> None:
@@ -33,11 +33,11 @@ class SmallCNN(nn.Module):
     """Blocks of 3 × 3 convolution, batch norm, ReLU and 2 × 2 max pool; then one embedding.
 
     Args:
-        in_channels: of the pictures.
+        in_channels: of the input.
         widths: channels of each block.
         input_size: height and width; only needed with `embedding_dim`.
-        embedding_dim: None: the mean over space of the last block, so that where things are does not matter (pictures).
-            A number: a fully connected layer on everything, so that it does (a spectrogram's rows are frequencies).
+        embedding_dim: None: the mean over space of the last block, independent of position (frames). A number: a fully
+            connected layer on all values, dependent on it (a spectrogram's rows are frequencies).
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class SmallCNN(nn.Module):
                 nn.ReLU(),
             )
 
-    def forward(self, pictures: Float[torch.Tensor, "B C H W"]) -> Float[torch.Tensor, "B D"]:
-        maps = self.blocks(pictures)
+    def forward(self, images: Float[torch.Tensor, "B C H W"]) -> Float[torch.Tensor, "B D"]:
+        maps = self.blocks(images)
         return self.full(maps.flatten(1)) if self.full is not None else maps.mean((2, 3))
 
 
@@ -98,7 +98,7 @@ class SegmentClassifier(nn.Module):
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(embedding_dim, n_classes))
 
     def embed(self, segments: torch.Tensor) -> Float[torch.Tensor, "B D"]:
-        """Segment embeddings."""
+        """Return segment embeddings."""
         return self.encoder(segments)
 
     def forward(self, segments: torch.Tensor) -> Float[torch.Tensor, "B n_classes"]:

@@ -1,4 +1,4 @@
-"""What a training keeps of thousands of videos, on disk until it ends: more than any machine's memory holds."""
+"""Arrays of a training, kept on disk until it ends: thousands of videos exceed any machine's memory."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from typing import IO
 
 import numpy as np
 
-FILE_BYTES = (
-    1 << 36
-)  # of address space a file is mapped over; on disk it is as large as what was written
+FILE_BYTES = 1 << 36  # of address space; on disk a file is as large as its content
 
 
 class Spool:
-    """Arrays in temporary files without names: few files however many arrays, gone with the process.
+    """Arrays in unnamed temporary files: few files for many arrays, deleted with the process.
 
-    They lie where Python keeps temporary files (TMPDIR).
+    They lie in Python's folder of temporary files (TMPDIR).
 
     Args:
         min_bytes: smaller arrays stay in memory.
@@ -31,10 +29,10 @@ class Spool:
         self._n_bytes = 0  # of the present file
 
     def keep(self, array: np.ndarray) -> np.ndarray:
-        """The same array, read from disk when it is used; it must not be written to.
+        """Return the same array, read from disk when it is used; it must not be written to.
 
         Raises:
-            OSError: no room for it.
+            OSError: the disk is full.
         """
         if array.nbytes < max(1, self._min_bytes):
             return array
@@ -43,7 +41,7 @@ class Spool:
         assert self._file is not None
         assert self._mapped is not None
         data, start, n_written = np.ascontiguousarray(array).data.cast("B"), self._n_bytes, 0
-        # Written, not copied into the map: a full disk is an error then, and not the end of the process.
+        # Written, not copied into the map: a full disk then raises an error and does not kill the process.
         while n_written < array.nbytes:
             n_written += os.pwrite(self._file.fileno(), data[n_written:], start + n_written)
         self._n_bytes = -(-(start + array.nbytes) // mmap.PAGESIZE) * mmap.PAGESIZE

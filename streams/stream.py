@@ -1,4 +1,4 @@
-"""Protocols of a stream: the class that a folder offers, and the object that it makes."""
+"""Protocols of a stream: the class in its folder, and its instances."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Encoder(Protocol):
-    """A torch module: segments in, segment embeddings out, with a classifier of its own for training."""
+    """torch module from segments to segment embeddings, with a classifier for training."""
 
     embedding_dim: int
 
     def embed(self, segments: torch.Tensor) -> torch.Tensor:
-        """(B, …) → (B, D)."""
+        """Return segment embeddings: (B, …) → (B, D)."""
 
     def __call__(self, segments: torch.Tensor) -> torch.Tensor:
-        """(B, …) → logits (B, n_classes)."""
+        """Return logits: (B, …) → (B, n_classes)."""
 
 
 class StreamClass(Protocol):
-    """A stream without a configuration. `streams/<name>/stream.py` holds one, called `STREAM`.
+    """Stream without a configuration. `streams/<name>/stream.py` holds one, called `STREAM`.
 
     Attributes:
-        schema: raised by hand when `footage` or `cut` computes something else.
+        schema: raised by hand when the result of `footage` or `cut` changes.
         needs_pictures: it reads frames.
         needs_sound: it reads audio.
         Config: pydantic model of its own configuration; unknown keys are refused.
@@ -50,7 +50,7 @@ class StreamClass(Protocol):
 
 @runtime_checkable
 class Stream(Protocol):
-    """One way of looking at a video, bound to its configuration.
+    """Kind of information in a video, bound to its configuration.
 
     Attributes:
         name, schema, needs_pictures, needs_sound: as those of its class.
@@ -67,10 +67,10 @@ class Stream(Protocol):
 
     @property
     def sampler(self) -> SamplerConfig:
-        """Which segments it looks at."""
+        """Rule that chooses its segments."""
 
     def footage(self, video: Video) -> Footage:
-        """Return what the stream keeps of a video.
+        """Return the stream's uncut data of a video.
 
         Raises:
             Absent: the video does not have this stream.
@@ -87,7 +87,7 @@ class Stream(Protocol):
     ) -> torch.Tensor:
         """Return one random augmented segment of each video, (B, …): one step of encoder training.
 
-        They may be made on `device`, where training wants them; the CPU's, without one.
+        They may be made on `device`, where the training runs; by default on the CPU.
         """
 
     def build_encoder(self, n_classes: int) -> Encoder:

@@ -1,4 +1,4 @@
-"""Where the time of an extraction goes."""
+"""Time spent in the stages of an extraction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STAGES = ("decode", "flow", "encode", "aggregate", "write")
 
 
 class Stages:
-    """Seconds spent in each part, over all threads; they overlap, so that together they are more than the clock says.
+    """Seconds spent in each stage, over all threads; stages overlap, so the sum exceeds the elapsed time.
 
     Attributes:
         seconds: stage → seconds so far.
@@ -23,7 +23,7 @@ class Stages:
 
     @contextmanager
     def spent(self, stage: str) -> Iterator[None]:
-        """Adds what the block takes."""
+        """Add the duration of the block."""
         begun = time.perf_counter()
         try:
             yield
@@ -32,7 +32,7 @@ class Stages:
                 self.seconds[stage] += time.perf_counter() - begun
 
     def shares(self) -> dict[str, float]:
-        """Each stage's part of all that was spent, largest first; nothing where nothing was."""
+        """Return {stage: share of the total time}, largest first, without unused stages."""
         total = sum(self.seconds.values())
         ranked = sorted(self.seconds.items(), key=lambda item: -item[1])
         return {stage: seconds / total for stage, seconds in ranked if seconds > 0}

@@ -1,4 +1,4 @@
-"""How one stream learns: first its encoder, then its aggregator, each phase skippable and resumable."""
+"""Training of one stream: first its encoder, then its aggregator; phases can be skipped and resumed."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ VAL_SEGMENTS = 8  # of each validation video, evenly spread; more cost time and 
 
 @dataclass(frozen=True)
 class Example:
-    """One labelled video as a stream keeps it.
+    """Labelled video as a stream keeps it.
 
     Attributes:
-        footage: what segments are cut from.
-        embedding: (S, D) of the planned segments, where the encoder was finished before; no footage is needed then.
+        footage: its uncut data.
+        embedding: (S, D) of the planned segments, if the encoder is already finished; the footage is not needed then.
     """
 
     video_id: str
@@ -40,12 +40,12 @@ class Example:
 
     @property
     def n_kept(self) -> int:
-        """How much is kept of it."""
+        """Number of kept rows."""
         return len(self.embedding if self.embedding is not None else self.cuttable.array)
 
     @property
     def cuttable(self) -> Footage:
-        """The footage, which is there."""
+        """Its footage, which must exist."""
         assert self.footage is not None, f"{self.video_id} has been kept as segment embeddings only"
         return self.footage
 
@@ -55,8 +55,8 @@ class Examples:
     """Labelled videos of one training.
 
     Attributes:
-        train: what is learned.
-        val: what the best epoch is chosen by.
+        train: videos to learn.
+        val: videos that choose the best epoch.
         n_classes: of the softmax layers.
     """
 
@@ -79,12 +79,12 @@ def train(
     """Return a model that has learned the training examples, on the CPU, in eval mode.
 
     Args:
-        stream: what cuts the footage and builds the encoder.
+        stream: cuts the footage and builds the encoder.
         examples: for training and validation.
-        seed: everything drawn follows from it.
+        seed: of everything random.
         backend: runs the finished encoder; the training is on its device.
         precision: of the training; the finished encoder embeds in float32.
-        ranks: the processes that train together.
+        ranks: processes that train together.
         state: its path is the folder of the resumable states of the phases; its signature, what
             else they must have been made with (files, settings, seed). None: not resumable.
         on_epoch: (name of the phase, metrics of an epoch).
@@ -119,9 +119,8 @@ def train(
 
     mode = stream.config.encoder_training.mode
     if mode == "segments":
-        made_on = (
-            device if device.type == "cuda" else CPU
-        )  # MPS has no float64, and not every kind of padding
+        # MPS has no float64 and lacks some kinds of padding
+        made_on = device if device.type == "cuda" else CPU
         run(encoder_phase(stream, model, examples, device=made_on))
     elif mode == "end_to_end":
         run(end_to_end_phase(stream, model, examples))
@@ -143,13 +142,11 @@ def encoder_phase(
     *,
     device: torch.device = CPU,
 ) -> Phase:
-    """Single random segments, each with the label of its video, made on `device`."""
+    """Return the phase that trains on single random segments with their videos' labels, made on `device`."""
     settings = stream.config.encoder_training
-    where = (
-        [] if device.type == "cpu" else [device]
-    )  # a stream that knows no other place makes them on the CPU
+    place = [] if device.type == "cpu" else [device]  # a stream may know no other device
     pool = list(examples.train) * settings.segments_per_video
-    # The validation segments are the same in every epoch: cut once, a few of each video.
+    # The validation segments are the same in every epoch: a few of each video, cut once.
     held_out: list[tuple[torch.Tensor, Example]] = []
     for example in examples.val:
         segments = stream.cut(example.cuttable)
@@ -163,7 +160,7 @@ def encoder_phase(
         for rows in batches_of(len(pool), settings.batch_size, generator):
             picked = [pool[row] for row in rows]
             inputs = stream.training_segments(
-                [example.cuttable for example in picked], generator, *where
+                [example.cuttable for example in picked], generator, *place
             )
             yield _batch((inputs,), picked)
 
@@ -191,7 +188,7 @@ def end_to_end_phase(
     model: StreamModel,
     examples: Examples,
 ) -> Phase:
-    """Whole sequences through encoder and aggregator together."""
+    """Return the phase that trains encoder and aggregator together on whole sequences."""
     settings = stream.config.encoder_training
 
     def batch(picked: Sequence[Example], generator: np.random.Generator | None) -> Batch:
@@ -227,21 +224,21 @@ def aggregator_phase(
     seed: int,
     backend: Backend,
 ) -> Phase:
-    """Sequences of segment embeddings from the finished encoder; it is not changed any more."""
+    """Return the phase that trains the aggregator on segment embeddings of the finished encoder."""
     settings = stream.config.aggregator_training
-    # One phase of its own weights: the encoder's are left out of what is saved, restored and optimised.
+    # The encoder's weights are neither saved, restored nor optimised in this phase.
     module = torch.nn.ModuleDict({"aggregator": model.aggregator, "classifier": model.classifier})
     generator = np.random.default_rng(int(digest([seed, stream.name, "views"])[:8], 16))
 
     filler: BatchFiller[list[np.ndarray]] = BatchFiller(
         model.encoder, stream.config.encode_batch_size, backend
     )
-    spool = Spool()  # thousands of videos have more segment embeddings than a machine has memory
+    spool = Spool()  # the segment embeddings of thousands of videos exceed a machine's memory
 
     def embed(videos: Sequence[Example], n_views: int) -> list[list[Float[np.ndarray, "S D"]]]:
-        """All views of every example, on disk; batches are filled across them."""
-        found: list[list[np.ndarray]] = [[] for _ in videos]
-        for example, views in zip(videos, found, strict=True):
+        """Embed all views of every example, on disk; batches are filled across them."""
+        embedded: list[list[np.ndarray]] = [[] for _ in videos]
+        for example, views in zip(videos, embedded, strict=True):
             if example.embedding is not None:
                 views.append(example.embedding)
                 continue
@@ -251,14 +248,14 @@ def aggregator_phase(
                     owner.append(spool.keep(embedding))
         for owner, embedding in filler.finish():
             owner.append(spool.keep(embedding))
-        return found
+        return embedded
 
     views = embed(examples.train, settings.n_views)
     held_out = [embedding for [embedding] in embed(examples.val, 1)]
 
     def train_batches(generator: np.random.Generator) -> Iterator[Batch]:
         if settings.bucket_by_length:
-            lengths = [len(some[0]) for some in views]
+            lengths = [len(sequences[0]) for sequences in views]
             batches = batches_of_like_length(lengths, settings.batch_size, generator)
         else:
             batches = batches_of(len(views), settings.batch_size, generator)
@@ -284,7 +281,7 @@ def aggregator_phase(
 
 
 def training_signature(stream: Stream, examples: Examples) -> str:
-    """Return a name of what a training depends on; a state of another name is not resumed."""
+    """Return a digest of all that a training depends on; a state of another digest is not resumed."""
     parts, held_out = (
         [[example.video_id, example.label, example.n_kept] for example in part]
         for part in (examples.train, examples.val)

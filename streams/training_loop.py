@@ -1,4 +1,4 @@
-"""The one training loop: any phase of any stream, resumable after any epoch with the same weights in the end."""
+"""Training loop of every phase of every stream; resumed after any epoch, it ends in the same weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tristream.streams.config import TrainingConfig
 from tristream.streams.parallel import Ranks
 from tristream.streams.torch_backend import autocast, full_float32, to_device
 
-MIN_GAIN = 1e-4  # what counts as a decrease of the validation loss
+MIN_GAIN = 1e-4  # smallest decrease of the validation loss that counts
 MIN_RATE = 1e-6  # paper, section V-D
 ALONE = Ranks()
 
@@ -32,16 +32,16 @@ class TrainingDiverged(TristreamError):
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of training.
+    """Phase of a training.
 
     Attributes:
-        name: stands in metrics and in the name of the resumable state.
+        name: in metrics and in the file name of the resumable state.
         config: optimiser, schedule, stop.
-        module: what is trained, saved and restored.
+        module: is trained, saved and restored.
         logits: inputs of a batch → (B, n_classes).
         n_batches: in one epoch.
         train_batches: one epoch, drawn with the generator.
-        val_batches: always the same.
+        val_batches: the same at every call.
     """
 
     name: str
@@ -70,20 +70,20 @@ class State:
 
 @dataclass
 class Progress:
-    """Where a phase stands: everything but the tensors."""
+    """Progress of a phase: everything but the tensors."""
 
     epoch: int = 0
-    best_loss: float = math.inf  # of the weights that are kept
-    plateau_loss: float = math.inf  # what patience is counted against
-    n_bad: int = 0  # epochs since the loss last fell below it
+    best_loss: float = math.inf  # of the best weights
+    plateau_loss: float = math.inf  # reference of the patience
+    n_bad: int = 0  # epochs since the loss fell below it
     n_reductions: int = 0  # of the learning rate
     history: list[dict[str, float]] = field(default_factory=list)
 
     def note(self, metrics: dict[str, float], config: TrainingConfig) -> bool:
-        """Takes in an epoch; returns whether it is the best so far.
+        """Record an epoch; return True if it is the best so far.
 
         Patience follows Keras, which the paper used: a gain is at least 1e-4, and the rate is divided by 10 *at* the
-        fifth epoch without one (torch's ReduceLROnPlateau does that with patience=4).
+        fifth epoch without one (torch's ReduceLROnPlateau does so with patience=4).
         """
         self.epoch += 1
         self.history.append(metrics)
@@ -97,20 +97,20 @@ class Progress:
         return is_best
 
     def finished(self, config: TrainingConfig) -> bool:
-        """Whether the epochs are used up, or the patience is."""
+        """Return True if the epochs or the patience are used up."""
         return self.epoch >= config.epochs or (
             config.stop_patience is not None and self.n_bad >= config.stop_patience
         )
 
 
 def learning_rate(config: TrainingConfig, done: float, n_reductions: int = 0) -> float:
-    """The rate at one step.
+    """Return the learning rate at one step.
 
     Args:
         config: `one_cycle`: a cosine up over the first 30 % of all steps, from 1/25, and one down to almost nothing
             (Smith 2018; torch's OneCycleLR within one step). `plateau`: a tenth for each reduction, never under 1e-6.
-        done: part of all steps that lies behind, in [0, 1].
-        n_reductions: how often the validation loss has stood still.
+        done: finished part of all steps, in [0, 1].
+        n_reductions: number of reductions so far.
     """
     if config.schedule == "constant":
         return config.learning_rate
@@ -132,19 +132,19 @@ def run_phase(
     ranks: Ranks = ALONE,
     on_epoch: Callable[[dict[str, float]], None] = lambda metrics: None,
 ) -> list[dict[str, float]]:
-    """Trains `phase.module` in place and leaves it with the weights of the epoch of the lowest validation loss.
+    """Train `phase.module` in place; it ends with the weights of the epoch of the lowest validation loss.
 
-    Every epoch draws from generators seeded with (seed, phase, epoch) alone, so a run that is killed and started again
-    goes through the same numbers as one that is not.
+    Every epoch draws from generators seeded with (seed, phase, epoch) alone, so a killed and resumed run draws the same
+    numbers as an undisturbed one.
 
     Args:
-        phase: what to train, on what.
+        phase: module and batches.
         seed: of the whole run.
         device: where to train.
-        state: where and how it can be resumed; None: not at all.
+        state: resumable state; None: the phase is not resumable.
         precision: bf16 is torch's autocast; weights, losses and optimiser stay float32.
-        ranks: the processes that train together; the first one writes.
-        on_epoch: called with the metrics of each epoch, also of those that were done before a resume.
+        ranks: processes that train together; the first one writes.
+        on_epoch: called with the metrics of each epoch, including those before a resume.
 
     Returns:
         Metrics of every epoch: epoch, loss, accuracy, val_loss, val_accuracy, learning_rate.
@@ -198,7 +198,7 @@ def _epoch(
     config = phase.config
     epoch_seed = int(digest([seed, phase.name, progress.epoch])[:8], 16)
     generator = np.random.default_rng(epoch_seed)
-    torch.manual_seed(epoch_seed + ranks.index)  # each has its own dropout
+    torch.manual_seed(epoch_seed + ranks.index)  # each process has its own dropout
     phase.module.train()
     loss_sum, n_right, n_seen, rate = 0.0, 0, 0, config.learning_rate
     for index, batch in enumerate(made_ahead(phase.train_batches(generator))):
@@ -246,7 +246,7 @@ def _epoch(
 def evaluate(
     phase: Phase, device: torch.device, precision: Precision = "float32"
 ) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy over the validation batches.
+    """Return the mean cross-entropy and the accuracy over the validation batches.
 
     Raises:
         TrainingDiverged: the loss is not finite.
@@ -268,7 +268,7 @@ def evaluate(
 def _check_finite(loss: float, phase: Phase, batch: Batch, what: str) -> None:
     if not math.isfinite(loss):
         raise TrainingDiverged(
-            f"{phase.name}: {what}, on the videos {', '.join(batch.video_ids)}; look at these files, or lower "
+            f"{phase.name}: {what}, on the videos {', '.join(batch.video_ids)}; check these files, or lower "
             f"learning_rate (now {phase.config.learning_rate:g})"
         )
 
@@ -315,7 +315,7 @@ def _save(
 def _resume(
     state: State, module: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[Progress, dict[str, torch.Tensor]] | None:
-    """Takes up a saved state in place; None where there is none that fits."""
+    """Restore a saved state in place; None if none fits."""
     try:
         arrays, config = load_artifact(state.path)
     except ArtifactError:

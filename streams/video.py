@@ -1,4 +1,4 @@
-"""One video as the streams see it: decoded at most once, its flow and its motion computed at most once."""
+"""Video as the streams see it: decoded, and its flow and motion computed, at most once."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from tristream.store.cache import Cache
 
 BLOCK = 32  # pairs of frames at a time: the flow of a whole video is never in memory
-FLOW_SCHEMA = 2  # raised by hand when flow or motion of the same video come out different
+FLOW_SCHEMA = 2  # raised by hand when flow or motion of the same video change
 
 
 @runtime_checkable
 class Decoder(Protocol):
-    """What turns a path into pictures and sound (`media.sandbox.pool.DecodePool`, with its limits)."""
+    """Decoder of frames and audio (`media.sandbox.pool.DecodePool`, with its limits)."""
 
     def __call__(
         self, path: Path, *, pictures: bool, sound: bool, max_side: int, stop_seconds: float
     ) -> DecodedVideo:
-        """Pictures at most `max_side` px on their longer side, of the first `stop_seconds`."""
+        """Return frames of at most `max_side` px on the longer side, of the first `stop_seconds`."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Flow:
 
 @dataclass(frozen=True)
 class View:
-    """What streams read of a video.
+    """Part of a video that streams read.
 
     Attributes:
         data: how frames are scaled and cropped.
@@ -80,14 +80,17 @@ class FlowSource:
 
     Attributes:
         estimators: what estimates flow; None: any that needs no weights.
-        folder: of precomputed flow, which replaces what the estimators would give.
+        folder: of precomputed flow, which replaces the estimators' flow.
         known: (estimator, height, width) → flow of the whole video, where it has been estimated
             already: the windows of a longer video.
+        given: precomputed flow of the whole video, cropped: of the windows of a longer video that
+            has some.
     """
 
     estimators: Estimators | None = None
     folder: Path | None = None
     known: Callable[[str, int, int], Float[np.ndarray, "steps 2 H W"]] | None = None
+    given: Callable[[], Float[np.ndarray, "steps 2 H W"]] | None = None
 
 
 ESTIMATED = FlowSource()
@@ -102,8 +105,8 @@ class Video:
         content_id: sha256 of its bytes; results are cached under it.
         decode: called at most once.
         cache: for flow and motion; None keeps nothing.
-        view: what the streams read of it.
-        flow_source: where its flow comes from.
+        view: part that the streams read.
+        flow_source: source of its flow.
         stages: time spent decoding and on flow is added here.
     """
 
@@ -130,19 +133,18 @@ class Video:
         self._flow_from = flow_source.folder
         self._estimators = flow_source.estimators or Estimators()
         self._known_flow = flow_source.known
+        self._given_flow = flow_source.given
         self._stages = stages or Stages()
         self._flow_sha256: str | None = None
-        self._noted: tuple[
-            str, ...
-        ] = ()  # what was degraded about the file when its flow was cached
+        self._noted: tuple[str, ...] = ()  # defects of the file when its flow was cached
         self._estimated: tuple[tuple[str, int, int], Float[np.ndarray, "steps 2 H W"]] | None = None
 
     @cached_property
     def decoded(self) -> DecodedVideo:
-        """Pictures and sound, as far as they are wanted and there; of the pictures the part that is looked at.
+        """Requested frames, cropped, and audio, as far as the file has them.
 
         Raises:
-            Absent: only one of them is wanted, and that is not there.
+            Absent: only one of them is requested, and it is missing.
             Rejected: the file cannot be used at all.
         """
         try:
@@ -163,21 +165,21 @@ class Video:
         return replace(decoded, frames=np.ascontiguousarray(decoded.frames[:, rows, columns]))
 
     def forget(self) -> None:
-        """Lets go of pictures, sound and flow; what is in the cache stays."""
+        """Release frames, audio and flow; the cache is not changed."""
         self.__dict__.pop("decoded", None)
         self._estimated = None
 
     def reasons(self, more: tuple[str, ...] = ()) -> tuple[str, ...]:
-        """Stable codes of what is degraded about the file, as far as it has been read, and `more`.
+        """Return stable codes of the file's defects, as far as it has been read, and `more`.
 
-        That a track is missing is not among them: it is said by the stream that misses it.
+        A missing track is not among them: the stream that needs it reports it.
         """
         decoded = self.__dict__.get("decoded")
-        found = set(more) | set(self._noted if decoded is None else decoded.reasons)
-        return tuple(sorted(found - {"no_audio", "no_video"}))
+        reasons = set(more) | set(self._noted if decoded is None else decoded.reasons)
+        return tuple(sorted(reasons - {"no_audio", "no_video"}))
 
     def flow_source(self) -> str:
-        """What precomputed flow this video has, "" where flow is estimated: part of the key of what follows from it."""
+        """Return the sha256 of the precomputed flow, "" if flow is estimated: part of cache keys."""
         if self._flow_from is None:
             return ""
         if self._flow_sha256 is None:
@@ -185,7 +187,7 @@ class Video:
         return self._flow_sha256
 
     def frames(self) -> UInt8[np.ndarray, "T H W 3"]:
-        """RGB pictures.
+        """Return the RGB frames.
 
         Raises:
             Absent: the file has none.
@@ -195,29 +197,28 @@ class Video:
         return self.decoded.frames
 
     def frames_at(self, height: int, width: int) -> UInt8[np.ndarray, "T H W 3"]:
-        """All pictures squashed to one size."""
+        """Return all frames squashed to one size."""
         return squash(self.frames(), height, width)
 
     def flow(self, estimator: str, estimate_size: tuple[int, int], size: tuple[int, int]) -> Flow:
-        """Flow between consecutive frames, from the cache where it is there.
+        """Return the flow between consecutive frames, from the cache if possible.
 
         Args:
-            estimator: a name of `flow.estimators`; not asked where the video has precomputed flow.
-            estimate_size: height and width the pictures are squashed to first; the unit of the flow is px at this size.
+            estimator: a name of `flow.estimators`; unused if the video has precomputed flow.
+            estimate_size: height and width the frames are squashed to first; the unit of the flow is px at this size.
             size: height and width the fields are reduced to by averaging areas.
 
         Raises:
-            Absent: no pictures, or only one.
+            Absent: no frames, or only one.
         """
         source = self.flow_source() or self._estimators.key(estimator)
         key, entry = self._look_up(
             "flow", **self._flow_identity(source), estimate_size=estimate_size, size=size
         )
         if entry is None:
+            is_precomputed = self._given_flow is not None or self._flow_from is not None
             full = (
-                self._precomputed()
-                if self.flow_source()
-                else self._estimate(estimator, *estimate_size)
+                self._precomputed() if is_precomputed else self._estimate(estimator, *estimate_size)
             )
             entry = {
                 "flow": storage.encode_compact(reduce_flow(full, *size)),
@@ -235,12 +236,12 @@ class Video:
 
     @property
     def motion(self) -> Float64[np.ndarray, " steps"]:
-        """Mean length of the displacement (px) in each of the T − 1 steps; what adaptive sampling goes by."""
+        """Mean length of the displacement (px) in each of the T − 1 steps; input of adaptive sampling."""
         return self._motion["motion"]
 
     @property
     def peak_motion(self) -> Float64[np.ndarray, " steps"]:
-        """Largest length of the displacement (px) in each step; the plainest anomaly score there is."""
+        """Largest length of the displacement (px) in each step; the simplest anomaly score."""
         return self._motion["peak"]
 
     @cached_property
@@ -275,7 +276,7 @@ class Video:
         return {
             **crop,
             "content_id": self.content_id,
-            "source": source,  # the estimator and its weights, or sha256 of what was precomputed
+            "source": source,  # estimator and weights, or sha256 of precomputed flow
             "max_side_px": self._data.max_side_px,
             "max_seconds": self._sampler.max_seconds,
             "schema": FLOW_SCHEMA,
@@ -285,6 +286,8 @@ class Video:
     def _precomputed(self) -> Float[np.ndarray, "steps 2 H W"]:
         if len(self.frames()) < 2:
             raise Absent("too_short_for_flow")
+        if self._given_flow is not None:
+            return self._given_flow()
         assert self._flow_from is not None
         flow = precomputed.read(self._flow_from, self.video_id, n_steps=len(self.frames()) - 1)
         if self._data.crop is None:
@@ -295,7 +298,7 @@ class Video:
     def _estimate(
         self, estimator: str, height: int, width: int
     ) -> Float[np.ndarray, "steps 2 H W"]:
-        """Full flow; the last one is kept, because the sampler and the temporal stream often ask for the same."""
+        """Return full flow; the last one is kept, because sampler and temporal stream often need the same."""
         frames = self.frames()
         if len(frames) < 2:
             raise Absent("too_short_for_flow")
@@ -316,13 +319,13 @@ class Video:
 
 
 def fit(size: tuple[int, ...], max_side: int) -> tuple[int, int]:
-    """Height and width scaled down, aspect kept, until the longer is at most `max_side`."""
+    """Return height and width, scaled down with their aspect until the longer is at most `max_side`."""
     scale = min(1.0, max_side / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def part(size: tuple[int, ...], crop: Crop) -> tuple[slice, slice]:
-    """Rows and columns of a picture of this size that a crop keeps: every pixel it touches."""
+    """Return the rows and columns of a frame of this size that a crop keeps: every pixel it touches."""
     (height, width), (top, left, bottom, right) = size, crop
     least = 1e-6  # px; .55 × 100 is a little more than 55
     return (
@@ -334,7 +337,7 @@ def part(size: tuple[int, ...], crop: Crop) -> tuple[slice, slice]:
 def squash(
     frames: UInt8[np.ndarray, "T H W 3"], height: int, width: int
 ) -> UInt8[np.ndarray, "T H2 W2 3"]:
-    """Pictures at another size, aspect ignored: areas averaged when smaller, bilinear when larger."""
+    """Resize frames, ignoring their aspect: areas are averaged when smaller, bilinear when larger."""
     import cv2
 
     if frames.shape[1:3] == (height, width):
@@ -350,7 +353,7 @@ def squash(
 def reduce_flow(
     flow: Float[np.ndarray, "steps 2 H W"], height: int, width: int
 ) -> Float[np.ndarray, "steps 2 H2 W2"]:
-    """Fields at another size by averaging areas; the vectors keep their unit."""
+    """Resize fields by averaging areas; the vectors keep their unit."""
     import cv2
 
     if flow.shape[2:] == (height, width):
@@ -367,6 +370,6 @@ def reduce_flow(
 
 @functools.cache
 def _libraries() -> str:
-    """What decodes and what estimates: another build may give other bits."""
-    found = versions()
-    return ", ".join(f"{name} {found[name]}" for name in ("av", "opencv-python"))
+    """Return the versions of decoder and OpenCV: another build may give other bits."""
+    installed = versions()
+    return ", ".join(f"{name} {installed[name]}" for name in ("av", "opencv-python"))

@@ -1,11 +1,10 @@
-"""Rows of windows: what every stream makes of one region of one window, and the cache entries they stand in."""
+"""Rows of windows: segments and embeddings of one region of one window, and their cache entries."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,24 +14,23 @@ from jaxtyping import Float32
 from tristream.store.cache import Cache
 from tristream.streams.encoding import BatchFiller
 from tristream.streams.model import TrainedStream, pad
-from tristream.streams.segments import Absent, Segments
-from tristream.streams.windows import Region, Window, WindowPlan
+from tristream.streams.segments import Segments
 
 BLOCK = 64  # rows in one cache entry
 
 
 @dataclass(eq=False)
 class Row:
-    """One region of one window on its way: segments to encode, then their embeddings.
+    """Region of one window in progress: segments to encode, then their embeddings.
 
     Attributes:
         start_seconds, stop_seconds: of the window.
         region: number in `WindowPlan.cells`.
-        peak_motion: largest displacement, px at the sampler's size; NaN without two pictures.
-        segments: {stream: what its encoder takes}, until it has been encoded.
+        peak_motion: largest displacement, px at the sampler's size; NaN for fewer than two frames.
+        segments: {stream: input of its encoder}, until it has been encoded.
         embedding: {stream: segment embeddings (S, D)}.
-        absent: {stream: stable reason}, for the streams it does not have.
-        from_cache: read from there.
+        absent: {stream: stable reason} of the streams it does not have.
+        from_cache: read from the cache.
     """
 
     start_seconds: float
@@ -45,50 +43,18 @@ class Row:
     from_cache: bool = False
 
     def is_complete(self, trained: Sequence[TrainedStream]) -> bool:
-        """Whether every stream has encoded it, or is absent."""
+        """Return True if every stream has encoded it or is absent."""
         return all(
             stream.name in self.embedding or stream.name in self.absent for stream in trained
         )
 
 
-def cut(
-    window: Window, video_id: str, path: Path, plan: WindowPlan, trained: Sequence[TrainedStream]
-) -> list[Row]:
-    """One row for each region of a window."""
-    rows = []
-    for number, region in enumerate(plan.cells()):
-        row = Row(
-            window.start_seconds,
-            window.stop_seconds,
-            number,
-            _peak(window, region, trained[0], plan),
-        )
-        for stream in trained:
-            sampler = plan.sampler(stream.sampler)
-            bound = stream.rebound(sampler=sampler).stream
-            video = window.video(video_id, path, region, data=stream.data, sampler=sampler)
-            try:
-                row.segments[stream.name] = bound.cut(bound.footage(video))
-            except Absent as absent:
-                row.absent[stream.name] = absent.reason
-        rows.append(row)
-    return rows
-
-
-def _peak(window: Window, region: Region, stream: TrainedStream, plan: WindowPlan) -> float:
-    video = window.video("", Path(), region, data=stream.data, sampler=plan.sampler(stream.sampler))
-    try:
-        return float(video.peak_motion.max())
-    except Absent:
-        return float("nan")
-
-
 def embed_now(rows: Sequence[Row], fillers: Mapping[str, BatchFiller[Any]]) -> None:
-    """Encodes rows at once, for a source that does not wait; the same numbers as in full batches.
+    """Encode rows at once, for a live source; the results are those of full batches.
 
     Args:
         rows: with segments to be encoded.
-        fillers: stream → what runs its encoder (`streams.extraction.make_fillers`), kept between calls.
+        fillers: {stream: filler of its encoder} (`streams.extraction.make_fillers`), kept between calls.
     """
     for row in rows:
         for name, filler in fillers.items():
@@ -99,16 +65,16 @@ def embed_now(rows: Sequence[Row], fillers: Mapping[str, BatchFiller[Any]]) -> N
 def aggregate(
     rows: Sequence[Row], stream: TrainedStream, device: torch.device
 ) -> Float32[np.ndarray, "n E"]:
-    """The embedding of every row, one at a time; NaN where the stream is absent."""
-    found = np.full((len(rows), stream.model.embedding_dim), np.nan, np.float32)
+    """Return the embedding of every row, aggregated one at a time; NaN where the stream is absent."""
+    embeddings = np.full((len(rows), stream.model.embedding_dim), np.nan, np.float32)
     for n, row in enumerate(rows):
         if stream.name in row.embedding:
             sequence, length = pad([row.embedding[stream.name]])
             with torch.inference_mode():
-                found[n] = (
+                embeddings[n] = (
                     stream.model.aggregate(sequence.to(device), length)[0].float().cpu().numpy()
                 )
-    return found
+    return embeddings
 
 
 def store_block(
@@ -121,7 +87,7 @@ def store_block(
     is_last: bool,
     reasons: Sequence[str],
 ) -> None:
-    """One entry for each stream: the segment embeddings of these rows."""
+    """Write one entry for each stream: the segment embeddings of these rows."""
     for name, parts in keys.items():
         pieces = [row.embedding.get(name, np.zeros((0, 0), np.float32)) for row in rows]
         width = max((piece.shape[1] for piece in pieces), default=0)
@@ -146,7 +112,7 @@ def store_block(
 def load_block(
     cache: Cache, keys: Mapping[str, Mapping[str, Any]], content_id: str, number: int
 ) -> tuple[list[Row], bool, tuple[str, ...]] | None:
-    """What `store_block` wrote: rows, whether they are the last, reasons; None unless every stream's entry is there."""
+    """Return rows of `store_block`, True if they are the last, and reasons; None without all entries."""
     rows: list[Row] = []
     is_last, reasons = False, ()
     for name, parts in keys.items():

@@ -153,7 +153,7 @@ def test_one_direction_gives_the_last_hidden_state_of_the_top_layer(kind, n_laye
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
-def test_recurrent_aggregators_see_the_order_and_means_do_not(kind):
+def test_recurrent_aggregators_depend_on_the_order_and_means_do_not(kind):
     segments, lengths = random_segments(), torch.full((4,), 7)
     turned = segments.flip(1)
     assert (small(kind)(segments, lengths) - small(kind)(turned, lengths)).abs().max() > 0.01
@@ -218,8 +218,8 @@ def test_attention_pooling_is_a_mean_with_weights_that_add_up_to_one():
     torch.testing.assert_close(pooling(same, LENGTHS), segments[:, 0])
 
 
-def test_attention_pooling_can_learn_to_look_at_one_segment_and_a_mean_cannot():
-    """A planted answer: the class stands in the one segment that is marked, at any place."""
+def test_attention_pooling_can_learn_to_select_one_segment_and_a_mean_cannot():
+    """Planted answer: only the one marked segment, at any place, tells the class."""
     generator = torch.Generator().manual_seed(0)
     segments = torch.randn(64, 9, 6, generator=generator)
     place, label = (
@@ -296,7 +296,7 @@ def test_every_video_needs_a_length(kind):
         unwrap(type(small(kind)).forward)(small(kind), random_segments(), torch.tensor([5, 1, 7]))
 
 
-def test_unknown_kinds_and_cells_are_refused_with_those_there_are():
+def test_unknown_kinds_and_cells_are_refused_with_the_available_ones():
     with pytest.raises(
         ValueError,
         match="unknown aggregator 'vlad'; available: gru, lstm, attention, mean, mean_dev",

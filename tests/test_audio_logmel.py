@@ -11,7 +11,7 @@ from tristream.streams.audio.logmel import SHORTEST_EXAMPLE_SAMPLES, examples, l
 
 
 def sound(seconds: float, seed: int = 0) -> np.ndarray:
-    """Noise under a swept tone and silence, in [-1, 1]."""
+    """Return noise under a swept tone, and silence, in [-1, 1]."""
     t = np.arange(round(seconds * 16_000)) / 16_000
     noise = np.random.default_rng(seed).normal(size=len(t)) * 0.1
     return (noise + 0.5 * np.sin(2 * np.pi * (200 + 400 * t) * t)) * (np.sin(3 * t) > -0.5)
@@ -116,7 +116,7 @@ def test_rows_are_whole_windows_and_nothing_is_padded(n_samples, n_rows):
     assert log_mel(np.zeros(n_samples), 16_000).shape == (n_rows, 64)
 
 
-def test_a_row_sees_its_own_400_samples_only():
+def test_a_row_depends_on_its_own_400_samples_only():
     samples = sound(1)
     features = log_mel(samples, 16_000)
     changed = samples.copy()
@@ -128,7 +128,7 @@ def test_a_row_sees_its_own_400_samples_only():
     )
 
 
-def test_long_sounds_are_the_same_across_the_blocks_they_are_computed_in():
+def test_long_audio_is_the_same_across_the_blocks_of_its_computation():
     samples = np.tile(sound(1), 42)  # 4198 rows: more than one block
     features = log_mel(samples, 16_000)
     np.testing.assert_allclose(features[4000:4198], features[0:198], atol=1e-12)
@@ -138,12 +138,12 @@ def test_long_sounds_are_the_same_across_the_blocks_they_are_computed_in():
     ("seconds", "n_examples"),
     [(0.5, 0), (0.96, 0), (0.974, 0), (0.975, 1), (1, 1), (3, 3), (10, 10), (36, 37)],
 )
-def test_seconds_of_sound_give_vggishs_number_of_examples(seconds, n_examples):
+def test_seconds_of_audio_give_vggishs_number_of_examples(seconds, n_examples):
     features = log_mel(np.zeros(round(seconds * 16_000), dtype=np.float32), 16_000)
     assert examples(features).shape == (n_examples, 96, 64)
 
 
-def test_the_shortest_sound_with_an_example_is_0_975_s():
+def test_the_shortest_audio_with_an_example_is_0_975_s():
     assert SHORTEST_EXAMPLE_SAMPLES == 15_600
     assert len(examples(log_mel(np.zeros(15_600), 16_000))) == 1
     assert len(examples(log_mel(np.zeros(15_599), 16_000))) == 0
@@ -185,7 +185,7 @@ def test_examples_own_their_numbers():
         ),
     ],
 )
-def test_sound_that_has_no_log_mel_is_refused_with_its_value(call, message):
+def test_audio_that_has_no_log_mel_is_refused_with_its_value(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 

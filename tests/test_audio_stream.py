@@ -45,7 +45,7 @@ def test_examples_are_vggishs_own(footage_of):
 
 
 @pytest.mark.parametrize("starts", [0.0, 0.3, 2.5])
-def test_example_i_is_heard_from_the_tracks_start_plus_i_hops(footage_of, starts):
+def test_example_i_starts_i_hops_after_the_track(footage_of, starts):
     """DESIGN, Times: [track offset + 0.96 i, track offset + 0.96 i + 0.96)."""
     segments = STREAM(PLAIN, SamplerConfig()).cut(footage_of(noise(5 * SAMPLE_RATE), starts=starts))
     assert len(segments) == 5
@@ -62,7 +62,7 @@ def test_a_shorter_hop_gives_more_examples_that_overlap(footage_of):
     np.testing.assert_allclose(segments.stop_seconds - segments.start_seconds, 0.96, atol=1e-12)
 
 
-def test_sound_that_comes_late_is_the_same_sound_at_later_times(footage_of):
+def test_audio_that_starts_late_has_the_same_examples_at_later_times(footage_of):
     samples = noise(3 * SAMPLE_RATE)
     early, late = (
         STREAM(PLAIN, SamplerConfig()).cut(footage_of(samples, starts=starts))
@@ -84,7 +84,7 @@ def test_sound_that_comes_late_is_the_same_sound_at_later_times(footage_of):
         (5_359, 32, 0),
     ],
 )
-def test_sound_too_short_for_one_example_has_none_and_says_so(
+def test_audio_too_short_for_one_example_is_absent_for_that_reason(
     footage_of, n_samples, n_frames, n_examples
 ):
     """0.96 s are not enough for 96 rows: the last window reaches 15 ms further."""
@@ -99,7 +99,7 @@ def test_sound_too_short_for_one_example_has_none_and_says_so(
             footage_of(noise(n_samples), config)
 
 
-def test_no_sound_is_not_silence(footage_of):
+def test_no_audio_is_not_silence(footage_of):
     with pytest.raises(Absent, match=r"^no_audio$"):
         footage_of(None)
     silent = (
@@ -108,7 +108,7 @@ def test_no_sound_is_not_silence(footage_of):
     np.testing.assert_allclose(silent, np.log(0.01), atol=1e-5)
 
 
-def test_moved_sound_is_the_same_track_a_little_earlier_or_later(footage_of):
+def test_moved_audio_is_the_same_track_a_little_earlier_or_later(footage_of):
     config = AudioConfig(shift_frames=8)
     footage = footage_of(noise(3 * SAMPLE_RATE), config)
     moves = set()
@@ -181,7 +181,7 @@ def test_training_examples_start_at_any_step(footage_of):
         (AudioConfig(encoder="small", n_frames=40, embedding_dim=20), 20),
     ],
 )
-def test_encoders_give_embeddings_of_the_width_they_say(config, width):
+def test_embeddings_have_the_width_that_encoders_declare(config, width):
     encoder = STREAM(config, SamplerConfig()).build_encoder(7).eval()
     rows = torch.randn(2, config.n_frames, 64)
     assert encoder.embed(rows).shape == (2, encoder.embedding_dim) == (2, width)

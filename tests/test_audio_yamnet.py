@@ -180,7 +180,7 @@ def test_yamnet_has_its_number_of_parameters():
 
 
 def as_tflite(state: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """The state dict in TFLite's names and axes, as they stand in the released file."""
+    """Return the state dict with the names and axes of the released TFLite file."""
     constants = {"mel_spectrogram": np.zeros((64, 257), np.float32)}
     for key, tensor in state.items():
         part, kind = key.rsplit(".", 1)
@@ -204,7 +204,7 @@ def as_tflite(state: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
     return constants
 
 
-def test_every_layer_is_found_by_its_name_and_turned_into_torchs_axes():
+def test_every_layer_is_matched_by_name_and_converted_to_torchs_axes():
     torch.manual_seed(0)
     state = YAMNet().state_dict()
     found = state_from_tflite(as_tflite(state))
@@ -225,7 +225,9 @@ def test_every_layer_is_found_by_its_name_and_turned_into_torchs_axes():
         ),
     ],
 )
-def test_a_file_that_is_not_yamnets_is_refused_by_its_first_layer(change, message, tmp_path):
+def test_a_file_that_is_not_yamnets_is_refused_with_the_first_missing_layer(
+    change, message, tmp_path
+):
     from safetensors.numpy import save_file
 
     constants = as_tflite(YAMNet().state_dict())

@@ -26,7 +26,7 @@ def pictures():
 
 
 def ramps(height=21, width=31):
-    """Channel 0 holds each pixel's x, channel 1 its y."""
+    """Return a field whose channel 0 holds each pixel's x and channel 1 its y."""
     y, x = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
     return torch.stack([x, y])[None]
 
@@ -41,7 +41,7 @@ def test_a_flip_mirrors_left_and_right(pictures):
     )
 
 
-def test_a_flip_of_a_flip_is_the_picture(pictures):
+def test_a_flip_of_a_flip_is_the_frame(pictures):
     flip = views(3, flipped=True)
     torch.testing.assert_close(
         apply_views(apply_views(pictures, flip), flip), pictures, atol=1e-5, rtol=0
@@ -77,7 +77,7 @@ def test_a_crop_is_as_large_as_its_scale_and_its_centre_is_off_by_its_shift(scal
     torch.testing.assert_close(y[inside_y, middle_x], expected_y[inside_y], atol=1e-4, rtol=0)
 
 
-def test_a_crop_larger_than_the_picture_is_empty_outside_or_mirrored():
+def test_a_crop_larger_than_the_frame_is_empty_outside_or_mirrored():
     bright = torch.ones(1, 1, 20, 20)
     zeros = apply_views(bright, views(scale=2.0))
     assert zeros[0, 0, 0, 0] == 0
@@ -85,7 +85,7 @@ def test_a_crop_larger_than_the_picture_is_empty_outside_or_mirrored():
     assert (apply_views(bright, views(scale=2.0), padding="reflection") - 1).abs().max() < 1e-6
 
 
-def test_each_picture_of_a_batch_has_its_own_view(pictures):
+def test_each_frame_of_a_batch_has_its_own_view(pictures):
     mixed = Views(
         np.array([False, True, False]), np.ones((3, 2)), np.zeros((3, 2)), np.zeros((3, 2))
     )

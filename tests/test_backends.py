@@ -1,7 +1,8 @@
-"""Engines: equal to torch to their stated error, rows independent of their mates and of what else is in flight."""
+"""Engines: equal to torch within their stated error; rows independent of their mates and of other batches."""
 
 from __future__ import annotations
 
+import copy
 import gc
 import threading
 import time
@@ -16,7 +17,7 @@ from tristream.media.machine import n_cores
 from tristream.store.cache import Cache
 from tristream.streams.backend import Embedding, Kept, as_function
 from tristream.streams.compute import BACKENDS, choose
-from tristream.streams.torch_backend import TorchBackend
+from tristream.streams.torch_backend import TorchBackend, channels_last
 
 CPU = torch.device("cpu")
 
@@ -197,7 +198,7 @@ def test_a_conversion_that_computes_something_else_is_refused(tmp_path, monkeypa
     assert list(cache.entries()) == []
 
 
-def test_what_openvino_cannot_convert_is_said(monkeypatch):
+def test_a_network_that_openvino_cannot_convert_is_named(monkeypatch):
     pytest.importorskip("openvino")
     pool = nn.MaxPool2d(
         3, stride=2, ceil_mode=True
@@ -235,7 +236,7 @@ def test_a_flow_network_runs_one_pair_at_a_time(backend):
         )
 
 
-def test_the_size_of_batches_is_part_of_what_an_engine_says(backend):
+def test_an_engine_states_the_size_of_its_batches(backend):
     assert backend.batch_size(8) == 8
     assert backend.batch_size(32) == (32 if backend.name == "torch" else 8)
     assert backend.identity()["backend"].startswith(backend.name)
@@ -284,7 +285,7 @@ def test_torch_compiled_computes_what_torch_does():
     assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
 
 
-def test_a_kept_network_does_not_hold_on_to_the_module_it_was_made_from():
+def test_a_kept_network_does_not_keep_its_module_alive():
     class Converted:
         busy_seconds = 0.0
 
@@ -315,3 +316,28 @@ def test_a_kept_network_does_not_hold_on_to_the_module_it_was_made_from():
     assert gone() is None
     kept.compile(nn.Linear(2, 2), example)
     assert engine.n_compiled == 2
+
+
+def test_a_network_of_3d_convolutions_runs_and_2d_ones_are_stored_channels_last():
+    """`Module.to(memory_format=torch.channels_last)` raises on weights of five axes."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv3d(3, 4, 3), nn.BatchNorm3d(4), nn.Flatten(1, 2), nn.Conv2d(24, 5, 3), nn.Flatten()
+    ).eval()
+    clips = np.random.default_rng(0).normal(size=(8, 3, 8, 10, 10)).astype(np.float32)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(clips)).numpy()
+    with pytest.raises(RuntimeError):
+        network.to(memory_format=torch.channels_last)
+    compiled = TorchBackend(torch.device("cpu")).compile(network, clips)
+    np.testing.assert_allclose(compiled.submit(clips).result(), expected, rtol=1e-4, atol=1e-5)
+    assert network[3].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_2d_networks_get_the_strides_that_torch_gives_them():
+    layers = [nn.Conv2d(3, 4, 1), nn.Conv2d(4, 1, 3), nn.BatchNorm2d(1), nn.Conv2d(1, 6, 1)]
+    ours, theirs = (nn.Sequential(*layers), nn.Sequential(*copy.deepcopy(layers)))
+    channels_last(ours)
+    theirs.to(memory_format=torch.channels_last)
+    for key, weight in theirs.state_dict().items():
+        assert ours.state_dict()[key].stride() == weight.stride(), key

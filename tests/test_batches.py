@@ -66,7 +66,7 @@ def test_only_a_few_batches_are_made_ahead():
     assert len(made) < 20
 
 
-def test_what_fails_while_a_batch_is_made_is_raised_where_it_is_asked_for():
+def test_an_error_while_a_batch_is_made_is_raised_in_the_consumer():
     def source():
         yield batch(0)
         raise LookupError("video 7")

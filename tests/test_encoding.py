@@ -23,7 +23,7 @@ BATCH = 8
 
 
 class WatchedEncoder(nn.Module):
-    """Convolution, batch norm and dropout: all that could make a row depend on its mates. Remembers its batches."""
+    """Encoder of layers that could make a row depend on its mates; it records its batches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def test_every_batch_has_the_fixed_size_and_only_the_last_is_padded(encoder):
 
 
 class Held:
-    """An engine that finishes a batch when the test says so; it doubles its input."""
+    """Engine that doubles its input and finishes a batch on request."""
 
     name, device = "held", CPU
 
@@ -115,7 +115,7 @@ class Held:
         future.set_result(rows)
 
 
-def test_a_video_comes_out_in_order_as_soon_as_its_last_row_is_there(monkeypatch):
+def test_a_video_is_returned_in_order_as_soon_as_its_last_row_is_encoded(monkeypatch):
     monkeypatch.setattr(encoding, "MAX_MAKERS", 1)  # batches begin in order
     engine, videos = Held(), {name: video_of(n, n) for name, n in (("a", 5), ("b", 4), ("c", 15))}
     filler = BatchFiller(WatchedEncoder(), BATCH, engine)
@@ -135,7 +135,7 @@ def test_a_video_comes_out_in_order_as_soon_as_its_last_row_is_there(monkeypatch
 
 
 def test_no_more_batches_are_made_than_are_about_to_be_embedded():
-    """A stack of flow is twenty times its source: what is made ahead must not grow with the video."""
+    """A flow stack is twenty times its source: memory for prepared batches must not grow with the video."""
 
     class Busy(Held):
         def __init__(self) -> None:
@@ -193,7 +193,7 @@ raise OSError("the disk is full")
 
 
 def test_a_run_that_breaks_off_ends_though_batches_are_waiting():
-    """Its threads are joined when the interpreter ends, and none of them may wait for another that never comes."""
+    """Its threads are joined at exit; none of them may wait for ever."""
     ended = subprocess.run(
         [sys.executable, "-c", BROKEN_OFF],
         cwd=Path(__file__).parents[1],

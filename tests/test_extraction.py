@@ -29,7 +29,7 @@ def files(toy_video):
 
 @pytest.fixture(scope="module")
 def trained(untrained):
-    """Every stream there is, with batches that never end where a video does."""
+    """Every available stream, with batches that do not end where a video does."""
     made = [untrained(name) for name in streams.names()]
     return [t.rebound(config=t.config.model_copy(update={"encode_batch_size": 8})) for t in made]
 
@@ -223,10 +223,10 @@ def test_changed_content_under_an_old_name_is_noticed(make_videos, files, traine
 
 
 @pytest.mark.parametrize("name", streams.names())
-def test_what_is_degraded_does_not_depend_on_what_was_cached_before(
+def test_the_defects_of_a_video_do_not_depend_on_the_cache(
     make_videos, trained, toy_video, tmp_path, name
 ):
-    """A stream whose source was cached by an earlier command still says what is wrong with the file."""
+    """A stream whose source was cached by an earlier command still reports the file's defects."""
     stream = next(t for t in trained if t.name == name)
     files = {"torn.mp4": toy_video(50, seed=2, reasons=("decode_errors",))}
     fresh, _ = run(make_videos, files, [stream], tmp_path / "fresh")
@@ -289,7 +289,7 @@ def test_segment_embeddings_survive_their_entry():
     assert SegmentEmbeddings.from_entry(none.to_entry()).absent == "no_audio"
 
 
-def test_in_order_keeps_the_order_and_only_a_few_in_hand():
+def test_in_order_keeps_the_order_with_only_a_few_in_progress():
     started, lock = [], threading.Lock()
 
     def work(number):
@@ -318,7 +318,9 @@ def test_in_order_passes_errors_on_where_they_belong():
         next(results)
 
 
-def test_gathered_footage_says_why_there_is_none(make_videos, trained, toy_video, tmp_path):
+def test_gathered_footage_has_a_reason_where_there_is_none(
+    make_videos, trained, toy_video, tmp_path
+):
     broken = Rejected("empty_file", Path("/data/x.mp4"), "has 0 bytes")
     files = {
         "good.mp4": toy_video(),

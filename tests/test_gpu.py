@@ -99,7 +99,7 @@ def test_training_learns_what_it_learns_on_the_cpu(
     assert heard[GPU] == pytest.approx(heard[CPU], rel=0.02)
 
 
-def test_a_tensor_may_be_there_already():
+def test_a_tensor_on_the_device_is_not_copied():
     tensor = torch.arange(4.0)
     there = to_device(tensor, GPU)
     assert to_device(there, GPU) is there

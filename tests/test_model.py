@@ -17,7 +17,7 @@ EVERY_STREAM = pytest.mark.parametrize("name", streams.names())
 
 
 def retrained(trained, seed):
-    """The same stream after another training."""
+    """Return the same stream after another training."""
     torch.manual_seed(seed)
     network = model.build_model(trained.stream, len(trained.classes)).eval()
     return with_model(trained, network)
@@ -162,7 +162,9 @@ def test_two_streams_are_never_one_space(untrained):
 
 
 @EVERY_STREAM
-def test_what_cannot_reach_an_embedding_does_not_change_its_space(name, untrained, monkeypatch):
+def test_settings_that_cannot_reach_an_embedding_do_not_change_its_space(
+    name, untrained, monkeypatch
+):
     trained = untrained(name)
     before = trained.space_id
     monkeypatch.setattr(
@@ -202,7 +204,7 @@ def test_versions_threads_and_batch_size_are_in_the_key_of_cached_segments(
     assert before != key_parts(trained, cpu)
 
 
-def test_where_pretrained_weights_lay_is_not_part_of_a_space(untrained):
+def test_the_folder_of_pretrained_weights_is_not_part_of_a_space(untrained):
     """Two machines keep the same file in different folders."""
     from pathlib import Path
 
@@ -225,7 +227,7 @@ def test_where_pretrained_weights_lay_is_not_part_of_a_space(untrained):
 
 
 @pytest.mark.parametrize("part", ["encoder", "aggregator", "classifier"])
-def test_the_sum_of_weights_sees_every_part_and_every_bit(untrained, part):
+def test_the_checksum_of_weights_covers_every_part_and_every_bit(untrained, part):
     trained = untrained(streams.names()[0])
     before = model.weights_sha256(trained.model)
     name, weight = list(getattr(trained.model, part).named_parameters())[-1]
@@ -244,7 +246,9 @@ def test_a_damaged_checkpoint_is_refused(untrained, tmp_path):
         model.load(tmp_path)
 
 
-def test_a_checkpoint_of_a_stream_that_is_not_there_is_refused(untrained, tmp_path, monkeypatch):
+def test_a_checkpoint_of_a_stream_that_is_not_installed_is_refused(
+    untrained, tmp_path, monkeypatch
+):
     name = streams.names()[0]
     model.save(tmp_path, untrained(name))
     monkeypatch.setattr(streams, "names", lambda: ["smell"])

@@ -1,4 +1,4 @@
-"""Several processes that train together: one set of weights, that of the whole batch."""
+"""Training in several processes: all have the weights that the whole batch gives."""
 
 from __future__ import annotations
 

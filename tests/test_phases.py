@@ -29,7 +29,7 @@ N_CLASSES = 2
 
 
 class Interrupted(Exception):
-    """Stands for a kill."""
+    """Simulated kill."""
 
 
 def bound(name, config):
@@ -54,7 +54,7 @@ def examples_of(make_videos, toy_video, workshop_settings, tmp_path):
 
 
 def short(config, mode, epochs=3):
-    """The stream's own configuration, but with few epochs and everything random switched on."""
+    """Return the configuration with few epochs and everything random switched on."""
     encoder = config.encoder_training.model_copy(
         update={"epochs": epochs, "mode": mode, "batch_size": 8}
     )
@@ -217,7 +217,7 @@ def test_validation_batches_are_the_same_every_time_and_hold_every_video(
 
 
 @EVERY_STREAM
-def test_an_epoch_of_the_encoder_sees_each_video_as_often_as_it_is_told(
+def test_an_epoch_of_the_encoder_has_the_configured_number_of_segments_per_video(
     name, examples_of, workshop_settings
 ):
     examples, config = examples_of(name), short(workshop_settings.streams[name], "segments")
@@ -313,7 +313,7 @@ def finish(process: subprocess.Popen[str]) -> None:
 
 
 def kill_at(process: subprocess.Popen[str], state: Path, epoch: int) -> None:
-    """SIGKILL once the state holds this epoch; it must not have come to its end by then."""
+    """Send SIGKILL once the state holds this epoch, before the process has ended."""
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and process.poll() is None:
         if state.exists() and json.loads(state.read_text())["progress"]["epoch"] >= epoch:

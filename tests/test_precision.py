@@ -15,7 +15,7 @@ from tristream.workspace import Workspace
 
 @pytest.fixture
 def run(tmp_path, make_videos, toy_video, untrained):
-    """A run with one trained stream, and what embeds its videos on an engine that has bf16."""
+    """Run with one trained stream, and a function that embeds its videos on an engine with bf16."""
     import torch
 
     workspace = Workspace(tmp_path / "run", tmp_path / "cache", progress=PROGRESS)
@@ -73,7 +73,7 @@ def test_a_precision_stays_with_the_run_and_is_another_space(run, capsys):
     assert workspace.load_streams(None)[0].space_id == before.space_id
 
 
-def test_float32_costs_nothing_and_says_nothing(run, capsys):
+def test_float32_costs_nothing_and_prints_nothing(run, capsys):
     _, call, seen = run
     assert call(None)[0].precision == "float32"
     assert seen == []

@@ -37,7 +37,7 @@ def stored(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "flo", "kitti"])
-def test_every_way_of_keeping_flow_gives_the_same_fields(stored, kind):
+def test_every_format_of_flow_gives_the_same_fields(stored, kind):
     flow = precomputed.read(stored(kind), "a/b.mp4", n_steps=12)
     assert flow.dtype == np.float32
     assert np.array_equal(flow, FIELDS)
@@ -159,3 +159,19 @@ def test_estimated_and_stored_flow_never_meet_in_the_cache(tmp_path, toy_video, 
     [again], decoded = make_videos({"v.mp4": toy_video(40)}, cache)
     assert np.array_equal(again.flow("dis_ultrafast", (64, 64), (16, 16)).field, estimated)
     assert decoded == []
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "flo", "kitti"])
+def test_a_range_of_fields_is_that_part_of_all(stored, kind):
+    folder = stored(kind)
+    for first, last in ((0, 12), (3, 7), (11, 12)):
+        flow = precomputed.read_range(folder, "a/b.mp4", first, last)
+        assert flow.dtype == np.float32
+        assert np.array_equal(flow, FIELDS[first:last])
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "flo"])
+def test_a_range_beyond_the_last_field_is_refused_with_both_numbers(stored, kind):
+    sentence = r"holds 12 flow fields, but 'a/b\.mp4' has at least 16 frames and needs 15"
+    with pytest.raises(ValueError, match=sentence):
+        precomputed.read_range(stored(kind), "a/b.mp4", 13, 15)

@@ -12,7 +12,7 @@ def small(**options):
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 23), (5, 64), (1, 1)])
-def test_pictures_of_any_size_give_one_value_per_channel_of_the_last_block(size):
+def test_frames_of_any_size_give_one_value_per_channel_of_the_last_block(size):
     network = small()
     assert network(torch.randn(2, 3, *size)).shape == (2, network.embedding_dim) == (2, 8)
 
@@ -23,8 +23,8 @@ def test_an_embedding_layer_is_built_for_sizes_that_do_not_divide(size):
     assert network(torch.randn(2, 3, *size)).shape == (2, 10)
 
 
-def test_without_an_embedding_layer_it_does_not_matter_where_things_are():
-    """Far from the border, and moved by whole pooling steps."""
+def test_without_an_embedding_layer_the_position_of_objects_does_not_matter():
+    """Far from the border, moved by whole pooling steps."""
     network, picture = small(), torch.zeros(1, 3, 48, 48)
     patch = torch.randn(3, 8, 8)
     embeddings = []

@@ -1,4 +1,4 @@
-"""Pretrained CNNs of the spatial stream: the very network, preprocessing and weights of their publishers."""
+"""Pretrained CNNs of the spatial stream: network, preprocessing and weights of their publishers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from timm.data import create_transform, resolve_data_config
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
 from tristream.store import weights
+from tristream.streams import image_network
 from tristream.streams.spatial.encoder import Normalised, build_encoder
 from tristream.streams.spatial.preprocessing import own_preprocessing
 from tristream.streams.spatial.stream import STREAM, SpatialConfig
@@ -20,7 +21,7 @@ TIMM = "test_resnet"
 
 
 def lively(network, seed=0):
-    """Random weights and batch norm statistics that keep the signal alive through a deep network."""
+    """Set random weights and batch norm statistics that preserve the signal in a deep network."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
@@ -34,7 +35,7 @@ def lively(network, seed=0):
 
 
 def features_of_timm_and_ours(name, size, tmp_path, *, state_name=None):
-    """The same pictures through timm's own model, and through a file of its weights, `weights.add` and our encoder."""
+    """Return features of the same frames from timm's model and from our encoder with its weights."""
     theirs = lively(timm.create_model(name, pretrained=False, num_classes=1000))
     save_file(theirs.state_dict(), tmp_path / "model.safetensors")
     path = weights.add(
@@ -137,7 +138,7 @@ def test_own_preprocessing_of_mobilenet_v2_equals_torchvisions_to_float_rounding
         torch.testing.assert_close(scaled, theirs(Image.fromarray(frame)), rtol=0, atol=2e-6)
 
 
-def test_the_stream_prepares_pictures_as_its_configuration_says():
+def test_the_stream_prepares_frames_as_configured():
     frames = pictures()
     own = SpatialConfig(encoder="resnet18", preprocess="own", input_size=(64, 64))
     from tristream.streams.spatial.stream import _prepared
@@ -217,3 +218,68 @@ def test_the_blocks_of_the_paper_are_the_top_of_inception_resnet_v2():
 def test_blocks_that_a_network_does_not_have_are_refused(name, n, sentence):
     with pytest.raises(ValueError, match=sentence):
         build_encoder(name, 2, trainable_blocks=n)
+
+
+# Their `num_features` is 512, 960, 960, 960 and 1024: the width before the last layer.
+WIDTHS = {
+    "vgg16": 4096,
+    "mobilenetv3_large_100": 1280,
+    "mobilenetv4_conv_small": 1280,
+    "ghostnet_100": 1280,
+    "hgnetv2_b0": 2048,
+    "resnet18": 512,
+}
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_the_width_of_an_encoder_is_that_of_its_output(name):
+    encoder = build_encoder(name, 3, input_size=(64, 64)).eval()
+    frames = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
+    with torch.inference_mode():
+        assert encoder.embed(frames).shape == (2, encoder.embedding_dim) == (2, WIDTHS[name])
+        assert encoder(frames).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize("input_size", [(96, 96), (64, 128)])
+def test_a_transformer_takes_frames_of_the_size_that_is_asked_for(name, input_size):
+    encoder = build_encoder(name, 3, input_size=input_size).eval()
+    frames = torch.zeros(2, *input_size, 3, dtype=torch.uint8)
+    with torch.inference_mode():
+        assert encoder.embed(frames).shape == (2, encoder.embedding_dim)
+
+
+def test_a_transformer_at_another_size_keeps_its_weights_and_interpolates_its_positions(tmp_path):
+    own = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0)
+    save_file(own.state_dict(), tmp_path / "vit.safetensors")
+    encoder = build_encoder(
+        "vit_tiny_patch16_224", 3, weights=tmp_path / "vit.safetensors", input_size=(96, 96)
+    )
+    state = encoder.encoder.network.state_dict()
+    for key, weight in own.state_dict().items():
+        if key == "pos_embed":
+            assert state[key].shape == (1, 1 + 6 * 6, 192)
+            assert state[key][0, 0].equal(weight[0, 0]), "the class token has no place"
+        else:
+            assert state[key].equal(weight), key
+
+
+def test_a_size_that_a_network_cannot_take_is_refused_with_its_own():
+    sentence = (
+        r"encoder 'vgg16' cannot take inputs of 8 x 8 px \(.*set input_size to its own 224 x 224"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        build_encoder("vgg16", 3, input_size=(8, 8))
+
+
+def test_finding_the_width_changes_neither_weights_nor_random_numbers():
+    torch.manual_seed(0)
+    plain = timm.create_model(TIMM, pretrained=False, num_classes=0)
+    drawn = torch.rand(1)
+    torch.manual_seed(0)
+    network, width = image_network.build(TIMM, weights=None, input_size=(32, 32), unknown="")
+    assert torch.rand(1) == drawn
+    assert width == plain.num_features
+    assert network.training
+    for key, weight in plain.state_dict().items():
+        assert network.state_dict()[key].equal(weight), key

@@ -64,9 +64,7 @@ def test_a_video_shorter_than_the_budget_is_taken_whole(toy_video, video_of, met
     assert np.array_equal(footage.start_seconds, np.arange(n_frames) / 25)
 
 
-def test_pictures_are_squashed_to_the_size_of_the_network_whatever_their_aspect(
-    toy_video, video_of
-):
+def test_frames_of_any_aspect_are_squashed_to_the_size_of_the_network(toy_video, video_of):
     """Left half black, right half white: still so, and every pixel a mean of an area."""
     frames = np.zeros((4, 96, 64, 3), np.uint8)
     frames[:, :, 32:] = 255
@@ -84,7 +82,7 @@ def test_pictures_are_squashed_to_the_size_of_the_network_whatever_their_aspect(
     assert (first[:, 8:] == 155).all()
 
 
-def test_pictures_of_the_right_size_are_not_touched(toy_video, video_of):
+def test_frames_of_the_right_size_are_not_touched(toy_video, video_of):
     decoded, sampler = toy_video(5), SamplerConfig(method="uniform")
     config = SpatialConfig(input_size=(64, 64))
     assert np.array_equal(
@@ -92,7 +90,7 @@ def test_pictures_of_the_right_size_are_not_touched(toy_video, video_of):
     )
 
 
-def test_a_file_without_pictures_is_absent(toy_video, video_of):
+def test_a_file_without_frames_is_absent(toy_video, video_of):
     with pytest.raises(Absent, match=r"^no_video$"):
         STREAM(CONFIG, SamplerConfig()).footage(video_of(toy_video(5, blind=True), SamplerConfig()))
 
@@ -106,7 +104,7 @@ def footage_of_one_picture(toy_video, video_of, n=6):
     )  # fmt: skip
 
 
-def test_all_pictures_of_a_video_are_seen_alike_and_those_of_a_training_batch_are_not(
+def test_all_frames_of_a_video_have_one_view_and_those_of_a_training_batch_have_their_own(
     toy_video, video_of
 ):
     config = CONFIG.model_copy(update={"brightness": 0.3})
@@ -120,7 +118,7 @@ def test_all_pictures_of_a_video_are_seen_alike_and_those_of_a_training_batch_ar
     assert len({picture.numpy().tobytes() for picture in batch}) == 8
 
 
-def test_without_augmentation_a_view_is_the_picture_itself(toy_video, video_of):
+def test_without_augmentation_a_view_is_the_frame_itself(toy_video, video_of):
     config = CONFIG.model_copy(update={"augment": NO_VIEW, "brightness": 0.0})
     footage = footage_of_one_picture(toy_video, video_of)
     assert np.array_equal(
@@ -144,7 +142,7 @@ def test_brightness_is_a_factor_that_never_overflows(toy_video, video_of):
     assert 0.5 <= min(gains) < 0.8 < 1.2 < max(gains) <= 1.5
 
 
-def test_the_network_sees_pictures_as_it_was_trained_to():
+def test_frames_are_normalised_as_in_the_networks_training():
     encoder = build_encoder(TIMM, 3).eval()
     mean, std = (np.array(encoder.encoder.network.pretrained_cfg[key]) for key in ("mean", "std"))
     pictures = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)

@@ -32,7 +32,7 @@ def test_a_full_file_is_followed_by_another_and_larger_arrays_get_their_own():
     assert all(np.array_equal(found, array) for found, array in zip(kept, arrays, strict=True))
 
 
-def test_what_is_kept_is_read_only_and_small_arrays_stay_as_they_are():
+def test_kept_arrays_are_read_only_and_small_ones_stay_in_memory():
     spool = Spool(min_bytes=100)
     small, large = np.zeros(3), np.zeros(1000)
     assert spool.keep(small) is small

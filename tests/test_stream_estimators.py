@@ -1,4 +1,4 @@
-"""Learned flow in the streams: its weights are found by the estimator's name, and are part of what a space is."""
+"""Learned flow in the streams: its weights are found by the estimator's name and are part of the space."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_an_estimator_is_made_once_and_its_random_weights_follow_from_the_seed()
 
 
 def test_weights_of_a_file_are_the_ones_that_run(tmp_path):
-    """Random weights stored in torchvision's layout, taken in under the name, and found by it again."""
+    """Random weights in torchvision's layout are added under a name and found by it."""
     from safetensors.torch import save_file
 
     from tristream.store.weights import catalogue
@@ -85,13 +85,13 @@ def test_missing_weights_of_the_flow_are_a_mistake_before_any_work(tmp_path, nam
 
 
 @pytest.mark.parametrize("name", streams.names())
-def test_random_weights_reach_the_sampler_of_every_stream_alike(tmp_path, name):
+def test_random_weights_reach_the_sampler_of_every_stream(tmp_path, name):
     found = chosen(name, tmp_path, random_weights=4)
     assert found.sampler.weights_seed == 4
     assert seeds_of(streams.load(name, found.streams[name], found.sampler))[LEARNED] == 4
 
 
-def test_a_stream_that_hears_only_needs_no_weights_of_the_flow(tmp_path, no_network):
+def test_a_stream_without_frames_needs_no_weights_of_the_flow(tmp_path, no_network):
     for name in set(streams.names()) - set(LOOKING):
         assert chosen(name, tmp_path).sampler.estimator == LEARNED
 

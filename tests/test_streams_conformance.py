@@ -1,4 +1,4 @@
-"""Every folder of `streams/` passes this file unchanged; no stream is named in it."""
+"""Conformance of every folder of `streams/`; no stream is named here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EVERY_STREAM = pytest.mark.parametrize("name", streams.names())
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    """Files of 2.4 s: one whole, one without sound, one without pictures."""
+    """Files of 2.4 s: one complete, one without audio, one without frames."""
     from tristream.media.encode import write_video
     from tristream.workshop.clips import FPS, Recipe, make_clip
 
@@ -87,7 +87,7 @@ def test_asking_for_the_names_imports_no_stream():
     assert done.stdout.strip() == "[]"
 
 
-def test_an_unknown_stream_is_refused_with_those_there_are():
+def test_an_unknown_stream_is_refused_with_the_available_ones():
     with pytest.raises(
         ValueError, match=f"^unknown stream 'smell'; available: {', '.join(streams.names())}$"
     ):
@@ -95,7 +95,7 @@ def test_an_unknown_stream_is_refused_with_those_there_are():
 
 
 @EVERY_STREAM
-def test_a_stream_offers_what_the_protocol_says(name):
+def test_a_stream_offers_what_the_protocol_requires(name):
     kind = streams.stream_class(name)
     assert kind.name == name
     assert streams.stream_class(name) is kind
@@ -286,9 +286,7 @@ def test_footage_from_the_cache_is_the_footage_that_was_computed(
 
 
 @EVERY_STREAM
-def test_a_short_video_has_segments_or_says_why_not(
-    name, toy_video, make_videos, stream_of, tmp_path
-):
+def test_a_short_video_has_segments_or_a_reason(name, toy_video, make_videos, stream_of, tmp_path):
     stream = stream_of(name)
     for n_frames in range(1, 30, 3):
         [video], _ = make_videos(

@@ -19,7 +19,7 @@ NAME = "resnet18"
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """A picture network whose every number is drawn, statistics of batch norm included, and its file."""
+    """Image network with random weights and batch norm statistics, and its file."""
     torch.manual_seed(0)
     network = timm.create_model(NAME, pretrained=False, num_classes=0).eval()
     for module in network.modules():
@@ -31,7 +31,7 @@ def pictures(tmp_path_factory):
     return network, path
 
 
-def test_weights_for_alike_channels_sum_to_those_for_colours():
+def test_weights_for_equal_channels_sum_to_those_for_colours():
     weight = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     found = across_modalities(weight, 20)
     assert found.shape == (4, 20, 5, 5)
@@ -42,7 +42,7 @@ def test_weights_for_alike_channels_sum_to_those_for_colours():
     )
 
 
-def test_a_stack_of_equal_planes_is_to_the_encoder_what_a_grey_picture_is_to_the_picture_network(
+def test_a_stack_of_equal_planes_has_the_embedding_of_a_grey_image_in_the_image_network(
     pictures,
 ):
     network, path = pictures
@@ -116,3 +116,13 @@ def test_what_cannot_be_adapted_is_refused(tmp_path):
     sentence = "other.safetensors does not fit 'resnet18': 119 tensors are missing and 1 have another shape"
     with pytest.raises(ValueError, match=sentence):
         build_cross_modality(NAME, 3, n_channels=10, weights=tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "width"), [("mobilenetv3_large_100", 1280), ("vit_tiny_patch16_224", 192)]
+)
+def test_stacks_of_any_size_go_through_networks_of_one_size_and_of_another_width(name, width):
+    encoder = build_cross_modality(name, 3, n_channels=6, input_size=(64, 96)).eval()
+    stacks = torch.randn(2, 6, 64, 96)
+    with torch.inference_mode():
+        assert encoder.embed(stacks).shape == (2, encoder.embedding_dim) == (2, width)

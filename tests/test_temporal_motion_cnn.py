@@ -171,3 +171,8 @@ def test_an_unknown_normalisation_is_refused():
 
     with pytest.raises((ValueError, TypeError), match="batch_norm"):
         unwrap(MotionCNN)(4, batch_norm="lrn")
+
+
+def test_an_argument_that_no_form_has_is_refused():
+    with pytest.raises(TypeError, match="no argument 'full8'"):
+        MotionCNN(3, full8=4)

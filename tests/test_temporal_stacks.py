@@ -72,7 +72,7 @@ def test_a_short_clip_repeats_its_last_field():
     np.testing.assert_array_equal(longer[4:], np.broadcast_to(flow[-1], (5, 2, 6, 9)))
 
 
-def test_a_clip_that_is_long_enough_is_left_alone():
+def test_a_clip_that_is_long_enough_is_not_changed():
     flow = random_flow(10)
     assert repeat_last(flow, 10) is flow
 

@@ -37,7 +37,7 @@ def footage_of(make_videos, tmp_path):
 
 
 def drifting(n_frames, velocity, toy_video, side=64):
-    """A texture that moves by `velocity` (x, y) px at every step, on a torus."""
+    """Return a texture that moves by `velocity` (x, y) px at every step, on a torus."""
     generator = np.random.default_rng(1)
     texture = cv2.GaussianBlur(
         generator.integers(0, 255, (side, side, 3)).astype(np.float32), (0, 0), 2
@@ -89,7 +89,7 @@ def test_the_mean_of_every_field_is_removed_if_so_configured(toy_video, footage_
 
 
 @pytest.mark.parametrize("n_frames", [2, 3, 5])
-def test_a_video_of_at_most_l_frames_repeats_its_last_field_and_says_so(
+def test_a_video_of_at_most_l_frames_repeats_its_last_field_and_has_that_reason(
     toy_video, footage_of, n_frames
 ):
     footage = footage_of(toy_video(n_frames))
@@ -128,7 +128,7 @@ def test_the_plan_is_over_valid_starts_only(toy_video, footage_of, method, n_fra
         assert np.array_equal(footage.plan, uniform_indices(n_starts, 6))
 
 
-def test_the_adaptive_plan_looks_where_it_moves(toy_video, footage_of):
+def test_the_adaptive_plan_is_dense_where_there_is_motion(toy_video, footage_of):
     still = drifting(60, (0, 0), toy_video)
     frames = still.frames.copy()
     frames[40:] = drifting(20, (3, 1), toy_video).frames
@@ -186,7 +186,7 @@ def test_the_mirrored_view_of_a_stack_is_the_stack_of_the_mirrored_video(
     assert np.median(view.array[inner][:, 1::2]) == pytest.approx(1, abs=0.2)
 
 
-def test_an_augmented_video_moves_all_its_starts_alike_and_within_what_is_valid(
+def test_an_augmented_video_moves_all_its_starts_equally_within_the_valid_range(
     toy_video, footage_of
 ):
     sampler = SamplerConfig(method="uniform", n_samples=5)
@@ -220,7 +220,7 @@ def test_training_stacks_start_at_every_valid_start(toy_video, footage_of):
 
 @pytest.mark.parametrize("mean_removed", [True, False])
 @pytest.mark.parametrize("n_frames", [4, 20])
-def test_stacks_made_where_training_runs_are_those_made_here(
+def test_stacks_made_on_the_device_of_the_training_are_those_of_the_cpu(
     toy_video, footage_of, mean_removed, n_frames
 ):
     config = SMALL.model_copy(update={"mean_removed": mean_removed})
@@ -238,6 +238,6 @@ def test_flow_is_kept_finely_enough(toy_video, footage_of, make_videos, tmp_path
     assert np.abs(footage_of(toy_video(20)).array.astype(np.float32) - exact).max() < 0.02
 
 
-def test_an_unknown_estimator_is_refused_with_those_there_are(toy_video, footage_of):
+def test_an_unknown_estimator_is_refused_with_the_available_ones(toy_video, footage_of):
     with pytest.raises(ValueError, match=r"unknown flow estimator 'flownet9'; available: dis, "):
         footage_of(toy_video(20), SMALL.model_copy(update={"estimator": "flownet9"}))

@@ -26,11 +26,11 @@ HOME = Path(__file__).parents[1]
 
 
 class Interrupted(Exception):
-    """Stands for a kill."""
+    """Simulated kill."""
 
 
 def tiny_network() -> nn.Module:
-    """Everything a state must keep: channels-last convolution, batch norm with its counter, dropout."""
+    """Return a network with all that a state must keep: channels-last convolution, batch norm, dropout."""
     torch.manual_seed(5)
     network = nn.Sequential(
         nn.Conv2d(3, 5, 3),
@@ -128,7 +128,7 @@ def test_a_phase_that_was_finished_is_not_trained_again(tmp_path):
 
 
 @pytest.mark.parametrize("difference", ["signature", "seed", "learning_rate", "name"])
-def test_a_state_of_another_training_is_not_taken_up(tmp_path, difference):
+def test_a_state_of_another_training_is_not_resumed(tmp_path, difference):
     state = tmp_path / "state"
     with pytest.raises(Interrupted):
         run_phase(
@@ -155,7 +155,7 @@ def test_a_state_of_another_training_is_not_taken_up(tmp_path, difference):
     assert_same_bits(weights(fresh), weights(disturbed))
 
 
-def test_a_damaged_state_is_not_taken_up(tmp_path):
+def test_a_damaged_state_is_not_resumed(tmp_path):
     with pytest.raises(Interrupted):
         run_phase(
             tiny_phase(tiny_network()), seed=3, device=DEVICE, state=State(tmp_path / "state", save_seconds=0),
@@ -202,7 +202,7 @@ def test_the_weights_of_the_best_epoch_are_kept():
 
 @pytest.mark.parametrize("epochs", [1, 7])
 def test_one_cycle_is_torchs_with_at_most_one_step_between(epochs):
-    """torch reaches its peak and its end one step before 30 % and 100 % of the steps are done; here they are exact."""
+    """torch reaches its peak and its end one step before 30 % and 100 % of the steps; ours is exact."""
     config = TrainingConfig(epochs=epochs, learning_rate=0.02, schedule="one_cycle")
     n_steps = 1000 * epochs
     theirs = torch_rates(
@@ -277,7 +277,7 @@ def test_the_rate_is_a_tenth_at_the_fifth_epoch_without_gain_and_training_stops_
     assert progress.finished(config)
 
 
-def test_a_gain_smaller_than_the_least_still_makes_the_best_weights():
+def test_a_gain_below_the_threshold_still_gives_the_best_weights():
     progress = Progress()
     progress.note({"val_loss": 1.0}, TrainingConfig())
     assert progress.note({"val_loss": 1.0 - 1e-6}, TrainingConfig())
@@ -294,7 +294,7 @@ def test_a_constant_rate_is_constant():
     assert {learning_rate(config, done, n) for done in (0, 0.5, 1) for n in (0, 3)} == {0.3}
 
 
-def test_training_stops_after_the_last_epoch_and_says_the_rate_it_used():
+def test_training_stops_after_the_last_epoch_and_reports_the_rate_it_used():
     history = run_phase(
         tiny_phase(tiny_network(), epochs=3, stop_patience=None), seed=0, device=DEVICE
     )
@@ -355,7 +355,7 @@ def test_batches_are_shuffled_by_the_generator_alone():
     assert not np.array_equal(first, other)
 
 
-def test_epochs_see_different_numbers_and_a_seed_the_same_ones():
+def test_epochs_differ_and_a_seed_repeats_them():
     def seen(seed: int) -> list[np.ndarray]:
         network, rows = tiny_network(), []
         phase = tiny_phase(network, epochs=2)

@@ -38,11 +38,11 @@ def video_of(make_videos, cache):
         ((1, 1000), 100, (1, 100)),
     ],
 )
-def test_pictures_are_scaled_down_until_the_longer_side_fits_and_never_up(size, max_side, fitted):
+def test_frames_are_scaled_down_until_the_longer_side_fits_and_never_up(size, max_side, fitted):
     assert fit(size, max_side) == fitted
 
 
-def test_smaller_pictures_are_means_of_areas():
+def test_smaller_frames_are_means_of_areas():
     frames = np.random.default_rng(0).integers(0, 256, (3, 8, 12, 3), dtype=np.uint8)
     means = frames.reshape(3, 4, 2, 6, 2, 3).mean(axis=(2, 4))
     assert np.abs(squash(frames, 4, 6) - means).max() <= 0.5
@@ -156,7 +156,7 @@ def test_one_estimate_serves_the_sampler_and_the_stream_if_they_ask_for_the_same
 @pytest.mark.parametrize(
     ("n_frames", "blind", "reason"), [(1, False, "too_short_for_flow"), (5, True, "no_video")]
 )
-def test_a_video_without_motion_says_why(toy_video, video_of, n_frames, blind, reason):
+def test_a_video_without_motion_has_a_reason(toy_video, video_of, n_frames, blind, reason):
     video, _ = video_of(toy_video(n_frames, blind=blind))
     with pytest.raises(Absent, match=f"^{reason}$"):
         video.flow("dis_ultrafast", (64, 64), (32, 32))
@@ -175,7 +175,7 @@ def test_reasons_are_those_of_the_file_and_not_of_its_missing_tracks(toy_video, 
     )
 
 
-def test_what_a_video_lets_go_of_comes_back_when_it_is_asked_for(toy_video, video_of):
+def test_released_data_of_a_video_is_loaded_again_on_demand(toy_video, video_of):
     video, decoded = video_of(toy_video(5))
     first = video.frames()
     video.forget()
@@ -208,9 +208,7 @@ def test_of_a_cropped_video_nothing_else_is_seen(toy_video, video_of):
     assert np.array_equal(*fields)
 
 
-def test_precomputed_flow_is_of_the_whole_picture_and_cropped_with_it(
-    toy_video, video_of, tmp_path
-):
+def test_precomputed_flow_is_of_the_whole_frame_and_cropped_with_it(toy_video, video_of, tmp_path):
     from safetensors.numpy import save_file
 
     flow = np.random.default_rng(0).normal(size=(4, 2, 20, 40)).astype(np.float32)

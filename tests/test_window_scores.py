@@ -41,6 +41,15 @@ def test_a_window_counts_by_its_strongest_region_whatever_the_order_of_rows() ->
     assert b.watched_seconds == 2.0
 
 
+def test_only_what_lies_in_a_window_was_watched() -> None:
+    """Fault A06: a hole of 95 s between two windows was counted as watched."""
+    starts = np.array([0.0, 0.5, 1.0, 100.0])
+    [line] = timelines(["v"] * 4, starts, starts + 1.0, [0] * 4, np.ones(4), np.ones((4, 2)))
+    assert line.watched_seconds == 3.0
+    whole = line_of([1.0] * 39)
+    assert whole.watched_seconds == whole.stop_seconds.max() == 20.0
+
+
 def test_the_squared_error_of_an_event_splits_exactly_by_stream_and_by_window() -> None:
     errors = np.array([[1.0, 1.0], [6.0, 2.0], [3.0, 9.0], [1.0, 1.0]])
     line = line_of([1.0, 4.0, 6.0, 1.0], errors)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tristream import streams
 from tristream.decision import Decision
 from tristream.detect import STRONG_SHARE, ThresholdRule, check_spaces
 from tristream.errors import UsageError
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from tristream.fusion.anomaly.online_events import Ended
     from tristream.media.live.follow import Follower, Piece
     from tristream.streams.model import TrainedStream
-    from tristream.streams.windows import Window
+    from tristream.streams.window_rows import Row
 
 
 @dataclass(frozen=True)
@@ -184,13 +183,10 @@ def follow(
         )
     cv2.setNumThreads(1)
     place = parse_source(source, list(options.protocols))
-    wanted = [streams.stream_class(stream.name) for stream in trained]
     watch = Watch(workspace, stored, trained, limit, save=options.save)
     with Follower(
         place,
-        pictures=any(stream.needs_pictures for stream in wanted),
-        sound=any(stream.needs_sound for stream in wanted),
-        max_side=trained[0].data.max_side_px,
+        **watch.cutter.decode_options,
         chunk_seconds=min(1.0, stored.plan.hop_seconds),
         silence_seconds=options.silence_seconds,
         max_lag_seconds=options.max_lag_seconds,
@@ -226,13 +222,14 @@ class Watch:
         from tristream.fusion.anomaly.online_events import OnlineEvents
         from tristream.media.live.picture_state import PictureState
         from tristream.streams.extraction import make_fillers
-        from tristream.streams.windows import Ring
+        from tristream.streams.window_cutter import WindowCutter
 
         self._workspace, self._stored, self._trained = workspace, stored, trained
         self._limit = limit
         engine = workspace.compute.engine(workspace.cache())
         self._device, self._fillers = engine.device, make_fillers(trained, engine)
-        self._ring = Ring(stored.plan)
+        self.cutter = WindowCutter.for_streams(trained, stored.plan, backend=engine)
+        self._feed = self.cutter.begin()
         self._offset = 0.0
         self._pictures = PictureState()
         self._saved: LivePictures | None = None
@@ -263,11 +260,9 @@ class Watch:
 
     def look(self, piece: Piece) -> Iterator[Notice | Alarm | LiveEvent]:
         """Score the windows that end in the next piece."""
-        from tristream.streams.windows import Ring
-
         if piece.is_new:
             yield from self._end_of_piece()
-            self._ring, self._offset = Ring(self._stored.plan), piece.offset_seconds
+            self._feed, self._offset = self.cutter.begin(), piece.offset_seconds
             self._pictures.restart()
             if self._saved is not None:
                 self._saved.restart()
@@ -277,18 +272,17 @@ class Watch:
                 self._saved.add_frames(piece.video.start_seconds + self._offset, frames)
             for state, since in self._pictures.add(frames, piece.video.start_seconds):
                 yield _picture_notice(state, since + self._offset)
-        for window in self._ring.add(piece.video):
-            yield from self._score(window)
+        for rows in self._feed.add(piece.video):
+            yield from self._score(rows)
 
     def _end_of_piece(self) -> Iterator[Alarm | LiveEvent]:
-        for window in self._ring.finish():
-            yield from self._score(window)
+        for rows in self._feed.finish():
+            yield from self._score(rows)
         yield from self._report(self._events.close())
 
-    def _score(self, window: Window) -> Iterator[Alarm | LiveEvent]:
-        from tristream.streams.window_rows import aggregate, cut, embed_now
+    def _score(self, rows: list[Row]) -> Iterator[Alarm | LiveEvent]:
+        from tristream.streams.window_rows import aggregate, embed_now
 
-        rows = cut(window, "", Path(), self._stored.plan, self._trained)
         embed_now(rows, self._fillers)
         blocks = [aggregate(rows, stream, self._device) for stream in self._trained]
         X = np.concatenate(blocks, axis=1)
@@ -301,7 +295,7 @@ class Watch:
         scores = self._stored.scores(X, regions)
         best = int(np.argmax(scores))
         errors = self._stored.errors(X[best : best + 1], regions[best : best + 1])[0]
-        centre = (window.start_seconds + window.stop_seconds) / 2 + self._offset
+        centre = (rows[0].start_seconds + rows[0].stop_seconds) / 2 + self._offset
         score = float(scores[best])
         if self._saved is not None:
             self._saved.add_score(centre, score)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tristream import streams
 from tristream.errors import UsageError
-from tristream.extract import check_same_reading, warn_of_estimated_flow
+from tristream.extract import warn_of_estimated_flow
 from tristream.videos import contents, decode_pool
 from tristream.workspace import Workspace
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from tristream.media.sandbox.pool import DecodePool
     from tristream.streams.model import TrainedStream
     from tristream.streams.reading import Reading
+    from tristream.streams.window_cutter import DecodeOptions
     from tristream.streams.window_embeddings import WindowRows
     from tristream.streams.windows import WindowPlan
 
@@ -34,16 +34,13 @@ class FileSource:
     content_id: str
     pool: DecodePool
     reading: Reading
-    trained: Sequence[TrainedStream]
+    decode_options: DecodeOptions
 
     def pieces(self) -> Iterator[DecodedVideo]:
         """Yield its pieces from the beginning."""
-        wanted = [streams.stream_class(stream.name) for stream in self.trained]
         return self.pool.stream(
             self.path,
-            pictures=any(stream.needs_pictures for stream in wanted),
-            sound=any(stream.needs_sound for stream in wanted),
-            max_side=self.trained[0].data.max_side_px,
+            **self.decode_options,
             root=self.reading.inside(self.path),
             follow_links=self.reading.follow_links,
         )
@@ -105,9 +102,16 @@ def embed_windows(
     Raises:
         UsageError: streams that read videos differently.
     """
+    from tristream.streams.window_cutter import WindowCutter
     from tristream.streams.window_embeddings import extract_windows
 
-    check_same_reading(trained)
+    cache = workspace.cache()
+    cutter = WindowCutter.for_streams(
+        trained,
+        plan,
+        backend=workspace.compute.engine(cache),
+        flow_from=workspace.reading.flow_from,
+    )
     warn_of_estimated_flow(workspace, trained)
     content = contents(rows, workspace.reading)
     results = []
@@ -115,19 +119,17 @@ def embed_windows(
     with decode_pool(workspace) as pool, workspace.progress.bar(title, len(rows)) as move:
         sources = (
             FileSource(
-                row.video_id, row.path, content[row.video_id], pool, workspace.reading, trained
+                row.video_id,
+                row.path,
+                content[row.video_id],
+                pool,
+                workspace.reading,
+                cutter.decode_options,
             )
             for row in rows
         )
-        cache = workspace.cache()
         for result in extract_windows(
-            sources,
-            trained,
-            plan,
-            cache=cache,
-            backend=workspace.compute.engine(cache),
-            n_threads=workspace.compute.workers,
-            force=force,
+            sources, cutter, cache=cache, n_threads=workspace.compute.workers, force=force
         ):
             move()
             if result.rejected:

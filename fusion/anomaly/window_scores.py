@@ -14,6 +14,8 @@ from tristream.errors import TristreamError
 from tristream.fusion.anomaly.attribution import error_shares
 from tristream.fusion.anomaly.events import Event, events
 
+_SLACK_SECONDS = 1e-6  # times are sums of fractions
+
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
@@ -43,10 +45,15 @@ class Timeline:
 
     @property
     def watched_seconds(self) -> float:
-        """How much of the video was scored."""
-        return (
-            float(self.stop_seconds.max() - self.start_seconds.min()) if len(self.scores) else 0.0
-        )
+        """Seconds of the video that lie in a scored window; holes between windows do not count."""
+        watched, end = 0.0, -np.inf
+        start = end
+        for begins, ends in sorted(zip(self.start_seconds, self.stop_seconds, strict=True)):
+            if begins > end + _SLACK_SECONDS:
+                watched += end - start if np.isfinite(end) else 0.0
+                start = begins
+            end = max(end, ends)
+        return float(watched + (end - start)) if len(self.scores) else 0.0
 
     def shares(self) -> Float64[np.ndarray, "n streams"]:
         """Share of each stream in a window's error, each row summing to 1."""

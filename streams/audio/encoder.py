@@ -1,4 +1,4 @@
-"""CNNs for examples of log-mel energies: VGGish, YAMNet, or a small one that learns from less."""
+"""CNNs for log-mel examples: VGGish, YAMNet, or a small one that learns from less data."""
 
 from __future__ import annotations
 
@@ -108,29 +108,29 @@ def build_encoder(
 
 
 def load_torchvggish(network: VGGish, path: Path) -> None:
-    """Loads torchvggish's parameters; PCA that lies beside them in the file (`pproc.…`) is left out.
+    """Load torchvggish's parameters; PCA in the same file (`pproc.…`) is ignored.
 
     Raises:
         TristreamError: the file's tensors are not VGGish's; the first that differ are named.
     """
     state = {key: tensor for key, tensor in _read(path).items() if not key.startswith("pproc.")}
     own = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
-    found = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    wrong = sorted(key for key in own.keys() | found.keys() if own.get(key) != found.get(key))
+    stored = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    wrong = sorted(key for key in own.keys() | stored.keys() if own.get(key) != stored.get(key))
     if wrong:
         raise TristreamError(
             f"{path} is not a file of torchvggish's parameters for examples of {network.example_shape[0]} rows: "
-            f"{len(wrong)} tensors differ (first: {wrong[0]} is {found.get(wrong[0], 'missing')}, "
+            f"{len(wrong)} tensors differ (first: {wrong[0]} is {stored.get(wrong[0], 'missing')}, "
             f"it must be {own.get(wrong[0], 'absent')})"
         )
     network.load_state_dict(_tensors(state))
 
 
 def load_pca(network: Postprocess, path: Path) -> None:
-    """Loads `pca_eigen_vectors` (128, 128) and `pca_means` (128,) or (128, 1).
+    """Load `pca_eigen_vectors` (128, 128) and `pca_means` (128,) or (128, 1).
 
     Raises:
-        TristreamError: they are not in the file.
+        TristreamError: the file does not hold them.
     """
     arrays = _read(path)
     try:
@@ -143,10 +143,10 @@ def load_pca(network: Postprocess, path: Path) -> None:
 
 
 def load_yamnet(network: YAMNet, path: Path) -> None:
-    """Loads the de-quantised constants of YAMNet's TFLite file.
+    """Load the de-quantised constants of YAMNet's TFLite file.
 
     Raises:
-        TristreamError: they are not in the file.
+        TristreamError: the file does not hold them.
     """
     try:
         state = yamnet.state_from_tflite(_read(path))
@@ -175,7 +175,7 @@ def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 class _OneChannel(nn.Module):
-    """A picture CNN on examples: they get a channel axis."""
+    """Image CNN on examples, which get a channel axis."""
 
     def __init__(self, network: SmallCNN) -> None:
         super().__init__()

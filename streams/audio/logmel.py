@@ -30,7 +30,7 @@ EXAMPLE_FRAMES = 96
 EXAMPLE_SECONDS = EXAMPLE_FRAMES * HOP_SECONDS
 SHORTEST_EXAMPLE_SAMPLES = (EXAMPLE_FRAMES - 1) * HOP_SAMPLES + WINDOW_SAMPLES  # 15,600: 0.975 s
 
-_BLOCK_FRAMES = 4096  # so that an hour of sound needs no gigabytes
+_BLOCK_FRAMES = 4096  # so that an hour of audio needs no gigabytes
 
 
 def log_mel(
@@ -38,7 +38,7 @@ def log_mel(
 ) -> Float[np.ndarray, "T M"]:
     """Log-mel energies of mono audio, one row per 10 ms, float64 for float64 samples and float32 for others.
 
-    Row t sees samples [160 t, 160 t + 400): nothing is padded, 1 s gives 98 rows.
+    Row t covers samples [160 t, 160 t + 400): nothing is padded, 1 s gives 98 rows.
 
     Args:
         samples: amplitude in [-1, 1].
@@ -84,10 +84,10 @@ def examples(
     n_frames: int = EXAMPLE_FRAMES,
     hop_frames: int = EXAMPLE_FRAMES,
 ) -> Float[np.ndarray, "N n_frames M"]:
-    """Stretches of `n_frames` rows, one every `hop_frames`; rows that fill no whole example are dropped.
+    """Return examples of `n_frames` rows, one every `hop_frames`; incomplete examples are dropped.
 
-    Example i of the default begins 0.96 i seconds into the sound. Its last window reaches 15 ms beyond its 0.96 s, so
-    0.96 s of sound hold no example; the least is 0.975 s.
+    Example i of the default begins 0.96 i seconds into the audio. Its last window reaches 15 ms beyond its 0.96 s, so
+    0.96 s of audio hold no example; the shortest is 0.975 s.
 
     Raises:
         TristreamError: `n_frames` or `hop_frames` below 1.
@@ -122,10 +122,10 @@ def mel_matrix() -> Float[np.ndarray, "F M"]:
 
 @functools.lru_cache(maxsize=2)
 def _sparse_mel_matrix(dtype: np.dtype) -> scipy.sparse.csr_array:
-    """`mel_matrix` transposed, its 461 weights alone.
+    """Return `mel_matrix` transposed, as its 461 weights.
 
-    Few products, and none of them in numpy's linear algebra: several threads of ours that multiplied at once there have
-    been seen to wait for each other for ever (exec_blas of OpenBLAS, numpy 2.4.6).
+    Few products, none of them in numpy's linear algebra: several of our threads that multiplied there at once have
+    deadlocked (exec_blas of OpenBLAS, numpy 2.4.6).
     """
     import scipy.sparse
 

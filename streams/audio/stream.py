@@ -1,4 +1,4 @@
-"""The audio stream: how it sounds, in examples of log-mel energies."""
+"""Audio stream: examples of log-mel energies."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class AudioConfig(BaseModel, extra="forbid", frozen=True):
         None, description="name of weights, or a safetensors file; none: from scratch"
     )
     weights_seed: int | None = Field(
-        None, description="of random weights in their place (--random-weights)"
+        None, description="of random weights that replace them (--random-weights)"
     )
     n_frames: int = Field(96, ge=16, description="length of an example, in steps of 10 ms")
     hop_frames: int = Field(
@@ -96,7 +96,7 @@ class AudioConfig(BaseModel, extra="forbid", frozen=True):
 
     @property
     def log_offset(self) -> float:
-        """What the encoder was made for; it stands before the logarithm."""
+        """Offset before the logarithm, as the encoder was trained with."""
         return YAMNET_LOG_OFFSET if self.encoder == "yamnet" else LOG_OFFSET
 
 
@@ -114,7 +114,7 @@ class AudioStream:
         self.sampler = sampler
 
     def footage(self, video: Video) -> Footage:
-        """Log-mel energies of the whole track; the plan is where the examples start (they are few: no sampling)."""
+        """Return log-mel energies of the whole track; the plan has all examples (they are few: no sampling)."""
         config = self.config
         samples = video.decoded.samples
         if samples is None:
@@ -132,7 +132,7 @@ class AudioStream:
         )
 
     def cut(self, footage: Footage, generator: np.random.Generator | None = None) -> Segments:
-        """One example for each planned start, (S, n_frames, 64)."""
+        """Return one example for each planned start, (S, n_frames, 64)."""
         config = self.config
         rows = footage.array if generator is None else _augment(footage.array, config, generator)
         starts = footage.plan
@@ -148,7 +148,7 @@ class AudioStream:
         generator: np.random.Generator,
         device: torch.device = CPU,
     ) -> torch.Tensor:
-        """One example with a random start of each video, (B, n_frames, 64); on the CPU: they are small."""
+        """Return one example with a random start of each video, (B, n_frames, 64), on the CPU: they are small."""
         config, examples = self.config, []
         for footage in footages:
             start = generator.integers(len(footage.array) - config.n_frames + 1)
@@ -158,7 +158,7 @@ class AudioStream:
         return torch.from_numpy(np.stack(examples))
 
     def build_encoder(self, n_classes: int) -> Encoder:
-        """VGGish, YAMNet, or a small CNN that learns from less."""
+        """Return VGGish, YAMNet, or a small CNN that learns from less data."""
         config = self.config
         return build_encoder(
             config.encoder,
@@ -178,14 +178,14 @@ class AudioStream:
 
 
 def _augment(rows: np.ndarray, config: AudioConfig, generator: np.random.Generator) -> np.ndarray:
-    """The track moved by a few steps (the edge repeated), one stretch of bands and one of time blanked."""
+    """Shift the track by a few steps (repeating its edge); blank one range of bands and one of time."""
     shift = int(generator.integers(-config.shift_frames, config.shift_frames + 1))
     moved = rows[np.clip(np.arange(len(rows)) + shift, 0, len(rows) - 1)]
     return _mask(moved, config, generator)
 
 
 def _mask(rows: np.ndarray, config: AudioConfig, generator: np.random.Generator) -> np.ndarray:
-    """Blanks with the track's own mean, in place (SpecAugment, Park et al. 2019, without its warp)."""
+    """Blank with the track's mean, in place (SpecAugment, Park et al. 2019, without its warp)."""
     blank = rows.mean()
     for axis, most in ((1, config.mask_bands), (0, config.mask_frames)):
         n = int(generator.integers(most + 1))

@@ -69,7 +69,7 @@ class VGGish(nn.Module):
         self._initialise()
 
     def forward(self, examples: Float[Tensor, "B T M"]) -> Float[Tensor, "B D"]:
-        """Segment embeddings of log-mel examples.
+        """Return segment embeddings of log-mel examples.
 
         Raises:
             TristreamError: examples of another shape than the network was built for.
@@ -83,7 +83,7 @@ class VGGish(nn.Module):
         return self.embeddings(maps.permute(0, 2, 3, 1).flatten(1))
 
     def _initialise(self) -> None:
-        """He et al. 2015 (arXiv:1502.01852), so that training from scratch does not start with a vanished signal."""
+        """Initialise as He et al. 2015 (arXiv:1502.01852): the signal does not vanish in an untrained network."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -91,7 +91,7 @@ class VGGish(nn.Module):
 
 
 class Postprocess(nn.Module):
-    """A VGGish whose embeddings are AudioSet's codes, as the values in [−2, 2] they stand for: 4 code / 255 − 2.
+    """VGGish with AudioSet's codes as embeddings, as their values in [−2, 2]: 4 code / 255 − 2.
 
     Args:
         network: examples → (B, 128).

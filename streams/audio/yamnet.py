@@ -18,7 +18,7 @@ from tristream.errors import TristreamError
 
 LOG_OFFSET = 0.001
 EMBEDDING_DIM = 1024
-N_CLASSES = 521  # AudioSet's, less some; named in yamnet_class_map.csv
+N_CLASSES = 521  # a subset of AudioSet's, listed in yamnet_class_map.csv
 FIRST_CHANNELS = 32
 BLOCKS = (  # channels and stride of the depthwise separable convolutions
     (64, 1), (128, 2), (128, 1), (256, 2), (256, 1),
@@ -31,7 +31,7 @@ _LAYER = re.compile(r"\blayer(\d+)/")
 class YAMNet(nn.Module):
     """27 convolutions, each with ReLU6, and the mean over time and bands; 3,195,456 parameters, and 534,025 of classes.
 
-    The released weights have seen examples of 96 rows; others run too.
+    The released weights were trained on examples of 96 rows; other lengths run too.
 
     Args:
         with_classes: have the layer of AudioSet's classes too, which `scores` needs.
@@ -52,17 +52,17 @@ class YAMNet(nn.Module):
         self.classes = nn.Linear(EMBEDDING_DIM, N_CLASSES) if with_classes else None
 
     def forward(self, examples: Float[Tensor, "B T M"]) -> Float[Tensor, "B D"]:
-        """Segment embeddings of log-mel examples (`log_mel` with YAMNet's offset)."""
+        """Return segment embeddings of log-mel examples (`log_mel` with YAMNet's offset)."""
         return self.layers(examples[:, None]).mean((2, 3))
 
     def scores(self, examples: Float[Tensor, "B T M"]) -> Float[Tensor, "B n_classes"]:
-        """How sure the released classifier is of each of AudioSet's classes, in [0, 1]; several can be true at once."""
+        """Return the released classifier's score of each of AudioSet's classes, in [0, 1]; several may be present."""
         assert self.classes is not None, "built without classes"
         return self.classes(self(examples)).sigmoid()
 
 
 class _Convolution(nn.Module):
-    """Convolution as TensorFlow pads it, then ReLU6."""
+    """Convolution with TensorFlow's padding, then ReLU6."""
 
     def __init__(
         self, n_inputs: int, n_outputs: int, *, size: int = 3, stride: int = 1, groups: int = 1
@@ -80,14 +80,14 @@ class _Convolution(nn.Module):
 
 
 def state_from_tflite(constants: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """A state dict of `YAMNet` from the de-quantised constants of its TFLite file, told apart by their names.
+    """Return a state dict of `YAMNet` from the de-quantised constants of its TFLite file, matched by name.
 
     Kernels are (out, height, width, in) in TFLite, depthwise ones (1, height, width, channels).
 
     Raises:
         TristreamError: a layer is missing, or has another shape; the message names it.
     """
-    found: dict[str, Tensor] = {}
+    state: dict[str, Tensor] = {}
     for name, array in constants.items():
         name = name.split(";")[
             0
@@ -104,13 +104,13 @@ def state_from_tflite(constants: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         number = int(layer[1])
         part = "classes" if number == _CLASSIFIER_LAYER else f"layers.{number - 1}.convolution"
         key = f"{part}.{'bias' if array.ndim == 1 else 'weight'}"
-        found[key] = torch.from_numpy(np.ascontiguousarray(array, np.float32))
+        state[key] = torch.from_numpy(np.ascontiguousarray(array, np.float32))
     with torch.device("meta"):
         expected = {key: tuple(tensor.shape) for key, tensor in YAMNet().state_dict().items()}
     for key, shape in expected.items():
-        if key not in found or tuple(found[key].shape) != shape:
-            what = f"has shape {tuple(found[key].shape)}" if key in found else "is missing"
+        if key not in state or tuple(state[key].shape) != shape:
+            what = f"has shape {tuple(state[key].shape)}" if key in state else "is missing"
             raise TristreamError(
                 f"constants of YAMNet's TFLite file: {key} {what}; it must have shape {shape}"
             )
-    return {key: found[key] for key in expected}
+    return {key: state[key] for key in expected}

@@ -1,4 +1,4 @@
-"""CNNs for single pictures: any 2-D CNN of timm, or a small one."""
+"""CNNs for single frames: any 2-D CNN of timm, or a small one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import nn
 
 from tristream.errors import TristreamError
+from tristream.streams import image_network
 from tristream.streams.encoder_weights import load_weights
 from tristream.streams.small_cnn import SegmentClassifier, SmallCNN
 
@@ -19,10 +20,10 @@ _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 class Normalised(nn.Module):
-    """Takes uint8 pictures and gives the network what it was trained on: (x / 255 − mean) / std, channels first.
+    """Network with its normalisation: uint8 frames become (x / 255 − mean) / std, channels first.
 
-    What of the network does not learn (`freeze_below`) stays in eval mode in training too: its batch norm keeps the
-    statistics it came with.
+    Frozen parts of the network (`freeze_below`) stay in eval mode during training: their batch norm keeps its
+    statistics.
     """
 
     mean: torch.Tensor
@@ -34,8 +35,8 @@ class Normalised(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
-    def forward(self, pictures: UInt8[torch.Tensor, "B H W 3"]) -> Float[torch.Tensor, "B D"]:
-        scaled = pictures.permute(0, 3, 1, 2).float() / 255
+    def forward(self, frames: UInt8[torch.Tensor, "B H W 3"]) -> Float[torch.Tensor, "B D"]:
+        scaled = frames.permute(0, 3, 1, 2).float() / 255
         return self.network((scaled - self.mean) / self.std)
 
     def train(self, mode: bool = True) -> Normalised:
@@ -46,7 +47,7 @@ class Normalised(nn.Module):
 
 
 def _train_what_learns(module: nn.Module, parent_learns: bool) -> None:
-    """Training mode where a parameter learns; a part without parameters (dropout) follows the part it is in."""
+    """Set training mode where a parameter learns; a part without parameters (dropout) follows its parent."""
     parameters = list(module.parameters())
     module.training = any(p.requires_grad for p in parameters) if parameters else parent_learns
     for child in module.children():
@@ -64,7 +65,7 @@ def build_encoder(
     dropout: float = 0.0,
     trainable_blocks: int | None = None,
 ) -> SegmentClassifier:
-    """The CNN called `name` with a softmax layer for training.
+    """Return the CNN called `name` with a softmax layer for training.
 
     Args:
         name: "small", "mobilenet_v2" (torchvision's), or a name of timm.
@@ -72,12 +73,13 @@ def build_encoder(
         weights: safetensors file in the layout of timm or torchvision; None: random weights.
         widths: channels of the blocks of "small".
         embedding_dim: of "small"; None: mean over space.
-        input_size: height and width of the pictures.
+        input_size: height and width of the frames.
         dropout: before the softmax layer.
-        trainable_blocks: only so many of the last blocks learn; None: all do.
+        trainable_blocks: number of last blocks that learn; None: all.
 
     Raises:
-        TristreamError: timm has no such CNN, the file does not fit it, or it has fewer blocks.
+        TristreamError: timm has no such CNN, the file does not fit it, it cannot take frames of
+            this size, or it has fewer blocks.
     """
     if name == "small":
         if weights is not None:
@@ -97,26 +99,23 @@ def build_encoder(
             n_classes,
             dropout=dropout,
         )
-    network, width, usual = _of_torchvision() if name in TORCHVISION else _of_timm(name)
-    if weights is not None:
-        load_weights(network, weights, name)
+    if name in TORCHVISION:
+        network, width, usual = _of_torchvision()
+        if weights is not None:
+            load_weights(network, weights, name)
+    else:
+        network, width = image_network.build(
+            name,
+            weights=weights,
+            input_size=input_size,
+            unknown=f"unknown spatial encoder '{name}'; available: small, {', '.join(TORCHVISION)}",
+        )
+        usual = network.pretrained_cfg
     if trainable_blocks is not None:
         freeze_below(network, trainable_blocks, name)
     return SegmentClassifier(
         Normalised(network, usual["mean"], usual["std"]), width, n_classes, dropout=dropout
     )
-
-
-def _of_timm(name: str) -> tuple[nn.Module, int, Any]:
-    import timm
-
-    if not timm.is_model(name):
-        close = ", ".join(timm.list_models(f"*{name}*")[:5]) or "see timm.list_models()"
-        raise TristreamError(
-            f"unknown spatial encoder '{name}'; available: small, {', '.join(TORCHVISION)}, or a name of timm ({close})"
-        )
-    network = timm.create_model(name, pretrained=False, num_classes=0)
-    return network, int(network.num_features), network.pretrained_cfg  # type: ignore[arg-type, return-value]
 
 
 def _of_torchvision() -> tuple[nn.Module, int, Any]:
@@ -128,7 +127,7 @@ def _of_torchvision() -> tuple[nn.Module, int, Any]:
 
 
 def freeze_below(network: nn.Module, n_blocks: int, name: str) -> None:
-    """Lets only the last `n_blocks` blocks learn: of timm its own coarse groups of layers, of torchvision `features`.
+    """Let only the last `n_blocks` blocks learn: timm's coarse groups of layers, or torchvision's `features`.
 
     Raises:
         TristreamError: the network has fewer blocks.
@@ -145,7 +144,7 @@ def freeze_below(network: nn.Module, n_blocks: int, name: str) -> None:
 
 
 def _blocks(network: nn.Module) -> list[list[str]]:
-    """Names of the parameters of each block, from the input up."""
+    """Return the names of the parameters of each block, from the input up."""
     matcher = getattr(network, "group_matcher", None)
     if matcher is None:
         features = network.get_submodule("features")

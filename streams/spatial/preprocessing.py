@@ -1,7 +1,7 @@
-"""A network's own way to its input size: resize until the shorter side is a little larger, then crop the middle.
+"""Publisher's preprocessing of a network: resize until the shorter side is a little larger, then crop the centre.
 
-The pictures stay uint8: they go through the very transforms of timm or torchvision, up to the step that scales and
-normalises, which is part of the encoder.
+Frames stay uint8: the transforms are those of timm or torchvision, without scaling and normalisation, which are part
+of the encoder.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from tristream.streams.spatial.encoder import TORCHVISION
 def own_preprocessing(
     encoder: str, frames: UInt8[np.ndarray, "T H W 3"], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "T H2 W2 3"]:
-    """Pictures as the encoder's publisher prepares them for evaluation.
+    """Prepare frames for evaluation as the encoder's publisher does.
 
     Args:
-        encoder: a name of timm, or one of torchvision's that `build_encoder` knows.
+        encoder: a name of timm, or one of torchvision's that `build_encoder` accepts.
         frames: of any size.
-        size: height and width of the result; timm's share of the picture that is cropped (crop_pct) is kept.
+        size: height and width of the result; timm's cropped share of the frame (crop_pct) is kept.
 
     Raises:
-        TristreamError: an encoder that has none.
+        TristreamError: an encoder without preprocessing of its own.
     """
     from PIL import Image
 
@@ -53,16 +53,14 @@ def _transform(
     until_scaling = create_transform(
         **chosen, is_training=False, use_prefetcher=True
     )  # (3, H, W) uint8
-    return lambda picture: np.ascontiguousarray(
-        np.asarray(until_scaling(picture)).transpose(1, 2, 0)
-    )
+    return lambda image: np.ascontiguousarray(np.asarray(until_scaling(image)).transpose(1, 2, 0))
 
 
 def _of_torchvision(size: tuple[int, int]) -> Callable[[object], UInt8[np.ndarray, "H2 W2 3"]]:
-    """Bilinear until the shorter side is 256 / 224 of the crop's, as its ImageNet presets do."""
+    """Return torchvision's ImageNet transform: bilinear until the shorter side is 256 / 224 of the crop's."""
     from torchvision.transforms import v2
 
     steps = v2.Compose(
         [v2.Resize(round(min(size) * 256 / 224), antialias=True), v2.CenterCrop(size)]
     )
-    return lambda picture: np.asarray(steps(picture))
+    return lambda image: np.asarray(steps(image))

@@ -1,4 +1,4 @@
-"""The spatial stream: what a single picture shows."""
+"""Spatial stream: single RGB frames."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from tristream.streams.video import Video, squash
 
 
 class SpatialPhase(EncoderPhase, extra="forbid", frozen=True):
-    """How the CNN is trained."""
+    """Training of the CNN."""
 
     trainable_blocks: int | None = Field(
-        None, ge=1, description="only so many of its last blocks learn; none: all do"
+        None, ge=1, description="number of its last blocks that learn; none: all"
     )
 
 
 class SpatialConfig(BaseModel, extra="forbid", frozen=True):
-    """Pictures and their CNN."""
+    """Frames and their CNN."""
 
     encoder: str = Field(
         "small", description="'small', 'mobilenet_v2', or the name of any 2-D CNN of timm"
@@ -45,7 +45,7 @@ class SpatialConfig(BaseModel, extra="forbid", frozen=True):
         None, description="name of weights, or a safetensors file; none: from scratch"
     )
     weights_seed: int | None = Field(
-        None, description="of random weights in their place (--random-weights)"
+        None, description="of random weights that replace them (--random-weights)"
     )
     widths: tuple[int, ...] = Field(
         (16, 32, 64, 64), description="channels of the 'small' encoder's blocks"
@@ -54,14 +54,16 @@ class SpatialConfig(BaseModel, extra="forbid", frozen=True):
         None, description="of the 'small' encoder; none: mean over space"
     )
     input_size: tuple[int, int] = Field(
-        (96, 96), description="height and width of pictures for the CNN, px"
+        (96, 96), description="height and width of frames for the CNN, px"
     )
     preprocess: Literal["squash", "own"] = Field(
         "squash",
-        description="the whole picture squashed to input_size, or the network's own resize and centre crop",
+        description="the whole frame squashed to input_size, or the network's own resize and centre crop",
     )
     encoder_dropout: float = Field(0.0, ge=0, lt=1)
-    brightness: float = Field(0.0, ge=0, description="training: brightness off by up to this part")
+    brightness: float = Field(
+        0.0, ge=0, description="training: brightness changed by up to this part"
+    )
     augment: AugmentConfig = AugmentConfig()
     encode_batch_size: int = Field(32, ge=8, multiple_of=8, description=ENCODE_BATCH_SIZE)
     encoder_training: SpatialPhase = SpatialPhase()
@@ -83,7 +85,7 @@ class SpatialStream:
         self.sampler = sampler
 
     def footage(self, video: Video) -> Footage:
-        """The sampled pictures only; the rest is not kept."""
+        """Return the sampled frames alone."""
         frames, sampler = video.frames(), self.sampler
         if sampler.method == "adaptive" and len(frames) > sampler.n_samples:
             indices = sample_indices(
@@ -100,10 +102,10 @@ class SpatialStream:
         )
 
     def cut(self, footage: Footage, generator: np.random.Generator | None = None) -> Segments:
-        """One segment for each picture, (S, H, W, 3) uint8."""
+        """Return one segment for each frame, (S, H, W, 3) uint8."""
         array = footage.array
         if generator is not None:
-            array = _augment(array, self.config, generator, alike=True).numpy()
+            array = _augment(array, self.config, generator, same_view=True).numpy()
         return Segments(
             footage.start_seconds, footage.stop_seconds, lambda first, last: array[first:last]
         )
@@ -114,14 +116,14 @@ class SpatialStream:
         generator: np.random.Generator,
         device: torch.device = CPU,
     ) -> torch.Tensor:
-        """One random picture of each video, (B, H, W, 3) uint8."""
-        pictures = np.stack(
+        """Return one random frame of each video, (B, H, W, 3) uint8."""
+        chosen = np.stack(
             [footage.array[generator.integers(len(footage.array))] for footage in footages]
         )
-        return _augment(pictures, self.config, generator, alike=False, device=device)
+        return _augment(chosen, self.config, generator, same_view=False, device=device)
 
     def build_encoder(self, n_classes: int) -> Encoder:
-        """A CNN that takes uint8 pictures; normalisation is part of it."""
+        """Return a CNN of uint8 frames; normalisation is part of it."""
         config = self.config
         return build_encoder(
             config.encoder,
@@ -144,20 +146,20 @@ def _prepared(frames: np.ndarray, config: SpatialConfig) -> np.ndarray:
 
 
 def _augment(
-    pictures: np.ndarray,
+    frames: np.ndarray,
     config: SpatialConfig,
     generator: np.random.Generator,
     *,
-    alike: bool,
+    same_view: bool,
     device: torch.device = CPU,
 ) -> torch.Tensor:
-    """Random views of (B, H, W, 3) uint8 pictures; `alike`: one view for all of them."""
-    n = 1 if alike else len(pictures)
+    """Return random views of (B, H, W, 3) uint8 frames; `same_view`: one view for all of them."""
+    n = 1 if same_view else len(frames)
     views = draw_views(n, config.augment, generator)
     gain = generator.uniform(1 - config.brightness, 1 + config.brightness, n)
-    if alike:
-        views, gain = views.repeat(len(pictures)), gain.repeat(len(pictures))
-    batch = to_device(torch.from_numpy(np.array(pictures)), device).permute(0, 3, 1, 2).float()
+    if same_view:
+        views, gain = views.repeat(len(frames)), gain.repeat(len(frames))
+    batch = to_device(torch.from_numpy(np.array(frames)), device).permute(0, 3, 1, 2).float()
     gains = torch.from_numpy(gain).float().to(device)[:, None, None, None]
     batch = apply_views(batch, views, padding="reflection") * gains
     return batch.clamp(0, 255).round().byte().permute(0, 2, 3, 1)

@@ -1,4 +1,4 @@
-"""A CNN made for pictures as an encoder of flow stacks: any CNN of timm, initialised across modalities.
+"""Image CNN of timm as an encoder of flow stacks, initialised across modalities.
 
 Source: Wang et al. 2016 (TSN, arXiv:1608.00859) §3.2. The first convolution's weights are averaged over red, green and
 blue and repeated over the 2L channels; batch norm but the first keeps the statistics it came with and does not learn.
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tristream.errors import TristreamError
-from tristream.streams.encoder_weights import load_weights
+from tristream.streams import image_network
 from tristream.streams.small_cnn import SegmentClassifier
 
 FULL_RANGE_PX = 20.0  # such a displacement is to the network what full black or white is (TSN, I3D: 8-bit flow of ± 20)
@@ -24,7 +24,7 @@ class FlowStackCNN(nn.Module):
 
     Args:
         network: of timm, for `n_channels` channels.
-        std: of the pictures it was trained on, mean over colours, of [0, 1].
+        std: of its training images, mean over colours, of [0, 1].
         partial_batch_norm: only the first batch norm learns and follows the data.
     """
 
@@ -56,42 +56,41 @@ def build_cross_modality(
     n_classes: int,
     *,
     n_channels: int,
+    input_size: tuple[int, int] | None = None,
     weights: Path | None = None,
     partial_batch_norm: bool = True,
     dropout: float = 0.0,
 ) -> SegmentClassifier:
-    """The CNN of timm called `name` for stacks of `n_channels`, with a softmax layer for training.
+    """Return the CNN of timm called `name` for stacks of `n_channels`, with a softmax layer for training.
 
     Args:
         n_channels: 2L.
-        weights: safetensors file of the picture network in timm's layout; None: random weights, adapted just so.
+        input_size: height and width of the stacks, px; None: the network's own.
+        weights: safetensors file of the image network in timm's layout; None: random weights, adapted in the same way.
         partial_batch_norm: see `FlowStackCNN`.
         dropout: before the softmax layer.
 
     Raises:
-        TristreamError: timm has no such CNN, its first layer is no single convolution, or the file does not fit.
+        TristreamError: timm has no such CNN, it cannot take stacks of this size, its first layer is no single
+            convolution, or the file does not fit.
     """
-    import timm
-
-    if not timm.is_model(name):
-        close = ", ".join(timm.list_models(f"*{name}*")[:5]) or "see timm.list_models()"
-        raise TristreamError(
-            f"unknown temporal encoder '{name}'; available: motion_cnn, or a name of timm ({close})"
-        )
-    network = timm.create_model(name, pretrained=False, num_classes=0)
-    if weights is not None:
-        load_weights(network, weights, name)
+    network, width = image_network.build(
+        name,
+        weights=weights,
+        input_size=input_size,
+        unknown=f"unknown temporal encoder '{name}'; available: motion_cnn",
+    )
     usual: Any = network.pretrained_cfg
     adapt_first_convolution(network, usual["first_conv"], n_channels, name)
     mean_std = sum(usual["std"]) / len(usual["std"])
     encoder = FlowStackCNN(network, mean_std, partial_batch_norm=partial_batch_norm)
-    return SegmentClassifier(encoder, int(network.num_features), n_classes, dropout=dropout)  # type: ignore[arg-type]
+    return SegmentClassifier(encoder, width, n_classes, dropout=dropout)
 
 
 def adapt_first_convolution(network: nn.Module, place: object, n_channels: int, name: str) -> None:
-    """Puts a convolution of `n_channels` where the picture network has one of three.
+    """Replace the first convolution of an image network, of 3 channels, by one of `n_channels`.
 
-    Its response to equal planes is what the picture network gives a grey picture of them: TSN's mean, repeated, times
+    Its response to equal planes is the image network's response to a grey image of them: TSN's mean, repeated, times
     3 / n_channels.
 
     Args:
@@ -109,6 +108,6 @@ def adapt_first_convolution(network: nn.Module, place: object, n_channels: int, 
 def across_modalities(
     weight: Float[Tensor, "out 3 height width"], n_channels: int
 ) -> Float[Tensor, "out n_channels height width"]:
-    """Weights for `n_channels` alike channels that sum to those for red, green and blue."""
+    """Return weights for `n_channels` equal channels that sum to those for red, green and blue."""
     mean = weight.mean(dim=1, keepdim=True)
     return (mean * (weight.shape[1] / n_channels)).repeat(1, n_channels, 1, 1)

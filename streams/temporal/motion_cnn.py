@@ -1,4 +1,4 @@
-"""The paper's motion CNN: a stack of flow fields → a 2048-D segment embedding, or the logits of its class.
+"""Motion CNN of the paper: a stack of flow fields → a 2048-D segment embedding, or the logits of its class.
 
 Source: Tkachenko 2018 §IV-C, which is CNN-M of Simonyan & Zisserman 2014 (arXiv:1406.2199) with batch normalisation in
 place of local response normalisation. Padding, pooling mode, place of normalisation and dropout rates are not stated;
@@ -9,7 +9,7 @@ dropout 0.5.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,19 @@ from tristream.errors import TristreamError
 from tristream.streams.small_cnn import CeilMaxPool
 
 _POOL = 3  # px, with stride 2, rounded up
+
+
+class Reduced(TypedDict, total=False):
+    """Differences of a reduced form from the paper's network.
+
+    Attributes:
+        pool2: False: the last maps of small inputs keep more than one pixel.
+        full6, full7: widths of the fully connected layers; None is 4096 and 2048 times `width`.
+    """
+
+    pool2: bool
+    full6: int | None
+    full7: int | None
 
 
 class MotionCNN(nn.Module):
@@ -31,10 +44,9 @@ class MotionCNN(nn.Module):
         stack_length: flow fields per stack.
         input_size: height and width of the fields in px, at least 41 each way; without pool2 at least 25.
         width: scales the channels of every layer.
-        pool2: without it the last maps of small inputs keep more than one pixel.
-        full6, full7: widths of the fully connected layers; None is 4096 and 2048 times `width`.
         dropout: after full6 and after full7.
         batch_norm: "conv1" is the paper's; "all" normalises after every convolution.
+        reduced: pool2, full6, full7; the paper's by default.
 
     Raises:
         TristreamError: `input_size` is too small, a width rounds to no channel, an unknown `batch_norm`.
@@ -47,13 +59,15 @@ class MotionCNN(nn.Module):
         input_size: tuple[int, int] = (240, 320),
         width: float = 1.0,
         *,
-        pool2: bool = True,
-        full6: int | None = None,
-        full7: int | None = None,
         dropout: float = 0.5,
         batch_norm: Literal["conv1", "all"] = "conv1",
+        **reduced: Unpack[Reduced],
     ) -> None:
         super().__init__()
+        if unknown := reduced.keys() - Reduced.__annotations__.keys():
+            raise TypeError(f"MotionCNN has no argument {sorted(unknown)[0]!r}")
+        pool2 = reduced.get("pool2", True)
+        full6, full7 = reduced.get("full6"), reduced.get("full7")
         if batch_norm not in ("conv1", "all"):
             raise TristreamError(f"batch_norm is {batch_norm!r}; it must be 'conv1' or 'all'")
         self.input_shape = (2 * stack_length, *input_size)
@@ -91,7 +105,7 @@ class MotionCNN(nn.Module):
         self._initialise()
 
     def embed(self, stacks: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
-        """Segment embeddings: full7 after ReLU, before its dropout.
+        """Return segment embeddings: full7 after ReLU, before its dropout.
 
         Raises:
             TristreamError: stacks of another shape than the network was built for.
@@ -109,7 +123,7 @@ class MotionCNN(nn.Module):
         return self.classifier(self.dropout(self.embed(stacks)))
 
     def _initialise(self) -> None:
-        """He et al. 2015 (arXiv:1502.01852) for the layers before a ReLU, so that eight of them keep the signal's size.
+        """Initialise as He et al. 2015 (arXiv:1502.01852) before a ReLU: eight layers keep the signal's size.
 
         The classifier starts small, so that the first loss is close to ln(n_classes) whatever the width.
         """
@@ -130,7 +144,7 @@ def _scaled(n_channels: int, width: float) -> int:
 
 
 def _last_map_side(side: int, *, pool2: bool) -> int:
-    """Height or width of conv5's pooled maps in px; below 1 if the input is too small."""
+    """Return the height or width of conv5's pooled maps in px; below 1 if the input is too small."""
     side = (side - 7) // 2 + 1  # conv1
     side = _pooled_side(side)
     side = (side + 2 - 5) // 2 + 1  # conv2; conv3 to conv5 keep the size

@@ -12,14 +12,14 @@ from tristream.errors import TristreamError
 
 
 def n_stack_starts(n_fields: int, length: int, *, step: int = 1) -> int:
-    """How many frames a stack can start at; 0 if `n_fields` flow fields are too few for one stack."""
+    """Return the number of frames at which a stack can start; 0 if `n_fields` fields are too few for a stack."""
     return max(0, n_fields - (length - 1) * step)
 
 
 def stack_flow(
     flow: Float[np.ndarray, "fields 2 H W"], start: int, length: int, *, step: int = 1
 ) -> Float[np.ndarray, "C H W"]:
-    """The stack of `length` fields from `start`, every `step`-th, in 2·length channels; no mean removed.
+    """Return the stack of `length` fields from `start`, every `step`-th, in 2·length channels; no mean removed.
 
         channel   0          1          2             3             ...
         field     start, x   start, y   start+step, x start+step, y ...    oldest first
@@ -49,7 +49,7 @@ def stack_flow(
 def repeat_last(
     flow: Float[np.ndarray, "fields 2 H W"], length: int, *, step: int = 1
 ) -> Float[np.ndarray, "longer 2 H W"]:
-    """`flow` with its last field repeated until one stack fits (reason `padded_short_clip`), or itself if one fits.
+    """Return `flow`, its last field repeated until one stack fits (reason `padded_short_clip`).
 
     Raises:
         TristreamError: no field at all, as for a video of one frame: such a video has no motion to embed.
@@ -67,7 +67,7 @@ def repeat_last(
 def remove_mean(
     stack: Float[np.ndarray, "*B H W"], *, out: Float[np.ndarray, "*B H W"] | None = None
 ) -> Float[np.ndarray, "*B H W"]:
-    """`stack` with every field's own spatial mean vector taken away: what a moving camera adds.
+    """Subtract every field's spatial mean vector, which a moving camera adds.
 
     The mean is exact for constant fields, so that a still scene is exactly 0 even after 8-bit storage, which has no
     code for 0 (`flow.storage.encode_uint8`). On UCF101 it is worth 1.1 points (paper, Table 1b).
@@ -80,7 +80,7 @@ def remove_mean(
 
 
 def flip_horizontally(stack: Float[np.ndarray, "*B C H W"]) -> Float[np.ndarray, "*B C H W"]:
-    """The stack of the mirrored video: mirrored fields, x components (even channels) negated."""
+    """Return the stack of the mirrored video: mirrored fields, x components (even channels) negated."""
     flipped = stack[..., ::-1].copy()
     flipped[..., 0::2, :, :] *= -1
     return flipped

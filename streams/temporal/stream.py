@@ -1,4 +1,4 @@
-"""The temporal stream: how things move, in stacks of optical flow."""
+"""Temporal stream: stacks of optical flow."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class TemporalConfig(BaseModel, extra="forbid", frozen=True):
 
     estimator: str = Field("dis", description="a name of flow.estimators; --flow-from replaces it")
     weights_seed: int | None = Field(
-        None, description="of random weights, where it is learned (--random-weights)"
+        None, description="of random weights of a learned estimator (--random-weights)"
     )
     estimate_size: tuple[int, int] = Field(
-        (240, 320), description="height and width pictures are squashed to, px"
+        (240, 320), description="height and width frames are squashed to, px"
     )
     input_size: tuple[int, int] = Field(
         (240, 320), description="height and width flow is averaged down to, px"
@@ -84,12 +84,10 @@ class TemporalStream:
         self.sampler = sampler
 
     def footage(self, video: Video) -> Footage:
-        """The flow of the whole video; the plan is the stack starts that are looked at."""
+        """Return the flow of the whole video; the plan has the starts of the chosen stacks."""
         config, sampler = self.config, self.sampler
         flow = video.flow(config.estimator, config.estimate_size, config.input_size)
-        span = (
-            config.stack_length - 1
-        ) * config.stack_step + 1  # steps from the first field of a stack to its last
+        span = (config.stack_length - 1) * config.stack_step + 1  # steps of a stack
         n_steps = len(flow.field)
         n_starts = max(1, n_steps - span + 1)
         if sampler.method == "adaptive" and n_starts > sampler.n_samples:
@@ -99,7 +97,7 @@ class TemporalStream:
             )
         else:
             plan = uniform_indices(n_starts, sampler.n_samples)
-        # A stack that starts at τ sees the frames τ … τ + span: it lasts from the first until the last begins.
+        # A stack that starts at τ covers the frames τ … τ + span: it lasts until the last one begins.
         ends = np.minimum(np.arange(n_steps) + span, n_steps)
         return Footage(
             array=flow.field.astype(np.float16, copy=False),
@@ -110,7 +108,7 @@ class TemporalStream:
         )
 
     def cut(self, footage: Footage, generator: np.random.Generator | None = None) -> Segments:
-        """One stack for each planned start, (S, 2L, H, W) float32."""
+        """Return one stack for each planned start, (S, 2L, H, W) float32."""
         config, starts, views = self.config, footage.plan, None
         if generator is not None:
             views = draw_views(1, config.augment, generator)
@@ -130,7 +128,7 @@ class TemporalStream:
         generator: np.random.Generator,
         device: torch.device = CPU,
     ) -> torch.Tensor:
-        """One stack with a random start of each video, (B, 2L, H, W) float32."""
+        """Return one stack with a random start of each video, (B, 2L, H, W) float32."""
         config = self.config
         starts = [int(generator.integers(_n_starts(footage, config))) for footage in footages]
         chosen = list(zip(footages, starts, strict=True))
@@ -141,13 +139,14 @@ class TemporalStream:
         return _augment(stacks, draw_views(len(stacks), config.augment, generator))
 
     def build_encoder(self, n_classes: int) -> Encoder:
-        """The paper's motion CNN, a reduced form of it, or a CNN made for pictures."""
+        """Return the paper's motion CNN, a reduced form of it, or an image CNN."""
         config = self.config
         if config.encoder != "motion_cnn":
             return build_cross_modality(
                 config.encoder,
                 n_classes,
                 n_channels=2 * config.stack_length,
+                input_size=config.input_size,
                 weights=config.encoder_weights,
                 partial_batch_norm=config.partial_batch_norm,
                 dropout=config.encoder_dropout,
@@ -170,7 +169,7 @@ def _n_starts(footage: Footage, config: TemporalConfig) -> int:
 
 
 def _fields(footage: Footage, start: int, config: TemporalConfig) -> np.ndarray:
-    """One stack as it is kept, (2L, H, W) float16; the last field is repeated where the video ends too soon."""
+    """Return one stack, (2L, H, W) float16; the last field is repeated if the video is too short."""
     span = (config.stack_length - 1) * config.stack_step + 1
     flow = footage.array[start : start + span]
     if len(flow) < span:
@@ -179,14 +178,14 @@ def _fields(footage: Footage, start: int, config: TemporalConfig) -> np.ndarray:
 
 
 def _stacks(chosen: Sequence[tuple[Footage, int]], config: TemporalConfig) -> np.ndarray:
-    """The stack of each (footage, start), (B, 2L, H, W) float32.
+    """Return the stack of each (footage, start), (B, 2L, H, W) float32.
 
-    All are made in the place where they stay: memory that is fresh costs more than the arithmetic.
+    Stacks are made in place: allocating memory costs more than the arithmetic.
     """
     height, width = chosen[0][0].array.shape[2:]
     stacks = np.empty((len(chosen), 2 * config.stack_length, height, width), np.float32)
     for (footage, start), stack in zip(chosen, stacks, strict=True):
-        # torch turns float16 into float32 thirty times as fast as numpy, but of an array that may be written.
+        # torch converts float16 to float32 thirty times as fast as numpy, but needs a writable array.
         fields = np.require(_fields(footage, start, config), requirements=["C", "W"])
         torch.from_numpy(stack).copy_(torch.from_numpy(fields))
         if config.mean_removed:
@@ -195,7 +194,7 @@ def _stacks(chosen: Sequence[tuple[Footage, int]], config: TemporalConfig) -> np
 
 
 def _stacks_on(device: torch.device, fields: np.ndarray, config: TemporalConfig) -> torch.Tensor:
-    """The same of fields (B, 2L, H, W), made on a GPU of half the bytes: training on it takes no longer."""
+    """Return stacks of fields (B, 2L, H, W), made on a GPU from half the bytes: training takes no longer."""
     stacks = to_device(torch.from_numpy(fields), device).float()
     if config.mean_removed:
         stacks -= stacks.mean(dim=(-2, -1), keepdim=True, dtype=torch.float64).float()
@@ -203,13 +202,13 @@ def _stacks_on(device: torch.device, fields: np.ndarray, config: TemporalConfig)
 
 
 def _shake(starts: np.ndarray, n_starts: int, generator: np.random.Generator) -> np.ndarray:
-    """Planned starts, all moved by up to half the distance between them, inside what is valid."""
+    """Return planned starts, all moved by up to half their distance, within the valid range."""
     gap = int(np.median(np.diff(starts))) if len(starts) > 1 else 1
     return np.clip(starts + generator.integers(-(gap // 2), gap // 2 + 1), 0, n_starts - 1)
 
 
 def _augment(stacks: torch.Tensor, views: Views) -> torch.Tensor:
-    """Views of stacks (B, 2L, H, W); where a view is flipped, x (the even channels) changes its sign."""
+    """Return views of stacks (B, 2L, H, W); in a flipped view, x (the even channels) changes its sign."""
     batch = apply_views(stacks, views)
     batch[torch.from_numpy(views.flipped).to(batch.device), 0::2] *= -1
     return batch
