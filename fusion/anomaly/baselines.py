@@ -1,9 +1,8 @@
-"""Plain rivals of the autoencoder, always shown beside it: PCA residual and distance to the nearest normal videos."""
+"""Plain baselines of the autoencoder, always reported beside it: PCA residual and distance to normal videos."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,32 +17,12 @@ from tristream.fusion.anomaly.attribution import (
 )
 from tristream.fusion.anomaly.bottleneck import fit_basis
 from tristream.fusion.anomaly.normal_split import split_normal
+from tristream.fusion.anomaly.normality import Normality
 from tristream.fusion.anomaly.thresholds import Threshold, choose_threshold
 from tristream.fusion.standardise import LEAST_SHARE, Standardiser, check_arrays, fit_standardiser
-from tristream.fusion.threads import one_thread
 
 KEPT_VARIANCE = 0.95
 N_NEIGHBOURS = 5
-
-
-@dataclass(frozen=True, eq=False)
-class Normality:
-    """What a rival remembers: standardised normal videos, and the axes that hold 95 % of their variance."""
-
-    rows: Float64[np.ndarray, "n F"]
-    masks: Bool[np.ndarray, "n streams"]
-    axes: Float64[np.ndarray, "F axes"]
-    weight: Float64[np.ndarray, "F"]
-    columns: dict[str, slice]
-
-    def differences(
-        self, z: Float64[np.ndarray, "F"], mask: Bool[np.ndarray, "streams"]
-    ) -> Float64[np.ndarray, "n streams"]:
-        """Mean squared difference per stream to every normal video over their common streams; inf where none is."""
-        common = self.masks & mask
-        errors = stream_errors(self.rows - z, common, self.columns)
-        n_common = common.sum(axis=1, keepdims=True)
-        return np.where(n_common > 0, errors * mask.sum() / np.maximum(n_common, 1), np.inf)
 
 
 class PlainDetector:
@@ -72,7 +51,7 @@ class PlainDetector:
         *,
         X_val: Float[np.ndarray, "v F"] | None = None,
     ) -> PlainDetector:
-        """Remembers normal embeddings; arguments as `AutoencoderDetector.fit`, seed 0.
+        """Remember normal embeddings; arguments as `AutoencoderDetector.fit`, seed 0.
 
         Raises:
             TristreamError: fewer than 2 videos with any stream; embeddings that are all the same; as `Standardiser`.
@@ -133,18 +112,20 @@ class PlainDetector:
     def nearest_normal(
         self, X: Float[np.ndarray, "n F"], *, n_videos: int = 3
     ) -> tuple[Int64[np.ndarray, "n near"], Float64[np.ndarray, "n near"]]:
-        """Which normal videos are most like each video, nearest first, and their mean squared distances.
+        """Return the most similar normal videos of each video, nearest first, and their mean squared distances.
 
         The numbers count the videos remembered: the rows given to `fit` where it was given X_val too, less those
-        without any stream.
+        without any stream. The distance is inf to a video without a stream in common.
         """
         Z, masks = self.standardiser_.transform(X), self.standardiser_.masks(X)
-        n_near = min(n_videos, len(self.normality_.rows))
+        n_rows = len(self.normality_.rows)
+        n_near = min(n_videos, n_rows)
         index, distance = np.zeros((len(Z), n_near), dtype=np.int64), np.zeros((len(Z), n_near))
-        for row, (z, mask) in enumerate(zip(Z, masks, strict=True)):
-            distances = self.normality_.differences(z, mask).sum(axis=1) / max(1, mask.sum())
-            index[row] = np.argsort(distances, kind="stable")[:n_near]
-            distance[row] = distances[index[row]]
+        for row, near, errors in self.normality_.neighbours(Z, masks, n_near):
+            others = np.setdiff1d(np.arange(n_rows), near)[: n_near - len(near)]
+            far = np.full(len(others), np.inf)
+            index[row] = np.concatenate([near, others])
+            distance[row] = np.concatenate([errors.sum(axis=1) / max(1, masks[row].sum()), far])
         return index, distance
 
     def set_threshold(
@@ -155,7 +136,7 @@ class PlainDetector:
         level: float = 0.95,
         hop_seconds: float | None = None,
     ) -> Threshold:
-        """Sets the threshold from anomaly scores of normal videos; see `choose_threshold`."""
+        """Set the threshold from anomaly scores of normal videos; see `choose_threshold`."""
         self.threshold_ = choose_threshold(scores, rule=rule, level=level, hop_seconds=hop_seconds)
         return self.threshold_
 
@@ -214,23 +195,15 @@ class PlainDetector:
 def _pca_errors(
     Z: Float64[np.ndarray, "n F"], masks: Bool[np.ndarray, "n streams"], normal: Normality
 ) -> Float64[np.ndarray, "n streams"]:
-    residual = np.empty_like(Z)
-    with one_thread():
-        for row, z in enumerate(Z):  # one row at a time, so that it does not depend on its mates
-            residual[row] = (
-                z - (normal.axes @ (normal.axes.T @ (z * normal.weight))) / normal.weight
-            )
-    return stream_errors(residual, masks, normal.columns)
+    return stream_errors(normal.residual(Z), masks, normal.columns)
 
 
 def _knn_errors(
     Z: Float64[np.ndarray, "n F"], masks: Bool[np.ndarray, "n streams"], normal: Normality
 ) -> Float64[np.ndarray, "n streams"]:
     errors = np.zeros(masks.shape)
-    for row, (z, mask) in enumerate(zip(Z, masks, strict=True)):
-        differences = normal.differences(z, mask)
-        nearest = np.argsort(differences.sum(axis=1), kind="stable")[:N_NEIGHBOURS]
-        errors[row] = differences[nearest].mean(axis=0)
+    for row, _, differences in normal.neighbours(Z, masks, N_NEIGHBOURS):
+        errors[row] = differences.mean(axis=0)
     return errors
 
 
