@@ -28,12 +28,14 @@ def normal_rows(
 ) -> tuple[np.ndarray, str]:
     """Return the normal videos of a split, and words for the criterion.
 
+    A row with anomaly = 1 is never normal.
+
     Raises:
         UsageError: a label that no video has.
     """
-    in_split = np.array([row.split == split for row in rows], bool)
-    if normal is not None:
-        labels = _normal_labels(normal, sorted({row.label for row in rows if row.label}))
+    in_split = np.array([row.split == split and row.anomaly != 1 for row in rows], bool)
+    if normal:
+        labels = normal_labels(rows, normal)
         is_normal = np.array([row.label in labels for row in rows], bool)
         return np.flatnonzero(in_split & is_normal), f"labels {', '.join(labels)}"
     if any(row.anomaly is not None and row.split == "train" for row in rows):
@@ -42,20 +44,52 @@ def normal_rows(
     return np.flatnonzero(in_split), f"all {split} videos (no --normal, no column anomaly)"
 
 
-def _normal_labels(given: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Return the labels that are given, each whole if it exists, else as a list with commas."""
+def normal_labels(rows: Sequence[VideoRow], normal: Sequence[str] | None) -> list[str]:
+    """Return the labels that the values of --normal name; a label with commas is taken whole.
+
+    Raises:
+        UsageError: a label that no video has.
+    """
+    known = sorted({row.label for row in rows if row.label})
     labels: list[str] = []
-    for text in given:
-        labels += (
-            [text] if text in known else [part.strip() for part in text.split(",") if part.strip()]
+    for value in normal or ():
+        parts = value.split(",")
+        while parts:
+            # The longest label first: of 'sit', 'walk' and 'sit, walk' the last is meant.
+            for n in range(len(parts), 0, -1):
+                label = ",".join(parts[:n]).strip()
+                if label in known or n == 1:
+                    break
+            if label and label not in known:
+                raise UsageError(
+                    f"--normal: no video has the label '{label}'; there are "
+                    f"{', '.join(known) or 'no labels'}"
+                )
+            labels += [label] if label and label not in labels else []
+            parts = parts[n:]
+    return labels
+
+
+def truth_of_test(
+    rows: Sequence[VideoRow], normal: Sequence[str] | None, progress: Progress
+) -> dict[str, bool]:
+    """Return {video_id: True for an anomaly} of the test videos with a known truth.
+
+    The column `anomaly` is the truth. Where no test video has a value in it, the test videos with
+    labels outside --normal are the anomalies.
+    """
+    tested = [row for row in rows if row.split == "test"]
+    truth = {row.video_id: row.anomaly == 1 for row in tested if row.anomaly is not None}
+    if truth or not normal:
+        return truth
+    labels = normal_labels(rows, normal)
+    truth = {row.video_id: row.label not in labels for row in tested if row.label}
+    if any(truth.values()):
+        progress.note(
+            f"no test video has a value in the column anomaly: the {sum(truth.values())} test "
+            f"videos of labels other than {', '.join(labels)} count as anomalies"
         )
-    for label in labels:
-        if label not in known:
-            raise UsageError(
-                f"--normal: no video has the label '{label}'; there are "
-                f"{', '.join(known) or 'no labels'}"
-            )
-    return list(dict.fromkeys(labels))
+    return truth
 
 
 def check_kind(chosen: Settings) -> None:
@@ -103,11 +137,11 @@ def detect(
         "bottleneck": getattr(stored.detector, "bottleneck_", None),
         "threshold": stored.detector.threshold_.value,
     }
+    truth = truth_of_test(fused.rows, normal, workspace.progress)
     test = np.flatnonzero(
-        np.array([row.split == "test" and row.anomaly is not None for row in fused.rows])
-        & fused.masks.any(axis=1)
+        np.array([row.video_id in truth for row in fused.rows]) & fused.masks.any(axis=1)
     )
-    abnormal = np.array([fused.rows[row].anomaly == 1 for row in test], bool)
+    abnormal = np.array([truth[fused.rows[row].video_id] for row in test], bool)
     if not has_both(abnormal, workspace.progress):
         return found
     scores = stored.detector.anomaly_score(fused.X[test])
@@ -157,7 +191,7 @@ def has_both(abnormal: np.ndarray, progress: Progress) -> bool:
     if len(abnormal) and n_abnormal in (0, len(abnormal)):
         kind = "abnormal" if n_abnormal else "normal"
         progress.note(
-            f"all {len(abnormal)} test videos whose column anomaly says something are {kind}: how well the detector "
+            f"all {len(abnormal)} test videos with a known truth are {kind}: how well the detector "
             "tells them apart is not measured, that needs both kinds"
         )
     return 0 < n_abnormal < len(abnormal)

@@ -12,7 +12,14 @@ import numpy as np
 
 from tristream.errors import UsageError
 from tristream.files import write_json
-from tristream.fit_detector import fit_rivals, has_both, measured, normal_rows, note_fit
+from tristream.fit_detector import (
+    fit_rivals,
+    has_both,
+    measured,
+    normal_rows,
+    note_fit,
+    truth_of_test,
+)
 from tristream.progress import Progress
 from tristream.settings import Settings
 from tristream.stored_detector import StoredDetector, as_float, fit_stored, region_rows
@@ -117,7 +124,8 @@ def detect_windows(
             rival_lines["max |flow| by row"] = _lines(
                 stored, whole, tested, _by_row(whole, plan, in_train, tested)
             )
-    found |= _measure(rival_lines, by_id, labels, stored, progress)
+    truth = truth_of_test(rows, normal, progress)
+    found |= _measure(rival_lines, truth, labels, stored, progress)
     return found
 
 
@@ -240,7 +248,7 @@ def write_timelines(
 
 def _measure(
     lines: Mapping[str, Sequence[Timeline]],
-    by_id: Mapping[str, VideoRow],
+    truth: Mapping[str, bool],
     labels: Labels | None,
     stored: StoredDetector,
     progress: Progress,
@@ -248,8 +256,8 @@ def _measure(
     """Videos by their highest score; frames and events where labels say when."""
     found: dict[str, Any] = {}
     own = lines[stored.kind]
-    known = [n for n, line in enumerate(own) if by_id[line.video_id].anomaly is not None]
-    abnormal = np.array([by_id[own[n].video_id].anomaly == 1 for n in known], bool)
+    known = [n for n, line in enumerate(own) if line.video_id in truth]
+    abnormal = np.array([truth[own[n].video_id] for n in known], bool)
     if has_both(abnormal, progress):
         highest = {
             name: np.array([some[n].scores.max() for n in known]) for name, some in lines.items()
