@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tristream.fit_detector import normal_labels, normal_rows, truth_of_test
 from tristream.dataset.manifest import VideoRow
 from tristream.errors import UsageError
+from tristream.fit_detector import normal_labels, normal_rows, truth_of_test
 from tristream.progress import Silent
 
 

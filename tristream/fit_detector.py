@@ -92,6 +92,30 @@ def truth_of_test(
     return truth
 
 
+def hold_out(
+    rows: Sequence[VideoRow], train: np.ndarray, progress: Progress, *, least: int = 5
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hold out every fifth group of the normal training videos, for the threshold.
+
+    Args:
+        rows: of videos.csv.
+        train: numbers of the normal training videos.
+        least: with fewer groups than this none is held out.
+
+    Returns:
+        Numbers to learn from, numbers to set the threshold on.
+    """
+    groups = list(dict.fromkeys(rows[row].group for row in train.tolist()))
+    if len(groups) < least:
+        return train, train[:0]
+    held = np.isin([rows[row].group for row in train.tolist()], groups[4::5])
+    progress.note(
+        f"no normal validation videos: {int(held.sum())} of {len(train)} normal training videos "
+        "are held out for the threshold"
+    )
+    return train[~held], train[held]
+
+
 def check_kind(chosen: Settings) -> None:
     """Raise UsageError for an unknown detector, or one whose library is not installed."""
     from tristream.fusion.anomaly.detectors import check_kind
@@ -120,16 +144,16 @@ def detect(
             f"no anomaly detector: {len(train)} normal training videos ({by_what}); it needs 2 or more"
         )
         return None
+    if not len(val):
+        train, val = hold_out(fused.rows, train, workspace.progress, least=10)
     ids = [fused.rows[row].video_id for row in train]
     stored = fit_stored(
         fused.X[train], fused.X[val], ids, fused.columns, chosen.detector, plan=WindowPlan(), spaces=fused.spaces,
         seed=seed,
     )  # fmt: skip
-    if len(val):
-        stored.val_scores = stored.detector.anomaly_score(fused.X[val])
-        stored.set_rule(*chosen.detector.rule())
-    else:
-        stored.val_scores = stored.detector.anomaly_score(fused.X[train])
+    # Fewer than 10 videos serve twice; `split_normal` has remarked it.
+    stored.val_scores = stored.detector.anomaly_score(fused.X[val if len(val) else train])
+    stored.set_rule(*chosen.detector.rule())
     note_fit(workspace.progress, stored, by_what, (len(train), len(val)), "videos")
     stored.save(workspace)
     found: dict[str, Any] = {

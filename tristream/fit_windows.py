@@ -15,6 +15,7 @@ from tristream.files import write_json
 from tristream.fit_detector import (
     fit_rivals,
     has_both,
+    hold_out,
     measured,
     normal_rows,
     note_fit,
@@ -75,7 +76,7 @@ def detect_windows(
         progress.note(f"no anomaly detector: 0 normal training videos ({by_what}); it needs some")
         return None
     if not len(val):
-        train, val = _hold_out(train, progress)
+        train, val = hold_out(rows, train, progress)
     trained = workspace.load_streams(options.streams)
     reading = workspace.reading_from(workspace.manifest().root)
     used = [rows[row] for row in (*train.tolist(), *val.tolist())] + [
@@ -170,17 +171,6 @@ def _lines(
     for line in lines:
         line.row[:] = place[line.row]
     return lines
-
-
-def _hold_out(train: np.ndarray, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
-    """Every fifth normal training video for the threshold where there are 5 or more: windows overlap, videos do not."""
-    if len(train) < 5:
-        return train, train[:0]
-    held = np.arange(len(train)) % 5 == 4
-    progress.note(
-        f"no normal validation videos: every fifth of {len(train)} training videos is held out for the threshold"
-    )
-    return train[~held], train[held]
 
 
 def _set_threshold(
