@@ -196,7 +196,7 @@ def events_of(stored: StoredDetector, line: Timeline, threshold: float) -> list[
 
     return caused_events(
         line, threshold, list(stored.spaces), hysteresis=stored.hysteresis * abs(threshold),
-        min_seconds=stored.min_seconds,
+        min_seconds=stored.min_seconds, hop_seconds=stored.plan.hop_seconds,
     )  # fmt: skip
 
 
