@@ -52,7 +52,7 @@ def test_knn_equals_scikit_learn_s_neighbours_with_blocks_weighted_alike() -> No
     weight = np.repeat([1 / 10, 1 / 30], [10, 30]) ** 0.5 / 2**0.5
     scale = lambda rows: (rows - X.mean(axis=0)) / X.std(axis=0) * weight  # noqa: E731
     distance, index = NearestNeighbors(n_neighbors=5).fit(scale(X)).kneighbors(scale(new))
-    errors = detector.units_ * detector.stream_errors(new)
+    errors = detector.pattern_units_.default * detector.stream_errors(new)
     np.testing.assert_allclose(errors.mean(axis=1), np.square(distance).mean(axis=1))
     found, squared = detector.nearest_normal(new, n_videos=5)
     assert np.array_equal(found, index)
@@ -167,7 +167,8 @@ def test_scikit_learn_gives_the_errors_of_plain_linear_algebra(
     X, new = (rows[~np.isnan(rows).all(axis=1)] for rows in (X, new))
     detector = PlainDetector(method, columns=COLUMNS).fit(X, X_val=normal(50, seed=1))
     Z, masks = detector.standardiser_.transform(new), detector.standardiser_.masks(new)
-    errors = detector.stream_errors(new) * detector.units_
+    errors = detector.stream_errors(new)
+    errors = errors * detector.pattern_units_.of(masks, detector.standardiser_)
     np.testing.assert_allclose(errors, plain(detector, Z, masks), rtol=1e-6, atol=1e-9)
 
 

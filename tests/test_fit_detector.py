@@ -58,7 +58,7 @@ def test_without_validation_videos_the_configured_rule_is_applied_to_videos_held
     stored = fit(tmp_path, X, ["train"] * 100, quantile=0.8)
     threshold = stored.detector.threshold_
     assert (threshold.rule, threshold.level, threshold.n) == ("quantile", 0.8, 20)
-    assert np.array_equal(stored.val_scores, stored.detector.anomaly_score(X[4::5]))
+    assert np.array_equal(stored.val_scores.values, stored.detector.anomaly_score(X[4::5]))
     assert len(stored.neighbour_ids) == 80
     assert not set(stored.neighbour_ids) & {f"v{n}" for n in range(4, 100, 5)}
     again = fit(tmp_path, X, ["train"] * 100, mean_sd=2.0).detector.threshold_

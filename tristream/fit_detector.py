@@ -152,7 +152,7 @@ def detect(
         seed=seed,
     )  # fmt: skip
     # Fewer than 10 videos serve twice; `split_normal` has remarked it.
-    stored.val_scores = stored.detector.anomaly_score(fused.X[val if len(val) else train])
+    set_normal(stored, fused.X[val if len(val) else train])
     stored.set_rule(*chosen.detector.rule())
     note_fit(workspace.progress, stored, by_what, (len(train), len(val)), "videos")
     stored.save(workspace)
@@ -168,7 +168,7 @@ def detect(
     abnormal = np.array([truth[fused.rows[row].video_id] for row in test], bool)
     if not has_both(abnormal, workspace.progress):
         return found
-    scores = stored.detector.anomaly_score(fused.X[test])
+    scores = stored.scores(fused.X[test], np.zeros(len(test), np.int64))
     alarms = scores >= stored.detector.threshold_.value
     found |= measured(abnormal, scores)
     found |= {
@@ -190,6 +190,19 @@ def detect(
         f"{100 * found['false_alarms']:.0f} % of the normal alarm"
     )
     return found
+
+
+def set_normal(stored: StoredDetector, X: np.ndarray) -> None:
+    """Store the scores of normal validation videos, as they are and masked to each pattern of streams."""
+    from tristream.fusion.anomaly.normal_scores import NormalScores
+    from tristream.fusion.anomaly.pattern_units import masked_copies
+
+    score = stored.detector.anomaly_score
+    stored.val_scores = NormalScores.of_videos(score(X))
+    copies = masked_copies(X, stored.neighbours.standardiser_)
+    stored.pattern_scores = {
+        pattern: NormalScores.of_videos(score(rows)) for pattern, rows in copies.items()
+    }
 
 
 def note_fit(
@@ -251,8 +264,9 @@ def fit_rivals(
     for kind in ("autoencoder", "pca", "knn"):
         if kind != but:
             rival = detectors.build(
-                kind, columns=columns, seed=seed, **chosen.detector.autoencoder()
-            )
+                kind, columns=columns, seed=seed, combine=chosen.detector.combine,
+                **chosen.detector.autoencoder(),
+            )  # fmt: skip
             found[kind] = rival.fit(rows, X_val=X_val if len(X_val) else None).anomaly_score
     return found
 

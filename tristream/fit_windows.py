@@ -35,6 +35,7 @@ from tristream.workspace import Workspace
 
 if TYPE_CHECKING:
     from tristream.dataset.manifest import VideoRow
+    from tristream.fusion.anomaly.normal_scores import NormalScores
     from tristream.fusion.anomaly.window_scores import CausedEvent, Timeline
     from tristream.streams.windows import WindowPlan
 
@@ -181,13 +182,47 @@ def _set_threshold(
     chosen: Settings,
 ) -> None:
     """From the scores of normal windows; a window counts by its strongest region, as it will in new videos."""
+    from tristream.fusion.anomaly.pattern_units import masked_to, patterns
+
     if not in_val.any():
         stored.detector.remarks_.append(
             "no normal validation windows: the threshold comes from the windows trained on, and is too low"
         )
-    lines = scored(stored, whole, in_val if in_val.any() else in_train)
-    stored.val_scores = np.concatenate([line.scores for line in lines])
+    rows = in_val if in_val.any() else in_train
+    stored.val_scores = _normal_scores(stored, whole, rows)
+    standardiser = stored.neighbours.standardiser_
+    stored.pattern_scores = {}
+    for pattern in patterns(standardiser):
+        masked, kept = masked_to(whole.X[rows], pattern, standardiser)
+        if len(masked):
+            alike = np.zeros(len(rows), bool)
+            alike[np.flatnonzero(rows)[kept]] = True
+            stored.pattern_scores[pattern] = _normal_scores(stored, whole, alike, masked)
     stored.set_rule(*chosen.detector.rule())
+
+
+def _normal_scores(
+    stored: StoredDetector, whole: WindowSet, rows: np.ndarray, X: np.ndarray | None = None
+) -> NormalScores:
+    """Return the scores of windows in their own units, by video.
+
+    Args:
+        X: the rows, masked; None: as they are.
+    """
+    from tristream.fusion.anomaly.normal_scores import NormalScores
+    from tristream.fusion.anomaly.window_scores import timelines
+
+    X = whole.X[rows] if X is None else X
+    region = whole.region[rows]
+    lines = timelines(
+        list(whole.video_id[rows]), whole.start_seconds[rows], whole.stop_seconds[rows], region,
+        stored.own_scores(X, region), stored.errors(X, region),
+    )  # fmt: skip
+    return NormalScores(
+        np.concatenate([line.scores for line in lines]),
+        np.repeat(np.arange(len(lines)), [len(line.scores) for line in lines]),
+        np.concatenate([line.times for line in lines]),
+    )
 
 
 def events_of(stored: StoredDetector, line: Timeline, threshold: float) -> list[CausedEvent]:
@@ -230,6 +265,7 @@ def write_timelines(
             "window_seconds": stored.plan.seconds,
             "hop_seconds": stored.plan.hop_seconds,
             "threshold": threshold,
+            "video_threshold": stored.video_limit(whole.X) if len(whole.X) else threshold,
             "streams": streams,
             "videos": videos,
         },

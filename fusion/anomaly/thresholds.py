@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +16,7 @@ from tristream.fusion.anomaly.normal_scores import EventRule, NormalScores
 
 RULES = ("quantile", "mean_sd", "per_hour")
 CONFIDENCE = 0.9  # that a budget of false alarms an hour is kept; ours
-MOST_RANKS = 0.02  # share of the scores above a threshold that the search for a budget steps by
+RANK_STEP = 0.02  # of the scores above a threshold: by how many the search for a budget steps
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,45 @@ def choose_threshold(
     )
 
 
+def choose_thresholds(
+    scores: ArrayLike | NormalScores,
+    by_pattern: Mapping[str, ArrayLike | NormalScores],
+    *,
+    rule: str,
+    level: float,
+    hop_seconds: float | None = None,
+    events: EventRule | None = None,
+) -> tuple[Threshold, dict[str, Threshold]]:
+    """Return the threshold of the first pattern, and one of each; other arguments as `choose_threshold`.
+
+    Args:
+        scores: of normal videos as they are, for the first threshold where there are no patterns.
+        by_pattern: {pattern: scores of normal videos masked to it}, the most streams first. A pattern whose
+            videos cannot support an hourly budget that all videos together support has no threshold of its own.
+    """
+    arguments = {"rule": rule, "level": level, "hop_seconds": hop_seconds, "events": events}
+    thresholds = {}
+    for pattern, own in by_pattern.items():
+        with contextlib.suppress(UnsupportedBudget):
+            thresholds[pattern] = choose_threshold(own, **arguments)
+    first = next(iter(by_pattern), None)
+    if first in thresholds:
+        return thresholds[first], thresholds
+    return choose_threshold(scores, **arguments), thresholds
+
+
+def stored_thresholds(config: Mapping[str, Any]) -> tuple[Threshold, dict[str, Threshold]]:
+    """Return what a detector stored; one of an earlier version has one threshold for all patterns."""
+    by_pattern = config.get("thresholds", {})
+    return Threshold(**config["threshold"]), {
+        pattern: Threshold(**one) for pattern, one in by_pattern.items()
+    }
+
+
+class UnsupportedBudget(TristreamError):
+    """An hourly budget that too few hours of normal video were given for."""
+
+
 def _check(values: np.ndarray) -> None:
     if len(values) == 0:
         raise TristreamError(
@@ -142,10 +184,11 @@ def _after(values: np.ndarray, rank: float) -> float:
 
 
 def _budget(scores: NormalScores, level: float, events: EventRule | None) -> Threshold:
-    """Lowest threshold down to which every one keeps the budget, by an upper bound of the rate of events.
+    """Lowest threshold at which so few events would be a surprise if their rate were above the budget.
 
-    The bound is Poisson's (Garwood 1936), with counts and hours divided by their dispersion among videos. Thresholds
-    are tried from above until one fails, so the bound's confidence holds for the one chosen (fixed-sequence testing).
+    The number of events is negative binomial (Poisson where videos do not differ), with the rates' variation among
+    videos estimated from lower thresholds, where events are many. Thresholds are tried from above until one fails, so
+    the confidence holds for the one chosen (fixed-sequence testing).
     """
     if events is None or level <= 0:
         hop = None if events is None else events.hop_seconds
@@ -153,36 +196,60 @@ def _budget(scores: NormalScores, level: float, events: EventRule | None) -> Thr
             f"{level:g} alarms an hour with a hop of {hop} s: both must be above 0"
         )
     _, sizes = np.unique(scores.video, return_counts=True)
-    hours = sizes * events.hop_seconds / 3600
-    least = _upper_bound(np.zeros(len(hours)), hours)
-    if least > level:
-        total = float(hours.sum())
-        raise TristreamError(
-            f"{level:g} alarms an hour cannot be set from {total:.2f} h of normal video; "
-            f"give {total * least / level:.2f} h or more, or allow {least:.1f} an hour"
+    hours = float(sizes.sum()) * events.hop_seconds / 3600
+    tried = _events_by_threshold(scores, sizes, level * hours, events)
+    shape = _shape(sizes, [counts for _, counts in tried])
+    least = _most_expected(shape)
+    if level * hours < least:
+        raise UnsupportedBudget(
+            f"{level:g} alarms an hour cannot be set from {hours:.2f} h of normal video; "
+            f"give {least / level:.2f} h or more, or allow {least / hours:.1f} an hour"
         )
-    values = np.sort(scores.values)[::-1]
-    value, rank = float(np.nextafter(values[0], np.inf)), 0
-    while rank < len(values):
-        candidate = float(values[rank])
-        if _upper_bound(scores.events_at(candidate, events), hours) > level:
+    value = float(np.nextafter(scores.values.max(), np.inf))
+    for candidate, counts in tried:
+        if _chance(int(counts.sum()), level * hours, shape) > 1 - CONFIDENCE:
             break
         value = candidate
-        rank += 1 + int(MOST_RANKS * rank)
-    return Threshold(value, "per_hour", level, len(values))
+    return Threshold(value, "per_hour", level, len(scores.values))
 
 
-def _upper_bound(n_events: np.ndarray, hours: np.ndarray) -> float:
-    """Upper bound of the events an hour, at `CONFIDENCE`."""
-    from scipy.special import gammaincinv
+def _events_by_threshold(
+    scores: NormalScores, sizes: np.ndarray, budget: float, rule: EventRule
+) -> list[tuple[float, np.ndarray]]:
+    """Events per video at falling thresholds, until they are above the budget and many enough to compare videos."""
+    values = np.sort(scores.values)[::-1]
+    enough, rank, tried = max(budget, 20, 2 * len(sizes)), 0, []
+    while rank < len(values) // 2 + 1:
+        counts = scores.events_at(float(values[rank]), rule)
+        tried.append((float(values[rank]), counts))
+        if counts.sum() > enough:
+            break
+        rank += 1 + int(RANK_STEP * rank)
+    return tried
 
-    rate = n_events.sum() / hours.sum()
-    dispersion = 1.0
-    if rate > 0 and len(hours) > 1:
-        expected = rate * hours
-        dispersion = max(
-            1.0, float(((n_events - expected) ** 2 / expected).sum()) / (len(hours) - 1)
-        )
-    return float(
-        gammaincinv(n_events.sum() / dispersion + 1, CONFIDENCE) * dispersion / hours.sum()
-    )
+
+def _shape(sizes: np.ndarray, tried: list[np.ndarray]) -> float:
+    """Shape of the negative binomial distribution of all events: effective number of videos over squared variation."""
+    variation = 0.0
+    for counts in tried:
+        expected = counts.sum() * sizes / sizes.sum()
+        if len(sizes) > 1 and counts.sum() >= 10:
+            excess = ((counts - expected) ** 2 - expected * (1 - sizes / sizes.sum())).sum()
+            variation = max(variation, float(excess / (expected**2).sum()))
+    effective = float(sizes.sum()) ** 2 / float((sizes**2).sum())
+    return effective / variation if variation > 0 else math.inf
+
+
+def _chance(n_events: int, expected: float, shape: float) -> float:
+    """Probability of so few events or fewer where `expected` are."""
+    from scipy.stats import nbinom, poisson
+
+    if math.isinf(shape):
+        return float(poisson.cdf(n_events, expected))
+    return float(nbinom.cdf(n_events, shape, shape / (shape + expected)))
+
+
+def _most_expected(shape: float) -> float:
+    """Largest expected number of events that none at all is compatible with."""
+    miss = 1 - CONFIDENCE
+    return -math.log(miss) if math.isinf(shape) else shape * (miss ** (-1 / shape) - 1)
