@@ -229,7 +229,15 @@ def _events_by_threshold(
 
 
 def _shape(sizes: np.ndarray, tried: list[np.ndarray]) -> float:
-    """Shape of the negative binomial distribution of all events: effective number of videos over squared variation."""
+    """Shape of the negative binomial distribution of all events: effective number of videos over squared variation.
+
+    The variation of rates among videos is taken at its upper bound, as a variance with as many degrees of freedom as
+    there are videos less one: a few videos seldom show the worst. Simulated with 10 and 40 videos of 300 windows and
+    intraclass correlations of 0 to .6, a budget of 12 events an hour is exceeded in 2–10 % of installations; in
+    3–18 % without the bound.
+    """
+    from scipy.stats import chi2
+
     variation = 0.0
     for counts in tried:
         expected = counts.sum() * sizes / sizes.sum()
@@ -237,7 +245,10 @@ def _shape(sizes: np.ndarray, tried: list[np.ndarray]) -> float:
             excess = ((counts - expected) ** 2 - expected * (1 - sizes / sizes.sum())).sum()
             variation = max(variation, float(excess / (expected**2).sum()))
     effective = float(sizes.sum()) ** 2 / float((sizes**2).sum())
-    return effective / variation if variation > 0 else math.inf
+    if variation <= 0:
+        return math.inf
+    free = len(sizes) - 1
+    return effective / variation * float(chi2.ppf(1 - CONFIDENCE, free)) / free
 
 
 def _chance(n_events: int, expected: float, shape: float) -> float:
