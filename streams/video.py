@@ -156,7 +156,7 @@ class Video:
                     stop_seconds=self._sampler.max_seconds,
                 )
         except Rejected as rejected:
-            if rejected.reason in ("no_audio", "no_video"):
+            if rejected.reason in ("no_audio", "silent_audio", "no_video"):
                 raise Absent(rejected.reason) from rejected
             raise
         if decoded.frames is None or self._data.crop is None:
@@ -176,7 +176,7 @@ class Video:
         """
         decoded = self.__dict__.get("decoded")
         reasons = set(more) | set(self._noted if decoded is None else decoded.reasons)
-        return tuple(sorted(reasons - {"no_audio", "no_video"}))
+        return tuple(sorted(reasons - {"no_audio", "silent_audio", "no_video"}))
 
     def flow_source(self) -> str:
         """Return the sha256 of the precomputed flow, "" if flow is estimated: part of cache keys."""

@@ -331,4 +331,4 @@ def _cut(job: _Job, cutter: WindowCutter) -> Iterator[Row]:
         reasons |= set(piece.reasons)
         yield from itertools.chain.from_iterable(feed.add(piece))
     yield from itertools.chain.from_iterable(feed.finish())
-    job.reasons = tuple(sorted(reasons - {"no_audio", "no_video"}))
+    job.reasons = tuple(sorted(reasons - {"no_audio", "silent_audio", "no_video"}))

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
+from tristream.fusion.anomaly.attribution import stream_errors
 from tristream.fusion.anomaly.baselines import METHODS, PlainDetector
 from tristream.fusion.evaluate import auroc
 
@@ -50,7 +52,7 @@ def test_knn_equals_scikit_learn_s_neighbours_with_blocks_weighted_alike() -> No
     weight = np.repeat([1 / 10, 1 / 30], [10, 30]) ** 0.5 / 2**0.5
     scale = lambda rows: (rows - X.mean(axis=0)) / X.std(axis=0) * weight  # noqa: E731
     distance, index = NearestNeighbors(n_neighbors=5).fit(scale(X)).kneighbors(scale(new))
-    errors = detector.units_ * detector.stream_errors(new)
+    errors = detector.pattern_units_.default * detector.stream_errors(new)
     np.testing.assert_allclose(errors.mean(axis=1), np.square(distance).mean(axis=1))
     found, squared = detector.nearest_normal(new, n_videos=5)
     assert np.array_equal(found, index)
@@ -127,3 +129,56 @@ def test_bad_input_is_named() -> None:
     detector = PlainDetector("knn", columns=COLUMNS).fit(normal(20))
     with pytest.raises(ValueError, match="row 0 has none of the streams"):
         detector.anomaly_score(np.full((1, 40), np.nan))
+
+
+def plain_pca_errors(detector: PlainDetector, Z: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """The residual in plain linear algebra."""
+    normal = detector.normality_
+    residual = [
+        z - (normal.axes @ (normal.axes.T @ (z * normal.weight))) / normal.weight for z in Z
+    ]
+    return stream_errors(np.array(residual), masks, COLUMNS)
+
+
+def plain_knn_errors(detector: PlainDetector, Z: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """The distance to the 5 nearest in plain loops over all normal videos."""
+    errors, normal = np.zeros(masks.shape), detector.normality_
+    for row, (z, mask) in enumerate(zip(Z, masks, strict=True)):
+        common = normal.masks & mask
+        n_common = common.sum(axis=1, keepdims=True)
+        squares = stream_errors(normal.rows - z, common, COLUMNS)
+        squares = np.where(n_common > 0, squares * mask.sum() / np.maximum(n_common, 1), np.inf)
+        nearest = np.argsort(squares.sum(axis=1), kind="stable")[:5]
+        errors[row] = squares[nearest].mean(axis=0)
+    return errors
+
+
+@pytest.mark.parametrize(
+    ("method", "plain"), [("pca", plain_pca_errors), ("knn", plain_knn_errors)]
+)
+def test_scikit_learn_gives_the_errors_of_plain_linear_algebra(
+    method: str, plain: Callable[..., np.ndarray]
+) -> None:
+    rng = np.random.default_rng(3)
+    X, new = normal(120), normal(60, seed=4) + 0.3 * rng.normal(size=(60, 40))
+    for rows in (X, new):  # some lack the first stream, some the second
+        rows[::4, :10] = np.nan
+        rows[1::5, 10:] = np.nan
+    X, new = (rows[~np.isnan(rows).all(axis=1)] for rows in (X, new))
+    detector = PlainDetector(method, columns=COLUMNS).fit(X, X_val=normal(50, seed=1))
+    Z, masks = detector.standardiser_.transform(new), detector.standardiser_.masks(new)
+    errors = detector.stream_errors(new)
+    errors = errors * detector.pattern_units_.of(masks, detector.standardiser_)
+    np.testing.assert_allclose(errors, plain(detector, Z, masks), rtol=1e-6, atol=1e-9)
+
+
+def test_few_common_neighbours_give_a_finite_distance() -> None:
+    X = normal(20)
+    X[3:, 10:] = np.nan  # three normal videos have the second stream
+    detector = PlainDetector("knn", columns=COLUMNS).fit(X, X_val=normal(50, seed=1))
+    only_two = normal(4, seed=2)
+    only_two[:, :10] = np.nan
+    assert np.isfinite(detector.anomaly_score(only_two)).all()
+    index, distance = detector.nearest_normal(only_two, n_videos=5)
+    assert np.isinf(distance[:, 3:]).all()
+    assert sorted(index[0, :3].tolist()) == [0, 1, 2]

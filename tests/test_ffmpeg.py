@@ -24,7 +24,8 @@ def test_the_numbers_of_a_version(version, numbers):
 @pytest.mark.parametrize("version", ["8.1.1", "n8.1", "8.0.9", "7.2", "5.1.9-0+deb12u1"])
 def test_an_old_decoder_is_named_with_what_to_do(version):
     assert ffmpeg.fault(version) == (
-        f"PyAV decodes with FFmpeg {version}, which has known vulnerabilities (CVE-2026-8461); it must be 8.1.2 or newer: "
+        f"PyAV decodes with FFmpeg {version}, which has known vulnerabilities (CVE-2026-8461); "
+        "it must be 8.1.2 or newer: "
         "pip install -U av"
     )
 

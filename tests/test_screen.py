@@ -300,8 +300,8 @@ def test_the_front_door_ends_with_the_code_of_the_design(body, code, heard):
     [
         ([0, 1, 0], True, ""),
         ([], False, ""),
-        ([0, 0], False, "all 2 test videos whose column anomaly says something are normal"),
-        ([1, 1, 1], False, "all 3 test videos whose column anomaly says something are abnormal"),
+        ([0, 0], False, "all 2 test videos with a known truth are normal"),
+        ([1, 1, 1], False, "all 3 test videos with a known truth are abnormal"),
     ],
 )
 def test_a_split_without_positives_or_without_negatives_is_said(abnormal, both, heard, said):

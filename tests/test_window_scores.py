@@ -80,30 +80,47 @@ def test_events_that_are_too_short_are_left_out() -> None:
 
 
 @given(
-    st.lists(st.integers(0, 6).map(float), min_size=2, max_size=40),
+    st.lists(
+        st.tuples(st.integers(0, 6), st.sampled_from([0.5, 0.5, 0.5, 1.0, 1.5, 40.0])), max_size=40
+    ),
     st.integers(1, 5).map(float),
     st.integers(0, 3),
+    st.sampled_from([0.0, 0.6, 1.2]),
 )
-def test_events_while_they_happen_are_those_found_afterwards(
-    scores: list[float], threshold: float, hysteresis: int
+def test_events_while_they_happen_are_those_found_afterwards_holes_or_not(
+    windows: list[tuple[int, float]], threshold: float, hysteresis: int, min_seconds: float
 ) -> None:
-    line = line_of(scores)
-    after = events(line.times, scores, threshold, hysteresis=float(hysteresis), min_seconds=0.0)
-    online, found, alarms = (
-        OnlineEvents(threshold, float(hysteresis), 0.5, 0.0, ("one", "two")),
-        [],
-        [],
-    )
-    for n, (time, score) in enumerate(zip(line.times.tolist(), scores, strict=True)):
-        for said in online.add(time, score, line.errors[n], 0, n):
-            (alarms if isinstance(said, Alarm) else found).append(said)
+    scores = [float(score) for score, _ in windows]
+    times = np.cumsum([step for _, step in windows])
+    after = events(
+        times, scores, threshold, hysteresis=float(hysteresis), min_seconds=min_seconds, window_seconds=1.0,
+        hop_seconds=0.5,
+    )  # fmt: skip
+    online = OnlineEvents(threshold, float(hysteresis), 0.5, min_seconds, ("one", "two"), 1.0)
+    found, alarms = [], []
+    for n, (time, score) in enumerate(zip(times.tolist(), scores, strict=True)):
+        for change in online.add(time, score, np.ones(2), 0, n):
+            (alarms if isinstance(change, Alarm) else found).append(change)
     found += online.close()
     assert [one.event for one in found] == after
-    assert [alarm.at_seconds for alarm in alarms] == [event.start_seconds for event in after]
+    if not min_seconds:
+        assert [alarm.at_seconds for alarm in alarms] == [event.start_seconds for event in after]
     assert all(
         isinstance(one, Ended) and sum(one.shares.values()) == pytest.approx(1) for one in found
     )
     assert not online.is_open
+    for event in after:  # no event covers a hole
+        inside = times[(times > event.start_seconds) & (times < event.stop_seconds)]
+        assert (np.diff(inside) <= 1.0).all()
+
+
+def test_an_event_ends_at_a_hole() -> None:
+    starts = np.concatenate([np.arange(5.0), 100 + np.arange(5.0)])
+    [line] = timelines(["v"] * 10, starts, starts + 2, [0] * 10, [9.0] * 10, np.ones((10, 2)))
+    found = caused_events(line, 3.0, ("one", "two"), hysteresis=0.0, min_seconds=0.0)
+    bounds = [(one.event.start_seconds, one.event.stop_seconds) for one in found]
+    assert bounds == [(0.5, 5.5), (100.5, 105.5)]
+    assert line.watched_seconds == 12.0
 
 
 def test_scores_between_windows_are_interpolated_and_level_at_the_ends() -> None:

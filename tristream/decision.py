@@ -163,7 +163,8 @@ class Decision:
         if not len(X):
             return []
         limit = stored.detector.threshold_.value if threshold is None else threshold
-        scores, shares = stored.detector.anomaly_score(X), stored.detector.attribution(X)
+        scores = stored.scores(X, np.zeros(len(X), np.int64))
+        shares = stored.detector.attribution(X)
         nearest = stored.nearest(X, np.zeros(len(X), np.int64))
         return [
             Detection(

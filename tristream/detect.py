@@ -55,7 +55,7 @@ class ThresholdRule:
             raise UsageError(f"{' and '.join(given)} are different thresholds; give one of them")
 
     def value(self, workspace: Workspace, stored: StoredDetector) -> float:
-        """Return the threshold in force.
+        """Put the rule in force in `stored` and return the threshold.
 
         Raises:
             TristreamError: as `choose_threshold`.
@@ -65,7 +65,8 @@ class ThresholdRule:
         rules = {"quantile": self.quantile, "mean_sd": self.mean_sd, "per_hour": self.per_hour}
         for rule, level in rules.items():
             if level is not None:
-                chosen = stored.threshold(rule=rule, level=level)
+                stored.set_rule(rule, level)
+                chosen = stored.detector.threshold_
                 if chosen.remark:
                     workspace.progress.warn(chosen.remark)
                 return chosen.value
@@ -92,7 +93,8 @@ def detect(
             fit the detector.
         TristreamError: a threshold that the validation scores cannot support.
     """
-    stored = Decision(workspace).detector
+    decision = Decision(workspace)
+    stored = decision.detector
     limit = (rule or ThresholdRule()).value(workspace, stored)
     files = expand_paths(paths)
     if stored.plan.seconds:
@@ -107,7 +109,7 @@ def detect(
             "--save needs events; the run's detector scores whole videos: tristream fuse --window 2"
         )
     embeddings = embed_new(workspace, files, stored.spaces)
-    detections = Decision(workspace).detect(embeddings, threshold=limit)
+    detections = decision.detect(embeddings, threshold=limit)
     return Results(detections, embeddings.failures)
 
 
@@ -164,14 +166,18 @@ def _detection(
     at = [event.row for event in caused]
     nearest = stored.nearest(whole.X[at], whole.region[at])
     highest = float(line.scores.max())
+    video_limit = limit
+    if limit == stored.detector.threshold_.value:  # else the caller has given one score for both
+        video_limit = stored.video_limit(whole.X[whole.video_id == line.video_id])
     return WindowedDetection(
         path=path,
         anomaly_score=round(highest, 6),
         threshold=round(limit, 6),
-        abnormal=bool(highest >= limit),
+        abnormal=bool(caused) and highest >= video_limit,
         n_windows=len(line.scores),
         watched_seconds=round(line.watched_seconds, 3),
         events=tuple(_event(stored, one, near) for one, near in zip(caused, nearest, strict=True)),
+        video_threshold=round(video_limit, 6),
     )
 
 

@@ -28,12 +28,14 @@ def normal_rows(
 ) -> tuple[np.ndarray, str]:
     """Return the normal videos of a split, and words for the criterion.
 
+    A row with anomaly = 1 is never normal.
+
     Raises:
         UsageError: a label that no video has.
     """
-    in_split = np.array([row.split == split for row in rows], bool)
-    if normal is not None:
-        labels = _normal_labels(normal, sorted({row.label for row in rows if row.label}))
+    in_split = np.array([row.split == split and row.anomaly != 1 for row in rows], bool)
+    if normal:
+        labels = normal_labels(rows, normal)
         is_normal = np.array([row.label in labels for row in rows], bool)
         return np.flatnonzero(in_split & is_normal), f"labels {', '.join(labels)}"
     if any(row.anomaly is not None and row.split == "train" for row in rows):
@@ -42,20 +44,76 @@ def normal_rows(
     return np.flatnonzero(in_split), f"all {split} videos (no --normal, no column anomaly)"
 
 
-def _normal_labels(given: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Return the labels that are given, each whole if it exists, else as a list with commas."""
+def normal_labels(rows: Sequence[VideoRow], normal: Sequence[str] | None) -> list[str]:
+    """Return the labels that the values of --normal name; a label with commas is taken whole.
+
+    Raises:
+        UsageError: a label that no video has.
+    """
+    known = sorted({row.label for row in rows if row.label})
     labels: list[str] = []
-    for text in given:
-        labels += (
-            [text] if text in known else [part.strip() for part in text.split(",") if part.strip()]
+    for value in normal or ():
+        parts = value.split(",")
+        while parts:
+            # The longest label first: of 'sit', 'walk' and 'sit, walk' the last is meant.
+            for n in range(len(parts), 0, -1):
+                label = ",".join(parts[:n]).strip()
+                if label in known or n == 1:
+                    break
+            if label and label not in known:
+                raise UsageError(
+                    f"--normal: no video has the label '{label}'; there are "
+                    f"{', '.join(known) or 'no labels'}"
+                )
+            labels += [label] if label and label not in labels else []
+            parts = parts[n:]
+    return labels
+
+
+def truth_of_test(
+    rows: Sequence[VideoRow], normal: Sequence[str] | None, progress: Progress
+) -> dict[str, bool]:
+    """Return {video_id: True for an anomaly} of the test videos with a known truth.
+
+    The column `anomaly` is the truth. Where no test video has a value in it, the test videos with
+    labels outside --normal are the anomalies.
+    """
+    tested = [row for row in rows if row.split == "test"]
+    truth = {row.video_id: row.anomaly == 1 for row in tested if row.anomaly is not None}
+    if truth or not normal:
+        return truth
+    labels = normal_labels(rows, normal)
+    truth = {row.video_id: row.label not in labels for row in tested if row.label}
+    if any(truth.values()):
+        progress.note(
+            f"no test video has a value in the column anomaly: the {sum(truth.values())} test "
+            f"videos of labels other than {', '.join(labels)} count as anomalies"
         )
-    for label in labels:
-        if label not in known:
-            raise UsageError(
-                f"--normal: no video has the label '{label}'; there are "
-                f"{', '.join(known) or 'no labels'}"
-            )
-    return list(dict.fromkeys(labels))
+    return truth
+
+
+def hold_out(
+    rows: Sequence[VideoRow], train: np.ndarray, progress: Progress, *, least: int = 5
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hold out every fifth group of the normal training videos, for the threshold.
+
+    Args:
+        rows: of videos.csv.
+        train: numbers of the normal training videos.
+        least: with fewer groups than this none is held out.
+
+    Returns:
+        Numbers to learn from, numbers to set the threshold on.
+    """
+    groups = list(dict.fromkeys(rows[row].group for row in train.tolist()))
+    if len(groups) < least:
+        return train, train[:0]
+    held = np.isin([rows[row].group for row in train.tolist()], groups[4::5])
+    progress.note(
+        f"no normal validation videos: {int(held.sum())} of {len(train)} normal training videos "
+        "are held out for the threshold"
+    )
+    return train[~held], train[held]
 
 
 def check_kind(chosen: Settings) -> None:
@@ -86,16 +144,16 @@ def detect(
             f"no anomaly detector: {len(train)} normal training videos ({by_what}); it needs 2 or more"
         )
         return None
+    if not len(val):
+        train, val = hold_out(fused.rows, train, workspace.progress, least=10)
     ids = [fused.rows[row].video_id for row in train]
     stored = fit_stored(
         fused.X[train], fused.X[val], ids, fused.columns, chosen.detector, plan=WindowPlan(), spaces=fused.spaces,
         seed=seed,
     )  # fmt: skip
-    if len(val):
-        stored.val_scores = stored.detector.anomaly_score(fused.X[val])
-        stored.set_rule(*chosen.detector.rule())
-    else:
-        stored.val_scores = stored.detector.anomaly_score(fused.X[train])
+    # Fewer than 10 videos serve twice; `split_normal` has remarked it.
+    set_normal(stored, fused.X[val if len(val) else train])
+    stored.set_rule(*chosen.detector.rule())
     note_fit(workspace.progress, stored, by_what, (len(train), len(val)), "videos")
     stored.save(workspace)
     found: dict[str, Any] = {
@@ -103,14 +161,14 @@ def detect(
         "bottleneck": getattr(stored.detector, "bottleneck_", None),
         "threshold": stored.detector.threshold_.value,
     }
+    truth = truth_of_test(fused.rows, normal, workspace.progress)
     test = np.flatnonzero(
-        np.array([row.split == "test" and row.anomaly is not None for row in fused.rows])
-        & fused.masks.any(axis=1)
+        np.array([row.video_id in truth for row in fused.rows]) & fused.masks.any(axis=1)
     )
-    abnormal = np.array([fused.rows[row].anomaly == 1 for row in test], bool)
+    abnormal = np.array([truth[fused.rows[row].video_id] for row in test], bool)
     if not has_both(abnormal, workspace.progress):
         return found
-    scores = stored.detector.anomaly_score(fused.X[test])
+    scores = stored.scores(fused.X[test], np.zeros(len(test), np.int64))
     alarms = scores >= stored.detector.threshold_.value
     found |= measured(abnormal, scores)
     found |= {
@@ -132,6 +190,19 @@ def detect(
         f"{100 * found['false_alarms']:.0f} % of the normal alarm"
     )
     return found
+
+
+def set_normal(stored: StoredDetector, X: np.ndarray) -> None:
+    """Store the scores of normal validation videos, as they are and masked to each pattern of streams."""
+    from tristream.fusion.anomaly.normal_scores import NormalScores
+    from tristream.fusion.anomaly.pattern_units import masked_copies
+
+    score = stored.detector.anomaly_score
+    stored.val_scores = NormalScores.of_videos(score(X))
+    copies = masked_copies(X, stored.neighbours.standardiser_)
+    stored.pattern_scores = {
+        pattern: NormalScores.of_videos(score(rows)) for pattern, rows in copies.items()
+    }
 
 
 def note_fit(
@@ -157,7 +228,7 @@ def has_both(abnormal: np.ndarray, progress: Progress) -> bool:
     if len(abnormal) and n_abnormal in (0, len(abnormal)):
         kind = "abnormal" if n_abnormal else "normal"
         progress.note(
-            f"all {len(abnormal)} test videos whose column anomaly says something are {kind}: how well the detector "
+            f"all {len(abnormal)} test videos with a known truth are {kind}: how well the detector "
             "tells them apart is not measured, that needs both kinds"
         )
     return 0 < n_abnormal < len(abnormal)
@@ -193,8 +264,9 @@ def fit_rivals(
     for kind in ("autoencoder", "pca", "knn"):
         if kind != but:
             rival = detectors.build(
-                kind, columns=columns, seed=seed, **chosen.detector.autoencoder()
-            )
+                kind, columns=columns, seed=seed, combine=chosen.detector.combine,
+                **chosen.detector.autoencoder(),
+            )  # fmt: skip
             found[kind] = rival.fit(rows, X_val=X_val if len(X_val) else None).anomaly_score
     return found
 

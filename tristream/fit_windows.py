@@ -12,7 +12,15 @@ import numpy as np
 
 from tristream.errors import UsageError
 from tristream.files import write_json
-from tristream.fit_detector import fit_rivals, has_both, measured, normal_rows, note_fit
+from tristream.fit_detector import (
+    fit_rivals,
+    has_both,
+    hold_out,
+    measured,
+    normal_rows,
+    note_fit,
+    truth_of_test,
+)
 from tristream.progress import Progress
 from tristream.settings import Settings
 from tristream.stored_detector import StoredDetector, as_float, fit_stored, region_rows
@@ -27,6 +35,7 @@ from tristream.workspace import Workspace
 
 if TYPE_CHECKING:
     from tristream.dataset.manifest import VideoRow
+    from tristream.fusion.anomaly.normal_scores import NormalScores
     from tristream.fusion.anomaly.window_scores import CausedEvent, Timeline
     from tristream.streams.windows import WindowPlan
 
@@ -68,7 +77,7 @@ def detect_windows(
         progress.note(f"no anomaly detector: 0 normal training videos ({by_what}); it needs some")
         return None
     if not len(val):
-        train, val = _hold_out(train, progress)
+        train, val = hold_out(rows, train, progress)
     trained = workspace.load_streams(options.streams)
     reading = workspace.reading_from(workspace.manifest().root)
     used = [rows[row] for row in (*train.tolist(), *val.tolist())] + [
@@ -117,7 +126,8 @@ def detect_windows(
             rival_lines["max |flow| by row"] = _lines(
                 stored, whole, tested, _by_row(whole, plan, in_train, tested)
             )
-    found |= _measure(rival_lines, by_id, labels, stored, progress)
+    truth = truth_of_test(rows, normal, progress)
+    found |= _measure(rival_lines, truth, labels, stored, progress)
     return found
 
 
@@ -164,17 +174,6 @@ def _lines(
     return lines
 
 
-def _hold_out(train: np.ndarray, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
-    """Every fifth normal training video for the threshold where there are 5 or more: windows overlap, videos do not."""
-    if len(train) < 5:
-        return train, train[:0]
-    held = np.arange(len(train)) % 5 == 4
-    progress.note(
-        f"no normal validation videos: every fifth of {len(train)} training videos is held out for the threshold"
-    )
-    return train[~held], train[held]
-
-
 def _set_threshold(
     stored: StoredDetector,
     whole: WindowSet,
@@ -183,13 +182,47 @@ def _set_threshold(
     chosen: Settings,
 ) -> None:
     """From the scores of normal windows; a window counts by its strongest region, as it will in new videos."""
+    from tristream.fusion.anomaly.pattern_units import masked_to, patterns
+
     if not in_val.any():
         stored.detector.remarks_.append(
             "no normal validation windows: the threshold comes from the windows trained on, and is too low"
         )
-    lines = scored(stored, whole, in_val if in_val.any() else in_train)
-    stored.val_scores = np.concatenate([line.scores for line in lines])
+    rows = in_val if in_val.any() else in_train
+    stored.val_scores = _normal_scores(stored, whole, rows)
+    standardiser = stored.neighbours.standardiser_
+    stored.pattern_scores = {}
+    for pattern in patterns(standardiser):
+        masked, kept = masked_to(whole.X[rows], pattern, standardiser)
+        if len(masked):
+            alike = np.zeros(len(rows), bool)
+            alike[np.flatnonzero(rows)[kept]] = True
+            stored.pattern_scores[pattern] = _normal_scores(stored, whole, alike, masked)
     stored.set_rule(*chosen.detector.rule())
+
+
+def _normal_scores(
+    stored: StoredDetector, whole: WindowSet, rows: np.ndarray, X: np.ndarray | None = None
+) -> NormalScores:
+    """Return the scores of windows in their own units, by video.
+
+    Args:
+        X: the rows, masked; None: as they are.
+    """
+    from tristream.fusion.anomaly.normal_scores import NormalScores
+    from tristream.fusion.anomaly.window_scores import timelines
+
+    X = whole.X[rows] if X is None else X
+    region = whole.region[rows]
+    lines = timelines(
+        list(whole.video_id[rows]), whole.start_seconds[rows], whole.stop_seconds[rows], region,
+        stored.own_scores(X, region), stored.errors(X, region),
+    )  # fmt: skip
+    return NormalScores(
+        np.concatenate([line.scores for line in lines]),
+        np.repeat(np.arange(len(lines)), [len(line.scores) for line in lines]),
+        np.concatenate([line.times for line in lines]),
+    )
 
 
 def events_of(stored: StoredDetector, line: Timeline, threshold: float) -> list[CausedEvent]:
@@ -198,7 +231,7 @@ def events_of(stored: StoredDetector, line: Timeline, threshold: float) -> list[
 
     return caused_events(
         line, threshold, list(stored.spaces), hysteresis=stored.hysteresis * abs(threshold),
-        min_seconds=stored.min_seconds,
+        min_seconds=stored.min_seconds, hop_seconds=stored.plan.hop_seconds,
     )  # fmt: skip
 
 
@@ -232,6 +265,7 @@ def write_timelines(
             "window_seconds": stored.plan.seconds,
             "hop_seconds": stored.plan.hop_seconds,
             "threshold": threshold,
+            "video_threshold": stored.video_limit(whole.X) if len(whole.X) else threshold,
             "streams": streams,
             "videos": videos,
         },
@@ -240,7 +274,7 @@ def write_timelines(
 
 def _measure(
     lines: Mapping[str, Sequence[Timeline]],
-    by_id: Mapping[str, VideoRow],
+    truth: Mapping[str, bool],
     labels: Labels | None,
     stored: StoredDetector,
     progress: Progress,
@@ -248,8 +282,8 @@ def _measure(
     """Videos by their highest score; frames and events where labels say when."""
     found: dict[str, Any] = {}
     own = lines[stored.kind]
-    known = [n for n, line in enumerate(own) if by_id[line.video_id].anomaly is not None]
-    abnormal = np.array([by_id[own[n].video_id].anomaly == 1 for n in known], bool)
+    known = [n for n, line in enumerate(own) if line.video_id in truth]
+    abnormal = np.array([truth[own[n].video_id] for n in known], bool)
     if has_both(abnormal, progress):
         highest = {
             name: np.array([some[n].scores.max() for n in known]) for name, some in lines.items()

@@ -242,6 +242,7 @@ class Watch:
             stored.plan.hop_seconds,
             stored.min_seconds,
             tuple(stored.spaces),
+            window_seconds=stored.plan.seconds,
         )
         self._rows: list[np.ndarray] = []  # of the open event and of the current window
         self.n_windows = 0

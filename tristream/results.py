@@ -150,10 +150,11 @@ class WindowedDetection:
         path: as given.
         anomaly_score: of its most abnormal window.
         threshold: score at which an event starts.
-        abnormal: True if the video is abnormal.
+        abnormal: True if there is an event and the score reaches the threshold of videos.
         n_windows: windows that have a score.
         watched_seconds: of the video that the windows cover.
         events: in the order of time.
+        video_threshold: score at which the video is abnormal; None: `threshold`.
     """
 
     path: str
@@ -163,12 +164,16 @@ class WindowedDetection:
     n_windows: int
     watched_seconds: float
     events: tuple[Event, ...] = ()
+    video_threshold: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
             "path": self.path,
             "anomaly_score": self.anomaly_score,
             "threshold": self.threshold,
+            "video_threshold": self.threshold
+            if self.video_threshold is None
+            else self.video_threshold,
             "abnormal": self.abnormal,
             "n_windows": self.n_windows,
             "watched_seconds": self.watched_seconds,

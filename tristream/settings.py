@@ -58,6 +58,9 @@ class DetectorConfig(BaseModel, extra="forbid", frozen=True):
         0.5, ge=0, lt=1, description="share of training rows that lose one stream"
     )
     max_steps: int = Field(2000, ge=1)
+    combine: Literal["mean_max", "mean"] = Field(
+        "mean_max", description="of the streams' errors; mean is the paper's"
+    )
     quantile: float = Field(
         0.95, gt=0, lt=1, description="of normal validation scores: the threshold"
     )

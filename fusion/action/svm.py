@@ -96,7 +96,7 @@ class LinearSVM(ClassifierMixin, BaseEstimator):
         if y is None:
             raise TristreamError("LinearSVM requires y to be passed, but the target y is None")
         finite = True if self.columns is None else "allow-nan"
-        X = validate_data(self, X, dtype=np.float64, ensure_all_finite=finite)
+        X = np.asarray(validate_data(self, X, dtype=np.float64, ensure_all_finite=finite))
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         return self._fit(X, y, masks)
@@ -167,7 +167,7 @@ class LinearSVM(ClassifierMixin, BaseEstimator):
         if not self.both_margins:
             finite = True if self.columns is None else "allow-nan"
             X = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite=finite)
-        Z = self.standardiser_.transform(X, masks)
+        Z = self.standardiser_.transform(np.asarray(X), masks)
         return linear_scores(Z, self.coef_, self.intercept_)
 
     def predict(

@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float64
 
 from tristream.errors import TristreamError
 
+COMBINATIONS = ("mean_max", "mean")
+
 
 def stream_errors(
     residual: Float64[np.ndarray, "n F"],
@@ -40,20 +42,31 @@ def usual_errors(
 
 
 def video_error(
-    errors: Float64[np.ndarray, "n streams"], masks: Bool[np.ndarray, "n streams"]
+    errors: Float64[np.ndarray, "n streams"],
+    masks: Bool[np.ndarray, "n streams"],
+    combine: str = "mean",
 ) -> Float64[np.ndarray, "n"]:
-    """Mean of the errors of the streams that a video has.
+    """Return one error per video from the errors of the streams that it has.
+
+    Args:
+        combine: 'mean': the paper's, in which an anomaly of one stream is diluted by the others. 'mean_max': half the
+            sum of mean and maximum, so that a video whose streams all have error 1 still has 1.
 
     Raises:
-        TristreamError: a video that has none.
+        TristreamError: a video without streams; an unknown way to combine.
     """
+    if combine not in COMBINATIONS:
+        raise TristreamError(
+            f"unknown combination '{combine}' of streams; available: {', '.join(COMBINATIONS)}"
+        )
     n_streams = masks.sum(axis=1)
     if not n_streams.all():
         raise TristreamError(
             f"row {int(np.argmin(n_streams))} has none of the streams that the detector was fitted on; "
             "there is nothing to score"
         )
-    return errors.sum(axis=1) / n_streams
+    mean = errors.sum(axis=1) / n_streams
+    return mean if combine == "mean" else (mean + errors.max(axis=1)) / 2
 
 
 def error_shares(

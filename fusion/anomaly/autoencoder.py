@@ -15,13 +15,14 @@ from tristream.errors import TristreamError
 from tristream.fusion.anomaly.attribution import (
     error_shares,
     stream_errors,
-    usual_errors,
     video_error,
 )
 from tristream.fusion.anomaly.autoencoder_training import train_layers
 from tristream.fusion.anomaly.bottleneck import Basis, fit_basis, reconstruct
+from tristream.fusion.anomaly.normal_scores import EventRule, NormalScores
 from tristream.fusion.anomaly.normal_split import split_normal
-from tristream.fusion.anomaly.thresholds import Threshold, choose_threshold
+from tristream.fusion.anomaly.pattern_units import PatternUnits, limits_of, masked_copies
+from tristream.fusion.anomaly.thresholds import Threshold, choose_thresholds, stored_thresholds
 from tristream.fusion.standardise import (
     LEAST_SHARE,
     WHOLE,
@@ -38,9 +39,10 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
     """Anomaly score of a video: mean squared reconstruction error of its standardised embedding.
 
     With `columns` the error of every stream is its mean over the stream's columns, in units of the median that normal
-    validation videos have there, and the score is the mean over the streams that a video has: 1 is a usual normal
-    video, and a stream that is hard to rebuild does not drown the others. A missing stream is masked after
-    standardisation: it is neither seen nor rebuilt, and its share is 0. Without columns the unit is 1.
+    validation videos with the same streams have there, and the score is half the mean plus half the maximum over the
+    streams that a video has: near 1 for a usual normal video, an anomaly of one stream is not diluted by the others,
+    and a stream that is hard to rebuild does not drown them. A missing stream is masked after standardisation: it is
+    neither seen nor rebuilt, and its share is 0. Without columns the unit is 1.
 
     Fused embeddings that fit together vary along few axes; a pairing of parts that are each normal lies off them. So
     the bottleneck is as narrow as the normal videos allow, and training often withholds a stream (`stream_dropout`),
@@ -56,12 +58,15 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
         max_steps: at most this many Adam steps; training ends sooner after `patience` steps without a smaller
             validation error, and always keeps the layers of the smallest.
         quantile: of normal validation scores, for the threshold (`set_threshold` changes it later).
+        combine: of the streams' errors: 'mean_max' or 'mean', the paper's; see `video_error`.
         random_state: seed of initial layers, order, dropout and, where no validation rows are given, the hold-out.
 
     Attributes:
-        threshold_: the `Threshold` in force; `predict` says −1 from its value on.
+        threshold_: the `Threshold` of videos with all streams; `predict` gives −1 from its value on.
+        thresholds_: {pattern of present streams: `Threshold`}, from validation videos masked to it.
         offset_: −threshold, in the sign of `score_samples`.
-        units_: mean squared error of each stream in a usual normal video (1 without `columns`).
+        pattern_units_: mean squared error of each stream in a usual normal video, per pattern of present streams
+            (1 without `columns`).
         bottleneck_, n_steps_: width of the code; step of the layers kept.
         remarks_: sentences about anything that makes the scores less believable.
 
@@ -81,6 +86,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
         max_steps: int = 2000,
         patience: int = 300,
         quantile: float = 0.95,
+        combine: str = "mean_max",
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.columns = columns
@@ -92,12 +98,13 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
         self.max_steps = max_steps
         self.patience = patience
         self.quantile = quantile
+        self.combine = combine
         self.random_state = random_state
 
     def fit(
         self, X: ArrayLike, y: object = None, *, X_val: ArrayLike | None = None
     ) -> AutoencoderDetector:
-        """Learns normal embeddings.
+        """Learn normal embeddings.
 
         Args:
             X: embeddings of normal videos.
@@ -139,14 +146,22 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
             patience=self.patience,
             seed=int(rng.randint(2**31)),
         )
-        self.units_ = np.ones(masks.shape[1])
+        self.pattern_units_ = PatternUnits(np.ones(masks.shape[1]))
         if self.columns is not None:
-            self.units_ = usual_errors(self._errors(held_out), masks_val)
+            self.pattern_units_ = PatternUnits.fit(held_out, self._errors, self.standardiser_)
         scores = self._score(held_out)
-        if remark := self.set_threshold(scores, rule="quantile", level=self.quantile).remark:
-            self.remarks_.append(remark)
+        copies = masked_copies(held_out, self.standardiser_)
+        by_pattern = {pattern: self._score(rows) for pattern, rows in copies.items()}
+        threshold = self.set_threshold(
+            scores, rule="quantile", level=self.quantile, by_pattern=by_pattern
+        )
+        if threshold.remark:
+            self.remarks_.append(threshold.remark)
         of_mean = video_error(
-            stream_errors(Z_val, masks_val, self.standardiser_.columns) / self.units_, masks_val
+            stream_errors(Z_val, masks_val, self.standardiser_.columns)
+            / self.pattern_units_.of(masks_val, self.standardiser_),
+            masks_val,
+            self.combine,
         )
         self.remarks_ += _collapse(scores, held_out, float(of_mean.mean()))
         return self
@@ -165,15 +180,25 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
         return -self.anomaly_score(X)
 
     def decision_function(self, X: ArrayLike) -> Float64[np.ndarray, "n"]:
-        """`score_samples` minus `offset_`; negative = abnormal."""
-        return self.score_samples(X) - self.offset_
+        """`score_samples` minus the offset of the video's streams; negative = abnormal."""
+        if not self.thresholds_:
+            return self.score_samples(X) - self.offset_
+        return self.score_samples(X) - np.nextafter(-self.limits(X), np.inf)
 
     def predict(self, X: ArrayLike) -> Int64[np.ndarray, "n"]:
-        """−1 for an abnormal video, 1 for a normal one."""
+        """Return −1 for an abnormal video, 1 for a normal one."""
         return np.where(self.decision_function(X) < 0, -1, 1).astype(np.int64)
 
+    def limits(self, X: ArrayLike) -> Float64[np.ndarray, "n"]:
+        """Return the score at which each video alarms, by the streams that it has."""
+        masks = self.standardiser_.masks(self._validated(X, reset=False))
+        return limits_of(masks, self.standardiser_, self.threshold_, self.thresholds_)
+
     def stream_errors(self, X: ArrayLike) -> Float64[np.ndarray, "n streams"]:
-        """Reconstruction error per video and stream, in units of `units_`; 0 for a stream that a video lacks."""
+        """Return the reconstruction error per video and stream, in units of a usual normal video with the same streams.
+
+        0 for a stream that a video lacks.
+        """
         check_is_fitted(self)
         return self._errors(self._validated(X, reset=False))
 
@@ -185,14 +210,24 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
 
     def set_threshold(
         self,
-        scores: ArrayLike,
+        scores: ArrayLike | NormalScores,
         *,
         rule: str = "quantile",
         level: float = 0.95,
         hop_seconds: float | None = None,
+        by_pattern: Mapping[str, ArrayLike | NormalScores] | None = None,
+        events: EventRule | None = None,
     ) -> Threshold:
-        """Sets the threshold from anomaly scores of normal videos, without retraining; see `choose_threshold`."""
-        self.threshold_ = choose_threshold(scores, rule=rule, level=level, hop_seconds=hop_seconds)
+        """Set the threshold, and one per pattern of present streams, without retraining; see `choose_threshold`.
+
+        Args:
+            scores: of normal videos as they are.
+            by_pattern: {pattern: scores of normal videos masked to it}; the threshold is that of the videos with all
+                streams, where there are any.
+        """
+        self.threshold_, self.thresholds_ = choose_thresholds(
+            scores, by_pattern or {}, rule=rule, level=level, hop_seconds=hop_seconds, events=events
+        )
         self.offset_ = float(np.nextafter(-self.threshold_.value, np.inf))
         return self.threshold_
 
@@ -205,7 +240,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
             "weight": self.basis_.weight,
             "variance": self.basis_.variance,
         }
-        arrays |= {"units": self.units_}
+        arrays |= self.pattern_units_.to_arrays()
         for i, (weight, bias) in enumerate(self.layers_):
             arrays |= {f"layer{i}.weight": weight, f"layer{i}.bias": bias}
         parameters = {name: value for name, value in self.get_params().items() if name != "columns"}
@@ -216,6 +251,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
             "parameters": parameters,
             "scale": self.basis_.scale,
             "threshold": vars(self.threshold_),
+            "thresholds": {pattern: vars(one) for pattern, one in self.thresholds_.items()},
         }
         config |= {"remarks": self.remarks_, "n_steps": self.n_steps_}
         return arrays, config
@@ -231,7 +267,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
         """
         standardiser = Standardiser.from_arrays(arrays, config)
         columns = None if list(standardiser.columns) == [WHOLE] else standardiser.columns
-        parameters = dict(config["parameters"])
+        parameters = {"combine": "mean", **config["parameters"]}  # "mean": of an earlier version
         if parameters["hidden_dims"] is not None:
             parameters["hidden_dims"] = tuple(parameters["hidden_dims"])
         detector = cls(columns=columns, **parameters)
@@ -239,8 +275,8 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
         check_arrays(
             arrays, {"axes": (n_features, n_axes), "weight": (n_features,), "variance": (n_axes,)}
         )
-        check_arrays(arrays, {"units": (len(standardiser.columns),)})
-        detector.n_features_in_, detector.units_ = n_features, arrays["units"]
+        detector.n_features_in_ = n_features
+        detector.pattern_units_ = PatternUnits.from_arrays(arrays, len(standardiser.columns))
         detector.standardiser_ = standardiser
         detector.basis_ = Basis(
             arrays["axes"], arrays["weight"], config["scale"], arrays["variance"]
@@ -253,7 +289,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
             detector.layers_.append((arrays[f"layer{i}.weight"], arrays[f"layer{i}.bias"]))
             n_in = n_out
         detector.bottleneck_ = len(detector.layers_[n_layers // 2 - 1][1])
-        detector.threshold_ = Threshold(**config["threshold"])
+        detector.threshold_, detector.thresholds_ = stored_thresholds(config)
         detector.offset_ = float(np.nextafter(-detector.threshold_.value, np.inf))
         detector.remarks_, detector.n_steps_ = list(config["remarks"]), config["n_steps"]
         return detector
@@ -291,13 +327,12 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
     def _errors(self, X: Float64[np.ndarray, "n F"]) -> Float64[np.ndarray, "n streams"]:
         Z = self.standardiser_.transform(X)
         residual = Z - reconstruct(Z, self.basis_, self.layers_)
-        return (
-            stream_errors(residual, self.standardiser_.masks(X), self.standardiser_.columns)
-            / self.units_
-        )
+        masks = self.standardiser_.masks(X)
+        errors = stream_errors(residual, masks, self.standardiser_.columns)
+        return errors / self.pattern_units_.of(masks, self.standardiser_)
 
     def _score(self, X: Float64[np.ndarray, "n F"]) -> Float64[np.ndarray, "n"]:
-        return video_error(self._errors(X), self.standardiser_.masks(X))
+        return video_error(self._errors(X), self.standardiser_.masks(X), self.combine)
 
 
 def _collapse(scores: np.ndarray, X: np.ndarray, error_of_mean: float) -> list[str]:

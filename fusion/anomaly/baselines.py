@@ -1,69 +1,58 @@
-"""Plain rivals of the autoencoder, always shown beside it: PCA residual and distance to the nearest normal videos."""
+"""Plain baselines of the autoencoder, always reported beside it: PCA residual and distance to normal videos."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
+from numpy.typing import ArrayLike
 
 from tristream.errors import TristreamError
 from tristream.fusion.anomaly.attribution import (
     error_shares,
     stream_errors,
-    usual_errors,
     video_error,
 )
 from tristream.fusion.anomaly.bottleneck import fit_basis
+from tristream.fusion.anomaly.normal_scores import EventRule, NormalScores
 from tristream.fusion.anomaly.normal_split import split_normal
-from tristream.fusion.anomaly.thresholds import Threshold, choose_threshold
+from tristream.fusion.anomaly.normality import Normality
+from tristream.fusion.anomaly.pattern_units import PatternUnits, limits_of, masked_copies
+from tristream.fusion.anomaly.thresholds import Threshold, choose_thresholds, stored_thresholds
 from tristream.fusion.standardise import LEAST_SHARE, Standardiser, check_arrays, fit_standardiser
-from tristream.fusion.threads import one_thread
 
 KEPT_VARIANCE = 0.95
 N_NEIGHBOURS = 5
 
 
-@dataclass(frozen=True, eq=False)
-class Normality:
-    """What a rival remembers: standardised normal videos, and the axes that hold 95 % of their variance."""
-
-    rows: Float64[np.ndarray, "n F"]
-    masks: Bool[np.ndarray, "n streams"]
-    axes: Float64[np.ndarray, "F axes"]
-    weight: Float64[np.ndarray, "F"]
-    columns: dict[str, slice]
-
-    def differences(
-        self, z: Float64[np.ndarray, "F"], mask: Bool[np.ndarray, "streams"]
-    ) -> Float64[np.ndarray, "n streams"]:
-        """Mean squared difference per stream to every normal video over their common streams; inf where none is."""
-        common = self.masks & mask
-        errors = stream_errors(self.rows - z, common, self.columns)
-        n_common = common.sum(axis=1, keepdims=True)
-        return np.where(n_common > 0, errors * mask.sum() / np.maximum(n_common, 1), np.inf)
-
-
 class PlainDetector:
-    """Anomaly score by one of `METHODS`, in the same shape and units as `AutoencoderDetector`; nothing is trained.
+    """Anomaly score by one of `METHODS`, in the shape and units of `AutoencoderDetector`; nothing is trained.
 
     Args:
         method: 'pca': mean squared distance to the plane through the axes that hold 95 % of the normal variance, a
             missing stream taken for its mean. 'knn': mean squared distance to the 5 nearest normal videos, over the
             streams that both have.
         columns: {stream: slice} from `fuse_tables`; a missing stream's block is all NaN. None: one block, no NaN.
+        combine: as in `AutoencoderDetector`.
 
     Raises:
         TristreamError: an unknown method.
     """
 
-    def __init__(self, method: str, *, columns: Mapping[str, slice] | None = None) -> None:
+    def __init__(
+        self,
+        method: str,
+        *,
+        columns: Mapping[str, slice] | None = None,
+        combine: str = "mean_max",
+    ) -> None:
         if method not in METHODS:
             raise TristreamError(f"unknown detector '{method}'; available: {', '.join(METHODS)}")
         self.method = method
         self.columns = columns
+        self.combine = combine
 
     def fit(
         self,
@@ -72,7 +61,7 @@ class PlainDetector:
         *,
         X_val: Float[np.ndarray, "v F"] | None = None,
     ) -> PlainDetector:
-        """Remembers normal embeddings; arguments as `AutoencoderDetector.fit`, seed 0.
+        """Remember normal embeddings; arguments as `AutoencoderDetector.fit`, seed 0.
 
         Raises:
             TristreamError: fewer than 2 videos with any stream; embeddings that are all the same; as `Standardiser`.
@@ -92,39 +81,47 @@ class PlainDetector:
             weight=basis.weight,
             columns=self.standardiser_.columns,
         )
-        self.units_ = np.ones(len(self.standardiser_.columns))
+        self.pattern_units_ = PatternUnits(np.ones(len(self.standardiser_.columns)))
         if self.columns is not None:
-            self.units_ = usual_errors(
-                self.stream_errors(held_out), self.standardiser_.masks(held_out)
-            )
-        if remark := self.set_threshold(self.anomaly_score(held_out)).remark:
-            self.remarks_.append(remark)
+            self.pattern_units_ = PatternUnits.fit(held_out, self.stream_errors, self.standardiser_)
+        copies = masked_copies(held_out, self.standardiser_)
+        threshold = self.set_threshold(
+            self.anomaly_score(held_out),
+            by_pattern={pattern: self.anomaly_score(rows) for pattern, rows in copies.items()},
+        )
+        if threshold.remark:
+            self.remarks_.append(threshold.remark)
         return self
 
     def anomaly_score(self, X: Float[np.ndarray, "n F"]) -> Float64[np.ndarray, "n"]:
-        """Mean over a video's streams of `stream_errors`; higher = more anomalous."""
-        return video_error(self.stream_errors(X), self.standardiser_.masks(X))
+        """Return `stream_errors` combined over a video's streams; higher = more anomalous."""
+        return video_error(self.stream_errors(X), self.standardiser_.masks(X), self.combine)
 
     def score_samples(self, X: Float[np.ndarray, "n F"]) -> Float64[np.ndarray, "n"]:
         """Minus `anomaly_score`."""
         return -self.anomaly_score(X)
 
     def predict(self, X: Float[np.ndarray, "n F"]) -> Int64[np.ndarray, "n"]:
-        """−1 for an abnormal video, 1 for a normal one."""
-        return np.where(self.anomaly_score(X) >= self.threshold_.value, -1, 1).astype(np.int64)
+        """Return −1 for an abnormal video, 1 for a normal one."""
+        return np.where(self.anomaly_score(X) >= self.limits(X), -1, 1).astype(np.int64)
+
+    def limits(self, X: Float[np.ndarray, "n F"]) -> Float64[np.ndarray, "n"]:
+        """Return the score at which each video alarms, by the streams that it has."""
+        masks = self.standardiser_.masks(X)
+        return limits_of(masks, self.standardiser_, self.threshold_, self.thresholds_)
 
     def stream_errors(self, X: Float[np.ndarray, "n F"]) -> Float64[np.ndarray, "n streams"]:
-        """Error per video and stream, in units of `units_`; 0 for a stream that a video lacks.
+        """Return the error per video and stream, in units of a usual normal video with the same streams.
+
+        0 for a stream that a video lacks.
 
         Raises:
             TristreamError: X of another width; a video with none of the streams of the fit; as `Standardiser`.
         """
         masks = self.standardiser_.masks(X)
         video_error(masks.astype(np.float64), masks)  # refuses a row with no stream
-        return (
-            METHODS[self.method](self.standardiser_.transform(X), masks, self.normality_)
-            / self.units_
-        )
+        errors = METHODS[self.method](self.standardiser_.transform(X), masks, self.normality_)
+        return errors / self.pattern_units_.of(masks, self.standardiser_)
 
     def attribution(self, X: Float[np.ndarray, "n F"]) -> Float64[np.ndarray, "n streams"]:
         """Share of each stream in a video's error, in `columns` order, each row summing to 1."""
@@ -133,30 +130,42 @@ class PlainDetector:
     def nearest_normal(
         self, X: Float[np.ndarray, "n F"], *, n_videos: int = 3
     ) -> tuple[Int64[np.ndarray, "n near"], Float64[np.ndarray, "n near"]]:
-        """Which normal videos are most like each video, nearest first, and their mean squared distances.
+        """Return the most similar normal videos of each video, nearest first, and their mean squared distances.
 
         The numbers count the videos remembered: the rows given to `fit` where it was given X_val too, less those
-        without any stream.
+        without any stream. The distance is inf to a video without a stream in common.
         """
         Z, masks = self.standardiser_.transform(X), self.standardiser_.masks(X)
-        n_near = min(n_videos, len(self.normality_.rows))
+        n_rows = len(self.normality_.rows)
+        n_near = min(n_videos, n_rows)
         index, distance = np.zeros((len(Z), n_near), dtype=np.int64), np.zeros((len(Z), n_near))
-        for row, (z, mask) in enumerate(zip(Z, masks, strict=True)):
-            distances = self.normality_.differences(z, mask).sum(axis=1) / max(1, mask.sum())
-            index[row] = np.argsort(distances, kind="stable")[:n_near]
-            distance[row] = distances[index[row]]
+        for row, near, errors in self.normality_.neighbours(Z, masks, n_near):
+            others = np.setdiff1d(np.arange(n_rows), near)[: n_near - len(near)]
+            far = np.full(len(others), np.inf)
+            index[row] = np.concatenate([near, others])
+            distance[row] = np.concatenate([errors.sum(axis=1) / max(1, masks[row].sum()), far])
         return index, distance
 
     def set_threshold(
         self,
-        scores: Float[np.ndarray, "n"],
+        scores: ArrayLike | NormalScores,
         *,
         rule: str = "quantile",
         level: float = 0.95,
         hop_seconds: float | None = None,
+        by_pattern: Mapping[str, ArrayLike | NormalScores] | None = None,
+        events: EventRule | None = None,
     ) -> Threshold:
-        """Sets the threshold from anomaly scores of normal videos; see `choose_threshold`."""
-        self.threshold_ = choose_threshold(scores, rule=rule, level=level, hop_seconds=hop_seconds)
+        """Set the threshold, and one per pattern of present streams, without retraining; see `choose_threshold`.
+
+        Args:
+            scores: of normal videos as they are.
+            by_pattern: {pattern: scores of normal videos masked to it}; the threshold is that of the videos with all
+                streams, where there are any.
+        """
+        self.threshold_, self.thresholds_ = choose_thresholds(
+            scores, by_pattern or {}, rule=rule, level=level, hop_seconds=hop_seconds, events=events
+        )
         return self.threshold_
 
     def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -164,13 +173,15 @@ class PlainDetector:
         arrays, config = self.standardiser_.to_arrays()
         normal = self.normality_
         arrays |= {"rows": normal.rows, "row_masks": normal.masks.astype(np.uint8)}
-        arrays |= {"axes": normal.axes, "weight": normal.weight, "units": self.units_}
+        arrays |= {"axes": normal.axes, "weight": normal.weight}
+        arrays |= self.pattern_units_.to_arrays()
         config |= {
             "method": self.method,
             "threshold": vars(self.threshold_),
+            "thresholds": {pattern: vars(one) for pattern, one in self.thresholds_.items()},
             "remarks": self.remarks_,
         }
-        config |= {"has_columns": self.columns is not None}
+        config |= {"has_columns": self.columns is not None, "combine": self.combine}
         return arrays, config
 
     @classmethod
@@ -190,13 +201,14 @@ class PlainDetector:
             "row_masks": (n, len(standardiser.columns)),
             "weight": (width,),
         }
-        check_arrays(
-            arrays, {**shapes, "axes": (width, n_axes), "units": (len(standardiser.columns),)}
-        )
+        check_arrays(arrays, {**shapes, "axes": (width, n_axes)})
         detector = cls(
-            config["method"], columns=standardiser.columns if config["has_columns"] else None
+            config["method"],
+            columns=standardiser.columns if config["has_columns"] else None,
+            combine=config.get("combine", "mean"),  # of an earlier version
         )
-        detector.standardiser_, detector.units_ = standardiser, arrays["units"]
+        detector.standardiser_ = standardiser
+        detector.pattern_units_ = PatternUnits.from_arrays(arrays, len(standardiser.columns))
         detector.normality_ = Normality(
             rows=arrays["rows"],
             masks=arrays["row_masks"].astype(bool),
@@ -204,33 +216,23 @@ class PlainDetector:
             weight=arrays["weight"],
             columns=standardiser.columns,
         )
-        detector.threshold_, detector.remarks_ = (
-            Threshold(**config["threshold"]),
-            list(config["remarks"]),
-        )
+        detector.threshold_, detector.thresholds_ = stored_thresholds(config)
+        detector.remarks_ = list(config["remarks"])
         return detector
 
 
 def _pca_errors(
     Z: Float64[np.ndarray, "n F"], masks: Bool[np.ndarray, "n streams"], normal: Normality
 ) -> Float64[np.ndarray, "n streams"]:
-    residual = np.empty_like(Z)
-    with one_thread():
-        for row, z in enumerate(Z):  # one row at a time, so that it does not depend on its mates
-            residual[row] = (
-                z - (normal.axes @ (normal.axes.T @ (z * normal.weight))) / normal.weight
-            )
-    return stream_errors(residual, masks, normal.columns)
+    return stream_errors(normal.residual(Z), masks, normal.columns)
 
 
 def _knn_errors(
     Z: Float64[np.ndarray, "n F"], masks: Bool[np.ndarray, "n streams"], normal: Normality
 ) -> Float64[np.ndarray, "n streams"]:
     errors = np.zeros(masks.shape)
-    for row, (z, mask) in enumerate(zip(Z, masks, strict=True)):
-        differences = normal.differences(z, mask)
-        nearest = np.argsort(differences.sum(axis=1), kind="stable")[:N_NEIGHBOURS]
-        errors[row] = differences[nearest].mean(axis=0)
+    for row, _, differences in normal.neighbours(Z, masks, N_NEIGHBOURS):
+        errors[row] = differences.mean(axis=0)
     return errors
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,22 +23,33 @@ class Event:
 
 
 def events(
-    times: ArrayLike, scores: ArrayLike, threshold: float, *, hysteresis: float, min_seconds: float
+    times: ArrayLike,
+    scores: ArrayLike,
+    threshold: float,
+    *,
+    hysteresis: float,
+    min_seconds: float,
+    window_seconds: float = math.inf,
+    hop_seconds: float | None = None,
 ) -> list[Event]:
-    """Runs of high score, in order.
+    """Return the runs of high score, in order.
 
-    An event starts with the first score ≥ threshold and goes on until a score < threshold − hysteresis:
+    An event starts with the first score ≥ threshold and lasts until a score < threshold − hysteresis:
 
         score    .   .   5   4   3   .   .      threshold 5, hysteresis 2
         event          [-----------)            from half a step before the 5 to half a step after the 3
+
+    It also ends at a hole, where two centres lie more than a window apart: nothing was seen in between.
 
     Args:
         times: centres of the windows in seconds, increasing.
         scores: anomaly score of each window.
         threshold: score at which an event starts.
         hysteresis: how far the score may fall below the threshold before the event ends.
-        min_seconds: shorter events are left out. Bounds lie half a median step outside the first and last centre, so
-            one window lasts one median step; the only window of a video has no step and lasts 0 s.
+        min_seconds: shorter events are skipped. Bounds lie half a step outside the first and last centre.
+        window_seconds: length of a window; inf: nothing is a hole.
+        hop_seconds: the step. None: the median step that is no hole, 0 where there is none, so that the only window of
+            a video lasts 0 s.
 
     Raises:
         TristreamError: times and scores of different lengths; times that do not increase; values that are not finite; a
@@ -45,15 +57,24 @@ def events(
     """
     times, scores = np.asarray(times, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     _check(times, scores, hysteresis=hysteresis, min_seconds=min_seconds)
-    half = float(np.median(np.diff(times))) / 2 if len(times) > 1 else 0.0
+    steps = np.diff(times)
+    largest = largest_step(window_seconds, hop_seconds)
+    if hop_seconds is None:
+        hop_seconds = float(np.median(steps[steps <= largest])) if (steps <= largest).any() else 0.0
+    half = hop_seconds / 2
     found = []
-    for first, last in _runs(scores, threshold, threshold - hysteresis):
+    for first, last in _runs(scores, threshold, threshold - hysteresis, steps > largest):
         start, stop = float(times[first]) - half, float(times[last]) + half
         if stop - start < min_seconds - 1e-9:
             continue
         peak = first + int(np.argmax(scores[first : last + 1]))
         found.append(Event(start, stop, float(times[peak]), float(scores[peak])))
     return found
+
+
+def largest_step(window_seconds: float, hop_seconds: float | None = None) -> float:
+    """Return the step between two centres above which there is a hole between the windows."""
+    return max(window_seconds, hop_seconds or 0.0) + 1e-6
 
 
 @dataclass(frozen=True)
@@ -104,15 +125,19 @@ def match_events(
     )
 
 
-def _runs(scores: np.ndarray, start: float, end: float) -> list[tuple[int, int]]:
-    """First and last index of every run that begins at a score ≥ start and whose scores all are ≥ end."""
+def _runs(scores: np.ndarray, start: float, end: float, holes: np.ndarray) -> list[tuple[int, int]]:
+    """First and last index of every run that begins at a score ≥ start, with all scores ≥ end and no hole inside.
+
+    Args:
+        holes: True where there is a hole between a score and the next.
+    """
     runs, first = [], None
     for i, score in enumerate(scores.tolist()):
-        if first is None and score >= start:
-            first = i
-        elif first is not None and score < end:
+        if first is not None and (score < end or holes[i - 1]):
             runs.append((first, i - 1))
             first = None
+        if first is None and score >= start:
+            first = i
     if first is not None:
         runs.append((first, len(scores) - 1))
     return runs

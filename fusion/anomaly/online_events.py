@@ -1,14 +1,15 @@
-"""Events while they happen: the same runs as `fusion.anomaly.events.events` finds afterwards, window by window."""
+"""Events as they happen, window by window: the same runs as `fusion.anomaly.events.events` finds afterwards."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float64
 
 from tristream.fusion.anomaly.attribution import error_shares
-from tristream.fusion.anomaly.events import Event
+from tristream.fusion.anomaly.events import Event, largest_step
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class OnlineEvents:
         hop_seconds: between the centres of windows: bounds lie half of it outside.
         min_seconds: shorter events are not reported as ended; their alarm was.
         streams: names of the columns of errors.
+        window_seconds: length of a window; an event ends where two centres lie more than that apart.
     """
 
     threshold: float
@@ -49,6 +51,7 @@ class OnlineEvents:
     hop_seconds: float
     min_seconds: float
     streams: tuple[str, ...]
+    window_seconds: float = math.inf
     _open: list[tuple[float, float, Float64[np.ndarray, " streams"], int, int]] = field(
         default_factory=list
     )
@@ -61,20 +64,28 @@ class OnlineEvents:
         region: int,
         row: int,
     ) -> list[Alarm | Ended]:
-        """Takes the next window: its centre, its score, what each stream adds, its strongest region, its row."""
-        found: list[Alarm | Ended] = []
-        if self._open and score < self.threshold - self.hysteresis:
-            found += self.close()
-        elif self._open or score >= self.threshold:
+        """Add the next window and return the events that it ends and begins.
+
+        Args:
+            time: centre of the window, seconds.
+            errors: of each stream.
+            region: the most abnormal one.
+            row: number of the row, to be returned with the event.
+        """
+        changes: list[Alarm | Ended] = []
+        if self._open:
+            hole = time - self._open[-1][0] > largest_step(self.window_seconds, self.hop_seconds)
+            if hole or score < self.threshold - self.hysteresis:
+                changes += self.close()
+        if self._open or score >= self.threshold:
             self._open.append((time, score, errors, region, row))
             if len(self._open) == 1:
-                found.append(
-                    Alarm(time - self.hop_seconds / 2, score, self._shares(errors), region, row)
-                )
-        return found
+                start = time - self.hop_seconds / 2
+                changes.append(Alarm(start, score, self._shares(errors), region, row))
+        return changes
 
     def close(self) -> list[Alarm | Ended]:
-        """Ends the event that is open, where one is: the source has ended, or what follows does not join."""
+        """End the open event, if any: the source has ended, or what follows does not adjoin."""
         if not self._open:
             return []
         run, self._open = self._open, []
@@ -88,7 +99,7 @@ class OnlineEvents:
 
     @property
     def is_open(self) -> bool:
-        """Whether an event is going on."""
+        """True during an event."""
         return bool(self._open)
 
     def _shares(self, errors: Float64[np.ndarray, " streams"]) -> dict[str, float]:

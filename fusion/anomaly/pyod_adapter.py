@@ -1,4 +1,4 @@
-"""PyOD's detectors in the shape of ours; nothing of theirs is stored: the normal rows are, and the fit is repeated."""
+"""PyOD detectors with the interface of ours; the normal rows are stored and the fit is repeated on loading."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
+from numpy.typing import ArrayLike
 
 from tristream.errors import TristreamError
 from tristream.fusion.anomaly.attribution import error_shares, video_error
+from tristream.fusion.anomaly.normal_scores import EventRule, NormalScores
 from tristream.fusion.anomaly.normal_split import split_normal
-from tristream.fusion.anomaly.thresholds import Threshold, choose_threshold
+from tristream.fusion.anomaly.pattern_units import limits_of, masked_copies
+from tristream.fusion.anomaly.thresholds import Threshold, choose_thresholds, stored_thresholds
+from tristream.fusion.patterns import pattern_of
 from tristream.fusion.standardise import LEAST_SHARE, Standardiser, check_arrays, fit_standardiser
 from tristream.fusion.threads import one_thread
 
@@ -62,7 +66,7 @@ class OutsideDetector:
         *,
         X_val: Float[np.ndarray, "v F"] | None = None,
     ) -> OutsideDetector:
-        """Learns normal embeddings; arguments and errors as `AutoencoderDetector.fit`."""
+        """Learn normal embeddings; arguments and errors as `AutoencoderDetector.fit`."""
         rows, held_out, self.remarks_ = split_normal(
             X.astype(np.float64),
             None if X_val is None else X_val.astype(np.float64),
@@ -75,37 +79,52 @@ class OutsideDetector:
                 f"the {len(Z)} normal videos all have the same embedding; nothing can be learned from them"
             )
         self._fit_rows(Z[np.linspace(0, len(Z) - 1, min(len(Z), MAX_ROWS)).astype(int)])
-        self.unit_ = 1.0
-        usual = float(np.median(self.anomaly_score(held_out)))
-        self.unit_ = usual if usual > 0 else 1.0
-        if remark := self.set_threshold(self.anomaly_score(held_out)).remark:
-            self.remarks_.append(remark)
+        self.unit_, self.pattern_units_ = 1.0, {}
+        copies = masked_copies(held_out, self.standardiser_)
+        usual = {pattern: self.anomaly_score(rows) for pattern, rows in copies.items()}
+        self.unit_ = _unit(self.anomaly_score(held_out))
+        self.pattern_units_ = {pattern: _unit(scores) for pattern, scores in usual.items()}
+        threshold = self.set_threshold(
+            self.anomaly_score(held_out),
+            by_pattern={p: scores / self.pattern_units_[p] for p, scores in usual.items()},
+        )
+        if threshold.remark:
+            self.remarks_.append(threshold.remark)
         return self
 
     def anomaly_score(self, X: Float[np.ndarray, "n F"]) -> Float64[np.ndarray, "n"]:
-        """PyOD's decision score in units of the median of normal validation videos; higher = more anomalous."""
+        """Return PyOD's decision score in units of the median of normal videos with the same streams.
+
+        Higher = more anomalous.
+        """
         masks = self.standardiser_.masks(X)
         video_error(masks.astype(np.float64), masks)  # refuses a row with no stream
-        return self._decision(self.standardiser_.transform(X))
+        return self._decision(self.standardiser_.transform(X)) / self._units(masks)
 
     def score_samples(self, X: Float[np.ndarray, "n F"]) -> Float64[np.ndarray, "n"]:
         """Minus `anomaly_score`."""
         return -self.anomaly_score(X)
 
     def predict(self, X: Float[np.ndarray, "n F"]) -> Int64[np.ndarray, "n"]:
-        """−1 for an abnormal video, 1 for a normal one."""
-        return np.where(self.anomaly_score(X) >= self.threshold_.value, -1, 1).astype(np.int64)
+        """Return −1 for an abnormal video, 1 for a normal one."""
+        return np.where(self.anomaly_score(X) >= self.limits(X), -1, 1).astype(np.int64)
+
+    def limits(self, X: Float[np.ndarray, "n F"]) -> Float64[np.ndarray, "n"]:
+        """Return the score at which each video alarms, by the streams that it has."""
+        masks = self.standardiser_.masks(X)
+        return limits_of(masks, self.standardiser_, self.threshold_, self.thresholds_)
 
     def stream_errors(self, X: Float[np.ndarray, "n F"]) -> Float64[np.ndarray, "n streams"]:
-        """What each stream adds to the score, by occlusion; never below 0."""
+        """Return the part of the score that each stream adds, by occlusion; never below 0."""
         masks, Z = self.standardiser_.masks(X), self.standardiser_.transform(X)
-        score = self._decision(Z)
+        units = self._units(masks)
+        score = self._decision(Z) / units
         drop = np.zeros(masks.shape)
         for s, block in enumerate(self.standardiser_.columns.values()):
             without = Z.copy()
             without[:, block] = 0
             drop[:, s] = np.where(
-                masks[:, s], np.maximum(0.0, score - self._decision(without)), 0.0
+                masks[:, s], np.maximum(0.0, score - self._decision(without) / units), 0.0
             )
         shares = error_shares(drop, masks)
         return shares * score[:, None] * masks.sum(axis=1, keepdims=True)
@@ -116,14 +135,24 @@ class OutsideDetector:
 
     def set_threshold(
         self,
-        scores: Float[np.ndarray, "n"],
+        scores: ArrayLike | NormalScores,
         *,
         rule: str = "quantile",
         level: float = 0.95,
         hop_seconds: float | None = None,
+        by_pattern: Mapping[str, ArrayLike | NormalScores] | None = None,
+        events: EventRule | None = None,
     ) -> Threshold:
-        """Sets the threshold from anomaly scores of normal videos; see `choose_threshold`."""
-        self.threshold_ = choose_threshold(scores, rule=rule, level=level, hop_seconds=hop_seconds)
+        """Set the threshold, and one per pattern of present streams, without retraining; see `choose_threshold`.
+
+        Args:
+            scores: of normal videos as they are.
+            by_pattern: {pattern: scores of normal videos masked to it}; the threshold is that of the videos with all
+                streams, where there are any.
+        """
+        self.threshold_, self.thresholds_ = choose_thresholds(
+            scores, by_pattern or {}, rule=rule, level=level, hop_seconds=hop_seconds, events=events
+        )
         return self.threshold_
 
     def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -133,9 +162,11 @@ class OutsideDetector:
             "name": self.name,
             "random_state": self.random_state,
             "unit": self.unit_,
+            "pattern_units": self.pattern_units_,
             "remarks": self.remarks_,
         }
         config |= {"threshold": vars(self.threshold_), "has_columns": self.columns is not None}
+        config |= {"thresholds": {name: vars(one) for name, one in self.thresholds_.items()}}
         return {**arrays, "rows": self.rows_}, config
 
     @classmethod
@@ -153,10 +184,9 @@ class OutsideDetector:
         columns = standardiser.columns if config["has_columns"] else None
         detector = cls(config["name"], columns=columns, random_state=config["random_state"])
         detector.standardiser_, detector.unit_ = standardiser, config["unit"]
-        detector.threshold_, detector.remarks_ = (
-            Threshold(**config["threshold"]),
-            list(config["remarks"]),
-        )
+        detector.pattern_units_ = dict(config.get("pattern_units", {}))
+        detector.threshold_, detector.thresholds_ = stored_thresholds(config)
+        detector.remarks_ = list(config["remarks"])
         detector._fit_rows(arrays["rows"])
         return detector
 
@@ -169,10 +199,21 @@ class OutsideDetector:
     def _decision(self, Z: Float64[np.ndarray, "n F"]) -> Float64[np.ndarray, "n"]:
         with one_thread():
             # One row at a time: some (ECOD, COPOD) rank a row among its mates.
-            found = np.array(
+            return np.array(
                 [float(self._model.decision_function(z[None])[0]) for z in Z], np.float64
             )
-        return found / getattr(self, "unit_", 1.0)
+
+    def _units(self, masks: Bool[np.ndarray, "n streams"]) -> Float64[np.ndarray, "n"]:
+        names = list(self.standardiser_.columns)
+        return np.array(
+            [self.pattern_units_.get(pattern_of(mask, names), self.unit_) for mask in masks],
+            np.float64,
+        )
+
+
+def _unit(scores: Float64[np.ndarray, "n"]) -> float:
+    usual = float(np.median(scores))
+    return usual if usual > 0 else 1.0
 
 
 def _find(name: str) -> Any:

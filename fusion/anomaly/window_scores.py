@@ -44,16 +44,17 @@ class Timeline:
         return (self.start_seconds + self.stop_seconds) / 2
 
     @property
+    def window_seconds(self) -> float:
+        """Length of the longest window."""
+        lengths = self.stop_seconds - self.start_seconds
+        return float(lengths.max()) if len(lengths) else 0.0
+
+    @property
     def watched_seconds(self) -> float:
-        """Seconds of the video that lie in a scored window; holes between windows do not count."""
-        watched, end = 0.0, -np.inf
-        start = end
-        for begins, ends in sorted(zip(self.start_seconds, self.stop_seconds, strict=True)):
-            if begins > end + _SLACK_SECONDS:
-                watched += end - start if np.isfinite(end) else 0.0
-                start = begins
-            end = max(end, ends)
-        return float(watched + (end - start)) if len(self.scores) else 0.0
+        """Seconds of the video that lie in some window; holes between windows do not count."""
+        before = np.maximum.accumulate(np.concatenate([[-np.inf], self.stop_seconds[:-1]]))
+        seen = self.stop_seconds - np.maximum(self.start_seconds, before[: len(self.scores)])
+        return float(np.maximum(seen, 0.0).sum())
 
     def shares(self) -> Float64[np.ndarray, "n streams"]:
         """Share of each stream in a window's error, each row summing to 1."""
@@ -128,17 +129,24 @@ def caused_events(
     *,
     hysteresis: float,
     min_seconds: float,
+    hop_seconds: float | None = None,
 ) -> list[CausedEvent]:
-    """The events of a video, each with its causes.
+    """Return the events of a video, each with its causes; they end at holes between windows.
 
-    The only window of a video lasts as long as the window, though `events` knows no step there.
+    The event of a video with a single window lasts as long as the window.
 
     Args:
         streams: names of the columns of `errors`.
-        hysteresis, min_seconds: as in `events`.
+        hysteresis, min_seconds, hop_seconds: as in `events`.
     """
     found = events(
-        timeline.times, timeline.scores, threshold, hysteresis=hysteresis, min_seconds=0.0
+        timeline.times,
+        timeline.scores,
+        threshold,
+        hysteresis=hysteresis,
+        min_seconds=0.0,
+        window_seconds=timeline.window_seconds,
+        hop_seconds=hop_seconds,
     )
     caused = []
     for event in found:

@@ -104,7 +104,7 @@ class AudioStream:
     """Examples of log-mel energies, (n_frames, 64)."""
 
     name = "audio"
-    schema = 3  # 2: mono is the mean of the channels; 3: log-mel of sparse weights, other last bits
+    schema = 4  # 2: mono is the mean of the channels; 3: log-mel of sparse weights; 4: resampling
     needs_pictures = False
     needs_sound = True
     Config = AudioConfig
@@ -118,7 +118,8 @@ class AudioStream:
         config = self.config
         samples = video.decoded.samples
         if samples is None:
-            raise Absent("no_audio")
+            reasons = video.decoded.reasons
+            raise Absent("silent_audio" if "silent_audio" in reasons else "no_audio")
         n_needed = (config.n_frames - 1) * HOP_SAMPLES + WINDOW_SAMPLES
         if len(samples) < n_needed:
             raise Absent("audio_too_short")
