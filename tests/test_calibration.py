@@ -8,6 +8,7 @@ from tristream.fusion.action.calibration import (
     Temperature,
     calibration_error,
     choose_rejection,
+    design_effect,
     fit_platt,
     fit_temperature,
     negative_log_likelihood,
@@ -104,20 +105,110 @@ def test_videos_of_unknown_class_do_not_enter_calibration() -> None:
     assert fit_temperature(more, unknown) == fit_temperature(scores, labels)
 
 
-def test_rejection_names_as_many_as_the_error_allows() -> None:
-    confidence = np.array([0.9, 0.8, 0.7, 0.7, 0.6, 0.5])
-    hits = np.array([True, True, True, False, True, False])
-    found = choose_rejection(confidence, hits, max_error=0.25)
-    assert (found.confidence, found.error, found.kept) == (0.6, 0.2, 5 / 6)
-    assert (
-        choose_rejection(confidence, hits, max_error=0.0).confidence == 0.8
-    )  # not .7: its twin is wrong
-    with pytest.raises(
-        ValueError, match=r"no confidence brings the error to 0.1 on 2 .* the least is 0.500"
-    ):
-        choose_rejection([0.9, 0.8], np.array([False, True]), max_error=0.1)
+def test_rejection_names_as_many_as_the_bound_allows() -> None:
+    from scipy.stats import binomtest
+
+    confidence = np.r_[np.linspace(0.99, 0.6, 100), 0.5, 0.5]
+    hits = np.r_[np.ones(100, bool), True, False]
+    hits[60] = False
+    rule = choose_rejection(confidence, hits, max_error=0.05)
+    named = confidence >= rule.confidence
+    n, wrong = int(named.sum()), int((named & ~hits).sum())
+    bound = binomtest(wrong, n).proportion_ci(0.90).high  # two-sided 90 %: one-sided 95 %
+    assert rule.upper == pytest.approx(bound)
+    assert rule.upper <= 0.05
+    assert n == 100  # not .5: one of the twins is wrong, and they are refused together
+    assert (rule.error, rule.kept) == (0.01, 100 / 102)
+
+
+def test_everything_may_be_named_where_nothing_is_wrong() -> None:
+    rule = choose_rejection(np.linspace(0.3, 0.9, 100), np.ones(100, bool), max_error=0.2)
+    assert (rule.confidence, rule.kept, rule.error) == (0.0, 1.0, 0.0)
+    assert choose_rejection([0.4], np.array([False]), max_error=1.0).confidence == 0.0
+
+
+def test_a_promise_that_so_few_videos_cannot_keep_is_refused_with_their_number() -> None:
+    with pytest.raises(ValueError, match=r"to 0.05: on 20 val.*it takes 59 of them without"):
+        choose_rejection(np.full(20, 0.9), np.ones(20, bool), max_error=0.05)
+    with pytest.raises(ValueError, match="no number of videos can promise an error of 0"):
+        choose_rejection(np.full(20, 0.9), np.ones(20, bool), max_error=0.0)
+    assert choose_rejection(np.full(59, 0.9), np.ones(59, bool), max_error=0.05).kept == 1
     with pytest.raises(ValueError, match="error 5 is not between 0 and 1"):
         choose_rejection([0.9], np.array([True]), max_error=5.0)
+
+
+def test_videos_of_one_source_count_as_fewer() -> None:
+    rng = np.random.default_rng(0)
+    bad = np.repeat(rng.random(40) < 0.1, 10)  # whole sources are wrong together
+    groups = np.repeat(np.arange(40), 10)
+    assert design_effect(~bad, groups) == pytest.approx(10, rel=0.2)
+    assert design_effect(rng.random(400) < 0.5, groups) == pytest.approx(1, abs=0.5)
+    assert design_effect(~bad, np.arange(400)) == 1.0
+    alone = choose_rejection(np.full(400, 0.9), ~bad, max_error=0.3)
+    assert choose_rejection(np.full(400, 0.9), ~bad, max_error=0.3, groups=groups).upper > (
+        alone.upper + 0.03
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("max_error", [0.05, 0.1, 0.2])
+@pytest.mark.parametrize(("n_val", "skill"), [(150, 0.9), (400, 0.9), (400, 0.7), (1000, 0.7)])
+def test_the_error_among_the_named_is_at_most_what_was_asked_in_nine_runs_of_ten(
+    max_error: float, n_val: int, skill: float
+) -> None:
+    rng = np.random.default_rng(1)
+    broken, n_runs = 0, 400
+    for _ in range(n_runs):
+        confidence = rng.beta(6 * skill, 6 * (1 - skill), size=n_val)
+        try:
+            rule = choose_rejection(confidence, rng.random(n_val) < confidence, max_error=max_error)
+        except ValueError:
+            continue  # refused: nothing was promised
+        fresh = rng.beta(6 * skill, 6 * (1 - skill), size=4000)
+        named = fresh >= rule.confidence
+        broken += bool(named.any() and (rng.random(4000) >= fresh)[named].mean() > max_error)
+    assert broken <= 0.1 * n_runs
+
+
+def test_a_small_set_without_a_mistake_gives_no_certainty() -> None:
+    """20 validation videos, all correct by far: probabilities on fresh videos stay useful."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(20) % 4
+    scores = 3.0 * np.eye(4)[labels] + 0.1 * rng.normal(size=(20, 4))
+    curve = fit_temperature(scores, labels)
+    assert curve.probabilities(scores).max() <= 1 - 0.7 / 22
+    assert curve.floor == 1 / 22
+    wrong = curve.probabilities(3.0 * np.eye(4)[[1]])
+    assert -np.log(wrong[0, 0]) < 5  # nats; by maximum likelihood alone, hundreds
+
+
+@pytest.mark.slow
+def test_calibration_is_never_worse_than_none_on_fresh_videos() -> None:
+    """Mean over repetitions, by number of classes, skill and validation videos."""
+    from tristream.fusion.action.svm import fit_svm
+
+    rng = np.random.default_rng(0)
+    for n_classes, distance, n_val in ((4, 0.7, 20), (16, 0.7, 50), (16, 0.35, 50), (8, 0.35, 200)):
+        gains = []
+        for _ in range(20):
+            centres = rng.normal(size=(n_classes, 64)) * distance
+
+            def draw(n, centres=centres, n_classes=n_classes):
+                y = np.r_[np.arange(n_classes), rng.integers(n_classes, size=n - n_classes)]
+                return centres[y] + rng.normal(size=(n, 64)), y
+
+            svm = fit_svm(*draw(12 * n_classes))
+            (X_val, y_val), (X, y) = draw(n_val), draw(1000)
+            curve = fit_temperature(svm.decision_function(X_val), y_val)
+            scores = svm.decision_function(X)
+            before, after = softmax(scores), curve.probabilities(scores)
+            gains.append(
+                [
+                    calibration_error(before, y) - calibration_error(after, y),
+                    negative_log_likelihood(before, y) - negative_log_likelihood(after, y),
+                ]
+            )
+        assert (np.mean(gains, axis=0) > 0).all(), (n_classes, distance, n_val)
 
 
 def test_bad_input_is_named() -> None:

@@ -48,7 +48,7 @@ def test_probabilities_mean_what_they_say_on_new_videos(svm, method: str, kind: 
 
 
 @pytest.mark.parametrize("max_error", [0.1, 0.2, 0.3])
-def test_the_reject_option_reaches_the_stated_error_on_new_videos(svm, max_error: float) -> None:
+def test_the_reject_option_keeps_the_stated_error_on_new_videos(svm, max_error: float) -> None:
     machine = calibrate(svm, *overlapping(2000, seed=1))
     rule = machine.rejection(max_error)
     X, labels = overlapping(8000, seed=2)
@@ -56,10 +56,9 @@ def test_the_reject_option_reaches_the_stated_error_on_new_videos(svm, max_error
     sure = machine.probabilities(scores).max(axis=1) >= rule.confidence
     wrong = (svm.classes_[scores.argmax(axis=1)] != labels)[sure]
     n_val = rule.kept * 2000
+    error = np.sqrt(max_error * (1 - max_error) / n_val)
     assert 0 < sure.mean() < 1
-    assert wrong.mean() == pytest.approx(
-        max_error, abs=3 * np.sqrt(max_error * (1 - max_error) / n_val)
-    )
+    assert max_error - 6 * error <= wrong.mean() <= max_error  # the bound is below, not far below
     assert sure.mean() == pytest.approx(rule.kept, abs=0.05)
 
 
@@ -71,7 +70,7 @@ def test_a_saved_machine_decides_bit_for_bit(svm, method: str) -> None:
     scores = svm.decision_function(overlapping(50, seed=3)[0])
     assert np.array_equal(machine.probabilities(scores), again.probabilities(scores))
     assert again.rejection(0.5) == machine.rejection(0.5)
-    assert all(array.dtype.kind in "fu" for array in arrays.values())
+    assert all(array.dtype.kind in "fui" for array in arrays.values())
 
 
 def test_a_machine_that_was_stored_before_there_was_calibration_still_decides(svm) -> None:
@@ -82,7 +81,7 @@ def test_a_machine_that_was_stored_before_there_was_calibration_still_decides(sv
         match="0 labelled validation videos to calibrate on; margins are no probabilities",
     ):
         old.probabilities(np.zeros((1, 4)))
-    with pytest.raises(ValueError, match="an error cannot be promised"):
+    with pytest.raises(ValueError, match="no error can be promised"):
         old.rejection(0.1)
 
 
@@ -128,3 +127,68 @@ def test_calibration_is_that_of_the_margins(svm) -> None:
     platt = calibrate(svm, X, labels, method="platt").calibration
     assert isinstance(platt, Platt)
     assert np.array_equal(platt.slope, fit_platt(scores, index).slope)
+
+
+STREAMS = {"one": slice(0, 6), "two": slice(6, 12), "three": slice(12, 18)}
+
+
+def streams_of(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Eight classes seen by three streams, each of which tells some of them apart."""
+    rng, world = np.random.default_rng(seed), np.random.default_rng(0)
+    centres = world.normal(size=(8, 18)) * 0.9
+    y = np.arange(n) % 8
+    return centres[y] + rng.normal(size=(n, 18)), y
+
+
+@pytest.fixture(scope="module")
+def by_pattern() -> CalibratedSVM:
+    X, y = streams_of(400, 0)
+    svm = fit_svm(X, y, columns=STREAMS)
+    return calibrate(svm, *streams_of(600, 1))
+
+
+def test_every_pattern_of_streams_is_calibrated_on_videos_masked_alike(by_pattern) -> None:
+    assert set(by_pattern.patterns) == {
+        "one", "two", "three", "one+two", "one+three", "two+three", "one+two+three"
+    }  # fmt: skip
+    X, y = streams_of(4000, 2)
+    for pattern in by_pattern.patterns:
+        mask = np.array([name in pattern.split("+") for name in STREAMS])
+        masks = np.tile(mask, (len(X), 1))
+        scores = by_pattern.svm.decision_function(X, masks=masks)
+        own = by_pattern.probabilities(scores, masks)
+        whole = by_pattern.probabilities(scores)
+        assert calibration_error(own, y) < 0.05, pattern
+        assert calibration_error(own, y) <= calibration_error(whole, y) + 0.01, pattern
+        assert by_pattern.pattern(mask) == pattern
+
+
+@pytest.mark.parametrize("n_present", [1, 2, 3])
+def test_the_promised_error_holds_for_videos_that_lack_streams(by_pattern, n_present: int) -> None:
+    X, y = streams_of(4000, 3)
+    for pattern in by_pattern.patterns:
+        if len(pattern.split("+")) != n_present:
+            continue
+        mask = np.array([name in pattern.split("+") for name in STREAMS])
+        masks = np.tile(mask, (len(X), 1))
+        scores = by_pattern.svm.decision_function(X, masks=masks)
+        p = by_pattern.probabilities(scores, masks)
+        named = p.max(axis=1) >= by_pattern.limit(0.1, mask)
+        wrong = p.argmax(axis=1) != y
+        assert not named.any() or wrong[named].mean() <= 0.1, pattern
+
+
+def test_a_pattern_that_no_validation_video_has_is_not_called_calibrated() -> None:
+    X, y = streams_of(400, 0)
+    X_val, y_val = streams_of(200, 1)
+    X_val[:, STREAMS["three"]] = np.nan
+    machine = calibrate(fit_svm(X, y, columns=STREAMS), X_val, y_val)
+    assert set(machine.patterns) == {"one", "two", "one+two"}
+    every = np.ones(3, bool)
+    assert machine.pattern(every) is None
+    assert machine.limit(0.2, every) == np.inf
+    arrays, config = machine.to_arrays()
+    again = CalibratedSVM.from_arrays(arrays, json.loads(json.dumps(config)))
+    assert set(again.patterns) == set(machine.patterns)
+    two = np.array([True, True, False])
+    assert again.limit(0.3, two) == machine.limit(0.3, two)

@@ -97,13 +97,14 @@ class Decision:
         """
         X, masks, names = self._matrix(embeddings, self.classifier.svm.standardiser.columns)
         self._check_spaces(embeddings, self.classifier_spaces)
-        limit = None if max_error is None else self.classifier.rejection(max_error).confidence
+        if max_error is not None:
+            self.classifier.rejection(max_error)  # raises if no limit can keep it
         masks = self.usable(masks, streams)
         if not len(X):
             return []
         margins = self.classifier.svm.decision_function(X, masks=masks)
         return [
-            self._prediction(name, margin, mask, top=top, limit=limit)
+            self._prediction(name, margin, mask, top=top, max_error=max_error)
             for name, margin, mask in zip(names, margins, masks, strict=True)
         ]
 
@@ -120,10 +121,16 @@ class Decision:
         return masks & [name in streams for name in self.streams] if streams else masks
 
     def _prediction(
-        self, path: str, margin: np.ndarray, mask: np.ndarray, *, top: int, limit: float | None
+        self,
+        path: str,
+        margin: np.ndarray,
+        mask: np.ndarray,
+        *,
+        top: int,
+        max_error: float | None,
     ) -> Prediction:
         machine = self.classifier
-        sure = machine.probabilities(margin[None])[0] if machine.calibration else None
+        sure = machine.probabilities(margin[None], mask[None])[0] if machine.whole else None
         best = np.argsort(-margin, kind="stable")[:top]
         choices = tuple(
             Choice(
@@ -133,11 +140,16 @@ class Decision:
             )
             for k in best
         )
-        not_sure = bool(limit is not None and sure is not None and sure[best[0]] < limit)
+        not_sure = False
+        if max_error is not None and sure is not None:
+            not_sure = bool(sure[best[0]] < machine.limit(max_error, mask))
         used = tuple(name for name, there in zip(self.streams, mask, strict=True) if there)
         masked = tuple(name for name in self.streams if name not in used)
         label = choices[0].label if mask.any() and not not_sure else None
-        return Prediction(path, label, not_sure, choices, used, masked)
+        calibrated_for = None if sure is None else machine.pattern(mask)
+        return Prediction(
+            path, label, not_sure, choices, used, masked, calibrated_for=calibrated_for
+        )
 
     def detect(
         self, embeddings: Embeddings | Blocks, *, threshold: float | None = None

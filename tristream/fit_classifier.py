@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tristream.errors import TristreamError
 from tristream.fused import Fused
 from tristream.settings import Settings
 from tristream.workspace import Workspace
@@ -53,7 +54,12 @@ def classify(
     found = ablate(rows, options, seed=seed)
     val = (splits == "val") & (labels != "")
     machine = calibrate(
-        found.svm, fused.X[val], labels[val], masks=fused.masks[val], method=parts.calibration
+        found.svm,
+        fused.X[val],
+        labels[val],
+        masks=fused.masks[val],
+        groups=groups[val],
+        method=parts.calibration,
     )
     arrays, config = machine.to_arrays()
     config |= {"spaces": fused.spaces, "settings": chosen.to_json()["fusion"]}
@@ -198,15 +204,14 @@ def _probabilities(
             "no labelled validation video: margins stay margins, and predict cannot say 'not sure'"
         )
     else:
-        sure = machine.probabilities(found.scores)
-        figures = calibration_figures(
-            found.scores, class_index(labels, classes), machine.calibration
-        )
+        used = fused.masks[rows] & found.svm.standardiser.known
+        sure = machine.probabilities(found.scores, used)
+        figures = calibration_figures(found.scores, class_index(labels, classes), sure)
         calibration = {"method": method, "n_val": len(machine.hits), **(vars(figures) if figures else {}),
                        "temperature": getattr(machine.calibration, "temperature", None)}  # fmt: skip
         best = sure[np.arange(len(named)), found.scores.argmax(axis=1)]
         rejections = [
-            _rejected(machine, max_error, best, named == labels) for max_error in MAX_ERRORS
+            _rejected(machine, max_error, best, named == labels, used) for max_error in MAX_ERRORS
         ]
     cells = []
     for i, row in enumerate(rows):
@@ -225,18 +230,24 @@ def _probabilities(
 
 
 def _rejected(
-    machine: CalibratedSVM, max_error: float, confidence: np.ndarray, hits: np.ndarray
+    machine: CalibratedSVM,
+    max_error: float,
+    confidence: np.ndarray,
+    hits: np.ndarray,
+    masks: np.ndarray,
 ) -> dict[str, Any]:
+    """Return a rejection rule and its effect on test videos, each by the limit of its own streams."""
     try:
         rule = machine.rejection(max_error)
-    except ValueError as error:
+    except TristreamError as error:
         return {"max_error": max_error, "confidence": None, "words": str(error)}
-    kept = confidence >= rule.confidence
+    kept = confidence >= [machine.limit(max_error, mask) for mask in masks]
     return {
         "max_error": max_error,
         "confidence": rule.confidence,
         "val_error": rule.error,
         "val_kept": rule.kept,
+        "val_upper": rule.upper,
         "test_error": float((~hits[kept]).mean()) if kept.any() else None,
         "test_kept": float(kept.mean()),
     }

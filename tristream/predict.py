@@ -70,6 +70,7 @@ def predict(
         predictions = decisions[0].predict(
             embedded[0], top=options.top, max_error=options.max_error, streams=options.streams
         )
+        note_patterns(decisions[0], predictions)
         return Results(predictions, failures)
     return Results(_averaged(decisions, embedded, options), failures)
 
@@ -150,7 +151,8 @@ def _averaged(
             probabilities.setdefault(path, [])
             used.setdefault(path, set())
             if mask.any():
-                probabilities[path].append(decision.classifier.probabilities(margin[None]))
+                votes = decision.classifier.probabilities(margin[None], mask[None])
+                probabilities[path].append(votes)
                 names = zip(decision.streams, mask, strict=True)
                 used[path] |= {name for name, there in names if there}
     every = {name for decision in decisions for name in decision.streams}
@@ -195,13 +197,32 @@ def note_numbers(
     n_val = len(machine.hits)
     progress.note(f"the numbers are probabilities, calibrated on {n_val} validation videos")
     if max_error is not None and limit is not None:
-        from tristream.fusion.intervals import wilson_interval
-
         named = machine.confidence >= limit.confidence
         n_named, n_wrong = int(named.sum()), int((named & ~machine.hits).sum())
         progress.note(
             f"not sure below {limit.confidence:.2f}: of the {n_val} validation videos {n_named} "
-            f"reach it, of which {n_wrong} were named wrongly, at most {100 * max_error:g} %; on "
-            "so few the true share is only known to be below "
-            f"{100 * wilson_interval(n_wrong, n_named)[1]:.0f} % (95 % interval)"
+            f"reach it, of which {n_wrong} are wrong; in other videos the share is below "
+            f"{100 * limit.upper:.1f} % (95 % sure), at most {100 * max_error:g} % was asked; "
+            "videos that lack streams have limits of their own"
         )
+
+
+def note_patterns(decision: Decision, predictions: Sequence[Prediction]) -> None:
+    """Report the sets of streams that probabilities were calibrated for, and those that were not."""
+    machine, progress = decision.classifier, decision.workspace.progress
+    if machine.whole is None or not machine.patterns:
+        return
+    for streams in sorted({p.streams for p in predictions if p.streams}):
+        name = "+".join(streams)
+        n_videos = sum(p.streams == streams for p in predictions)
+        if name in machine.patterns:
+            n_val = len(machine.patterns[name].hits)
+            progress.note(
+                f"{n_videos} of {len(predictions)} videos: calibrated for {name} on {n_val} "
+                "validation videos"
+            )
+        else:
+            progress.warn(
+                f"{n_videos} of {len(predictions)} videos: no validation video has {name}; their "
+                "probabilities are not calibrated for it"
+            )

@@ -51,6 +51,8 @@ class Prediction:
         top: classes, best first.
         streams, masked: streams that were used and that were not.
         n_runs: runs that voted; None without an ensemble.
+        calibrated_for: set of streams, as "audio+spatial", that the probabilities were calibrated
+            for; None: margins, an ensemble, or no validation video with these streams.
     """
 
     path: str
@@ -60,6 +62,7 @@ class Prediction:
     streams: tuple[str, ...]
     masked: tuple[str, ...]
     n_runs: int | None = None
+    calibrated_for: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         values: dict[str, Any] = {
@@ -69,6 +72,7 @@ class Prediction:
             "top": [choice.to_json() for choice in self.top],
             "streams": list(self.streams),
             "masked": list(self.masked),
+            "calibrated_for": self.calibrated_for,
         }
         return values if self.n_runs is None else {**values, "n_runs": self.n_runs}
 

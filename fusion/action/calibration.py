@@ -1,4 +1,4 @@
-"""From margins and logits to probabilities that mean what they say, and to refusing where they are low."""
+"""Calibration: probabilities from margins or logits, and rejection where they are low."""
 
 from __future__ import annotations
 
@@ -15,29 +15,39 @@ from tristream.fusion.action.score_fusion import softmax
 from tristream.fusion.standardise import check_arrays
 
 N_BINS = 15  # of the calibration error, Guo et al. 2017
+SURE = 0.95  # of the bound on the error among named videos
 
 
 @dataclass(frozen=True)
 class Temperature:
-    """Softmax of scores / `temperature`: more or less sure, never of another class."""
+    """Softmax of scores / temperature, mixed with equal probabilities; the best class is unchanged.
+
+    Attributes:
+        temperature: above 0.
+        floor: weight of the equal probabilities: 1 / (n + 2) for n validation videos. Without it a
+            small set on which every video is correct makes fresh mistakes infinitely surprising.
+    """
 
     temperature: float
+    floor: float = 0.0
 
     def probabilities(
         self, scores: Float[np.ndarray, "n classes"]
     ) -> Float64[np.ndarray, "n classes"]:
-        """Calibrated class probabilities of logits or margins."""
-        return softmax(scores / self.temperature)
+        """Return calibrated class probabilities of logits or margins."""
+        return _tempered(scores, self.temperature, self.floor)
 
 
 def fit_temperature(
     scores: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, "n"]
 ) -> Temperature:
-    """Temperature of least negative log-likelihood on videos that the classifier was not trained on.
+    """Return the temperature of least negative log-likelihood on videos outside the training.
+
+    The probabilities are mixed with 1 / (n + 2) of equal ones, as one pseudo-mistake in n videos.
 
     Args:
         scores: logits or margins.
-        labels: index of the true class. Videos of a class without a column (−1) are left out.
+        labels: index of the true class. Videos of a class without a column (−1) are skipped.
 
     Raises:
         TristreamError: no video left; a label without a column.
@@ -47,12 +57,20 @@ def fit_temperature(
     from scipy.optimize import minimize_scalar
 
     scores, labels = _known(scores, labels)
-    found = minimize_scalar(
-        lambda log_t: negative_log_likelihood(softmax(scores / np.exp(log_t)), labels),
+    floor = 1 / (len(labels) + 2)
+    best = minimize_scalar(
+        lambda log_t: negative_log_likelihood(_tempered(scores, np.exp(log_t), floor), labels),
         bounds=(-6, 6),
         method="bounded",
     )
-    return Temperature(float(np.exp(found.x)))
+    return Temperature(float(np.exp(best.x)), floor)
+
+
+def _tempered(
+    scores: Float[np.ndarray, "n classes"], temperature: float, floor: float
+) -> Float64[np.ndarray, "n classes"]:
+    p = softmax(scores / temperature)
+    return (1 - floor) * p + floor / scores.shape[1] if floor else p
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,41 +163,106 @@ def calibration_error(
 
 @dataclass(frozen=True)
 class Rejection:
-    """Name a class only where its probability is at least `confidence`.
+    """Limit of the probability below which no class is named.
 
     Attributes:
-        error, kept: what that meant on the validation videos: share wrong among the named, share named.
+        confidence: limit; 0 where every video may be named.
+        error, kept: on the validation videos: share wrong among the named, share named.
+        upper: one-sided 95 % upper bound of the share wrong among the named.
     """
 
     confidence: float
     error: float
     kept: float
+    upper: float = float("nan")
 
 
 def choose_rejection(
-    confidence: ArrayLike, hits: Bool[np.ndarray, "n"], *, max_error: float
+    confidence: ArrayLike,
+    hits: Bool[np.ndarray, "n"],
+    *,
+    max_error: float,
+    groups: ArrayLike | None = None,
 ) -> Rejection:
-    """The lowest confidence at which the named videos are wrong at most `max_error` of the time, on validation videos.
+    """Return the lowest limit at which the share wrong among the named is at most `max_error`, 95 % sure.
+
+    The bound is that of Clopper and Pearson for the number of videos that the groups are worth
+    (`design_effect`), so that the promise holds for other videos, not only for these.
+
+    Args:
+        confidence: probability of the best class of each validation video.
+        hits: True where that class is correct.
+        max_error: share, 0 to 1.
+        groups: source of each video; None: each is its own.
 
     Raises:
-        TristreamError: max_error outside 0 … 1; no confidence reaches it.
+        TristreamError: max_error outside 0 … 1; no limit keeps it; the sentence says how many
+            validation videos it would take.
     """
-    confidence = np.asarray(confidence, dtype=np.float64)
+    confidence, hits = np.asarray(confidence, dtype=np.float64), np.asarray(hits, dtype=bool)
     if not 0 <= max_error <= 1:
         raise TristreamError(f"error {max_error:g} is not between 0 and 1")
     order = np.argsort(-confidence, kind="stable")
-    errors = np.cumsum(~hits[order]) / np.arange(1, len(order) + 1)
-    last_of_tie = np.r_[
-        np.diff(confidence[order]) != 0, True
-    ]  # equal confidences are named or refused together
-    allowed = np.flatnonzero((errors <= max_error) & last_of_tie)
+    n_named = np.arange(1, len(order) + 1)
+    n_wrong = np.cumsum(~hits[order])
+    effect = 1.0 if groups is None else design_effect(hits, groups)
+    upper = error_bound(n_wrong / effect, n_named / effect)
+    # equal confidences are named or refused together
+    last_of_tie = np.r_[np.diff(confidence[order]) != 0, True]
+    allowed = np.flatnonzero((upper <= max_error) & last_of_tie)
+    if max_error == 1:
+        allowed = np.array([len(order) - 1])
     if not len(allowed):
+        least = upper[last_of_tie].min() if len(order) else 1.0
         raise TristreamError(
-            f"no confidence brings the error to {max_error:g} on {len(order)} validation videos; "
-            f"the least is {errors[last_of_tie].min():.3f}"
+            f"no confidence brings the error to {max_error:g}: on {len(order)} validation videos "
+            f"it is only known to be below {least:.3f} (95 % sure); {_needed(max_error)}"
         )
-    n = int(allowed[-1]) + 1
-    return Rejection(float(confidence[order[n - 1]]), float(errors[n - 1]), n / len(order))
+    last = int(allowed[-1])
+    everything = last == len(order) - 1
+    return Rejection(
+        confidence=0.0 if everything else float(confidence[order[last]]),
+        error=float(n_wrong[last] / n_named[last]),
+        kept=float(n_named[last] / len(order)),
+        upper=float(upper[last]),
+    )
+
+
+def error_bound(n_wrong: ArrayLike, n: ArrayLike) -> Float64[np.ndarray, "*shape"]:
+    """Return the one-sided 95 % upper bound of a share (Clopper and Pearson 1934); counts may be fractions."""
+    from scipy.stats import beta
+
+    n_wrong, n = np.asarray(n_wrong, np.float64), np.asarray(n, np.float64)
+    n_right = np.maximum(n - n_wrong, 0.0)
+    bound = beta.ppf(SURE, n_wrong + 1, np.maximum(n_right, 1e-12))
+    return np.where(n_right > 0, bound, 1.0)
+
+
+def design_effect(values: ArrayLike, groups: ArrayLike) -> float:
+    """Return the factor by which groups of similar videos widen the variance of a mean; at least 1.
+
+    Source: Kish 1965, 1 + (m − 1) ρ, with the intraclass correlation of a one-way analysis of variance.
+    """
+    values = np.asarray(values, np.float64)
+    _, index, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    n, n_groups = len(values), len(sizes)
+    if n_groups < 2 or n == n_groups or np.ptp(values) == 0:
+        return 1.0 if n == n_groups or n_groups > 1 else float(n)
+    means = np.bincount(index, weights=values) / sizes
+    between = (sizes * (means - values.mean()) ** 2).sum() / (n_groups - 1)
+    within = ((values - means[index]) ** 2).sum() / max(n - n_groups, 1)
+    size = (n - (sizes**2).sum() / n) / (n_groups - 1)
+    total = between + (size - 1) * within
+    rho = (between - within) / total if total > 0 else 0.0
+    weighted = (sizes**2).sum() / n  # videos in the group of a random video
+    return max(1.0, float(1 + (weighted - 1) * rho))
+
+
+def _needed(max_error: float) -> str:
+    if max_error <= 0:
+        return "no number of videos can promise an error of 0"
+    n = int(np.ceil(np.log(1 - SURE) / np.log(1 - max_error)))
+    return f"it takes {n} of them without a mistake, of independent sources"
 
 
 def _known(
