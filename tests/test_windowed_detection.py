@@ -242,13 +242,13 @@ def test_what_does_not_fit_is_said(line: Any, videos: Path) -> None:
         ),
         (
             ["detect", bad, "--quantile", 0.9, "--mean-sd", 2],
-            "--quantile and --mean-sd say different thresholds",
+            "--quantile and --mean-sd are different thresholds",
         ),
         (
             ["detect", bad, "--follow", "-"],
-            "1 video files and a --follow SOURCE; give one or the other",
+            "1 video files and a --follow SOURCE; give one of them",
         ),
-        (["detect"], "0 video files and no --follow SOURCE; give one or the other"),
+        (["detect"], "0 video files and no --follow SOURCE; give one of them"),
         (
             ["detect", "--follow", "http://127.0.0.1:1/a"],
             "needs the network; allow it with --protocols http",
@@ -286,7 +286,7 @@ def test_streams_trained_again_are_refused(
         (
             "spaces",
             {**stored["spaces"], name: "0" * 16},
-            f"the stream '{name}' now gives embeddings of space",
+            f"stream '{name}' is in space {stored['spaces'][name]}, but the detector was fitted in 00",
         ),
         ("windows", {**stored["windows"], "schema": 99}, "run tristream fuse again"),
     ):
