@@ -58,8 +58,14 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def fitted(videos: Path, workshop_settings: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """runs/default with streams of random weights that pass a mean and a deviation on."""
+def fitted(
+    request: Any, videos: Path, workshop_settings: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """runs/default with streams of random weights that pass a mean and a deviation on.
+
+    Its parameter is the crop of the videos; None by default.
+    """
+    data = workshop_settings.data.model_copy(update={"crop": getattr(request, "param", None)})
     folder = tmp_path_factory.mktemp("work")
     for name in streams.names():
         config = workshop_settings.streams[name]
@@ -69,7 +75,7 @@ def fitted(videos: Path, workshop_settings: Any, tmp_path_factory: pytest.TempPa
         stream = streams.load(name, config, workshop_settings.sampler)
         network = model.build_model(stream, 2).eval()
         made = model.TrainedStream(
-            stream=stream, data=workshop_settings.data, classes=("a", "b"), model=network,
+            stream=stream, data=data, classes=("a", "b"), model=network,
             checksums=model.Checksums.of(network), lineage={},
         )  # fmt: skip
         model.save(folder / "runs/default/streams" / name, made)
@@ -157,6 +163,7 @@ def test_tables_of_windows_hold_their_seconds(line: Any) -> None:
         assert table.lineage["windows"]["hop_seconds"] == 0.6
 
 
+@pytest.mark.parametrize("fitted", [None, (0.0, 0.25, 0.75, 1.0)], indirect=True)
 def test_a_live_pipe_gives_the_events_of_the_file(
     line: Any, videos: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
@@ -235,13 +242,13 @@ def test_what_does_not_fit_is_said(line: Any, videos: Path) -> None:
         ),
         (
             ["detect", bad, "--quantile", 0.9, "--mean-sd", 2],
-            "--quantile and --mean-sd say different thresholds",
+            "--quantile and --mean-sd are different thresholds",
         ),
         (
             ["detect", bad, "--follow", "-"],
-            "1 video files and a --follow SOURCE; give one or the other",
+            "1 video files and a --follow SOURCE; give one of them",
         ),
-        (["detect"], "0 video files and no --follow SOURCE; give one or the other"),
+        (["detect"], "0 video files and no --follow SOURCE; give one of them"),
         (
             ["detect", "--follow", "http://127.0.0.1:1/a"],
             "needs the network; allow it with --protocols http",
@@ -279,7 +286,7 @@ def test_streams_trained_again_are_refused(
         (
             "spaces",
             {**stored["spaces"], name: "0" * 16},
-            f"the stream '{name}' now gives embeddings of space",
+            f"stream '{name}' is in space {stored['spaces'][name]}, but the detector was fitted in 00",
         ),
         ("windows", {**stored["windows"], "schema": 99}, "run tristream fuse again"),
     ):
