@@ -218,6 +218,10 @@ def note_fit(
         f"anomaly detector ({stored.kind}): normal are {by_what}, {n_rows[0]} {what} in train, "
         f"{n_rows[1]} in val; {threshold_words(stored.detector.threshold_, what=what)}"
     )
+    if (video := stored.video_threshold) is not None:
+        progress.note(
+            f"a video with an event is abnormal by {threshold_words(video, what='videos')}"
+        )
     for remark in stored.detector.remarks_:
         progress.warn(remark)
 

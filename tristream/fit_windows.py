@@ -265,7 +265,9 @@ def write_timelines(
             "window_seconds": stored.plan.seconds,
             "hop_seconds": stored.plan.hop_seconds,
             "threshold": threshold,
-            "video_threshold": stored.video_limit(whole.X) if len(whole.X) else threshold,
+            "video_threshold": threshold
+            if stored.video_threshold is None
+            else stored.video_threshold.value,
             "streams": streams,
             "videos": videos,
         },

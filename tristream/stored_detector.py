@@ -138,6 +138,12 @@ class StoredDetector:
             maxima = NormalScores.of_videos(scores.maxima())
             self.video_thresholds[pattern] = choose_threshold(maxima, rule=rule, level=level)
 
+    @property
+    def video_threshold(self) -> Threshold | None:
+        """Threshold of the highest window of a video with all streams; None for whole videos."""
+        complete = next(iter(self.pattern_scores), ALL)
+        return self.video_thresholds.get(complete)
+
     def video_limit(self, X: np.ndarray) -> float:
         """Return the score at which a video of windows is abnormal, on the scale of `scores`.
 
