@@ -133,6 +133,10 @@ def _lines(row: dict[str, Any]) -> list[str]:
     head = f"{row['path']}: {word}  {row['anomaly_score']:.3f} (threshold {limit:.3f})"
     if "events" in row:
         events = [f"  {output.event_words(event)}" for event in row["events"]]
+        head = (
+            f"{row['path']}: {word}  {row['anomaly_score']:.3f} (threshold {limit:.3f}, of a video "
+            f"{row['video_threshold']:.3f})"
+        )
         return [f"{head}  {row['n_windows']} windows", *events]
     shares = "  ".join(f"{name} {part:.0%}" for name, part in row["shares"].items())
     masked = f"  (masked: {', '.join(row['masked'])})" if row["masked"] else ""

@@ -315,7 +315,7 @@ def test_rows_without_any_stream_are_left_out_of_the_fit_and_refused_later(world
     X = world.draw(40)
     X[:2] = np.nan
     detector = AutoencoderDetector(columns=COLUMNS, max_steps=40).fit(X)
-    assert detector.remarks_[0] == "2 of 40 normal videos have no stream at all and are left out"
+    assert detector.remarks_[0] == "2 of 40 normal videos have no stream at all and are skipped"
     with pytest.raises(ValueError, match="row 1 has none of the streams"):
         detector.anomaly_score(X[[5, 0]])
 

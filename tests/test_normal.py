@@ -35,7 +35,7 @@ def test_videos_without_any_stream_do_not_count() -> None:
     X[3] = np.nan
     train, _, remarks = split_normal(X, rows(2), np.random.RandomState(0))
     assert np.array_equal(train, np.delete(rows(12), 3, axis=0))
-    assert remarks == ["1 of 12 normal videos have no stream at all and are left out"]
+    assert remarks == ["1 of 12 normal videos have no stream at all and are skipped"]
     with pytest.raises(ValueError, match="there is 1 normal video"):
         split_normal(X[2:4], None, np.random.RandomState(0))
     with pytest.raises(ValueError, match="none of the 1 normal validation videos has a stream"):

@@ -1,4 +1,4 @@
-"""Which videos are normal, and which test videos are anomalies."""
+"""Normal videos of a split, and anomalies of the test split."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""The anomaly half of tristream fuse: fits the detector on normal videos, stores it, measures it beside rivals."""
+"""Anomaly detector of `fuse`: fit it on normal videos, store it, and measure it beside baselines."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from tristream.workspace import Workspace
 
 if TYPE_CHECKING:
     from tristream.dataset.manifest import VideoRow
+    from tristream.fusion.anomaly.detectors import Detector
 
 MAX_RIVAL_ROWS = 2000  # normal rows that the plain rivals learn from; more are thinned evenly
 
@@ -218,6 +220,10 @@ def note_fit(
         f"anomaly detector ({stored.kind}): normal are {by_what}, {n_rows[0]} {what} in train, "
         f"{n_rows[1]} in val; {threshold_words(stored.detector.threshold_, what=what)}"
     )
+    if (video := stored.video_threshold) is not None:
+        progress.note(
+            f"a video with an event is abnormal by {threshold_words(video, what='videos')}"
+        )
     for remark in stored.detector.remarks_:
         progress.warn(remark)
 
@@ -256,7 +262,7 @@ def fit_rivals(
     *,
     but: str,
 ) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """The detectors that always stand beside the chosen one, fitted on the same normal rows: name → scores of rows."""
+    """Fit the baselines on the same normal rows; return {name: function from rows to scores}."""
     from tristream.fusion.anomaly import detectors
 
     rows = X[thinned(len(X), MAX_RIVAL_ROWS)]
@@ -267,12 +273,19 @@ def fit_rivals(
                 kind, columns=columns, seed=seed, combine=chosen.detector.combine,
                 **chosen.detector.autoencoder(),
             )  # fmt: skip
-            found[kind] = rival.fit(rows, X_val=X_val if len(X_val) else None).anomaly_score
+            rival.fit(rows, X_val=X_val if len(X_val) else None)
+            found[kind] = functools.partial(_scores_on_one_scale, rival)
     return found
 
 
+def _scores_on_one_scale(rival: Detector, X: np.ndarray) -> np.ndarray:
+    from tristream.fusion.anomaly.pattern_units import on_one_scale
+
+    return on_one_scale(rival.anomaly_score(X), rival.limits(X), rival.threshold_.value)
+
+
 def peak_motion(workspace: Workspace, rows: Sequence[VideoRow], names: Sequence[str]) -> np.ndarray:
-    """Largest displacement of any pixel in each video: the plainest anomaly score; NaN without pictures."""
+    """Return the largest displacement of any pixel in each video, the plainest score; NaN without frames."""
     from tristream.media.reasons import Rejected
     from tristream.streams.segments import Absent
 

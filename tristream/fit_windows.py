@@ -1,4 +1,4 @@
-"""tristream fuse --window: the detector on windows of normal videos, and the timelines of the test videos."""
+"""Anomaly detector of `fuse --window`: windows of normal videos, and timelines of the test videos."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class WindowOptions:
 def detect_windows(
     workspace: Workspace, rows: Sequence[VideoRow], options: WindowOptions
 ) -> dict[str, Any] | None:
-    """Embeds windows, fits and stores the detector, writes the timelines of the test videos, measures them."""
+    """Embed windows, fit and store the detector, and write and measure the timelines of the test videos."""
     plan, chosen, normal, seed = options.plan, options.settings, options.normal, options.seed
     labels, progress = options.labels, workspace.progress
     train, by_what = normal_rows(rows, normal, "train")
@@ -134,7 +134,7 @@ def detect_windows(
 def _by_row(
     whole: WindowSet, plan: WindowPlan, in_train: np.ndarray, tested: np.ndarray
 ) -> np.ndarray:
-    """Motion of regions in units of what is extreme in their row of the picture."""
+    """Return the motion of regions in units of the extreme in their row of the frame."""
     from tristream.fusion.anomaly.region_scale import row_extremes
 
     known = in_train & np.isfinite(whole.peak_motion)
@@ -148,7 +148,7 @@ def _by_row(
 
 
 def scored(stored: StoredDetector, whole: WindowSet, rows: np.ndarray) -> list[Timeline]:
-    """A timeline for each video that has rows among these."""
+    """Return a timeline for each video that has rows among these."""
     return _lines(
         stored,
         whole,
@@ -181,7 +181,7 @@ def _set_threshold(
     in_train: np.ndarray,
     chosen: Settings,
 ) -> None:
-    """From the scores of normal windows; a window counts by its strongest region, as it will in new videos."""
+    """Set the thresholds from normal windows; a window counts by its strongest region, as in new videos."""
     from tristream.fusion.anomaly.pattern_units import masked_to, patterns
 
     if not in_val.any():
@@ -226,7 +226,7 @@ def _normal_scores(
 
 
 def events_of(stored: StoredDetector, line: Timeline, threshold: float) -> list[CausedEvent]:
-    """The events of one video as the detector is set."""
+    """Return the events of one video under the detector's rule of events."""
     from tristream.fusion.anomaly.window_scores import caused_events
 
     return caused_events(
@@ -243,7 +243,7 @@ def write_timelines(
     by_id: Mapping[str, VideoRow],
     labels: Labels | None,
 ) -> None:
-    """RUN/fusion/timelines.json: scores, shares and events of the test videos; the report draws it."""
+    """Write RUN/fusion/timelines.json: scores, shares and events of the test videos; the report draws it."""
     from tristream.fusion.anomaly.window_scores import to_json
 
     threshold, streams = stored.detector.threshold_.value, list(stored.spaces)
@@ -265,7 +265,9 @@ def write_timelines(
             "window_seconds": stored.plan.seconds,
             "hop_seconds": stored.plan.hop_seconds,
             "threshold": threshold,
-            "video_threshold": stored.video_limit(whole.X) if len(whole.X) else threshold,
+            "video_threshold": threshold
+            if stored.video_threshold is None
+            else stored.video_threshold.value,
             "streams": streams,
             "videos": videos,
         },
@@ -279,7 +281,7 @@ def _measure(
     stored: StoredDetector,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Videos by their highest score; frames and events where labels say when."""
+    """Measure videos by their highest score, and frames and events where labels give times."""
     found: dict[str, Any] = {}
     own = lines[stored.kind]
     known = [n for n, line in enumerate(own) if line.video_id in truth]
@@ -363,7 +365,7 @@ def _events(
 
 
 def read_labels(path: Path | None, rows: Sequence[VideoRow]) -> Labels | None:
-    """The abnormal intervals of --frame-labels FILE.json.
+    """Return the abnormal intervals of --frame-labels FILE.json.
 
     Raises:
         UsageError: it is no JSON.

@@ -37,7 +37,7 @@ class StoredDetector:
     Attributes:
         kind: a name of `fusion.anomaly.detectors`.
         detector: fitted.
-        neighbours: normal training rows, to find the most alike.
+        neighbours: normal training rows, to find the most similar.
         neighbour_ids: video of each of them.
         val_scores: of normal validation videos or windows, as they are.
         pattern_scores: {pattern of present streams: of those masked to it}; thresholds come from them.
@@ -45,8 +45,8 @@ class StoredDetector:
         plan: what it was fitted on, and what it scores: windows, or whole videos.
         spaces: {stream: space_id} of that.
         hysteresis, min_seconds: of events; hysteresis is part of the threshold.
-        scale: of regions by the row of the picture they lie in; None for whole pictures.
-        extremes: what is an extreme score in each row; scores are divided by it.
+        scale: of regions by their row in the frame; None for whole frames.
+        extremes: extreme score of each row of regions; scores are divided by it.
     """
 
     kind: str
@@ -79,7 +79,7 @@ class StoredDetector:
         return scores if self.extremes is None else scores / self.extremes[self._rows(region)]
 
     def errors(self, X: np.ndarray, region: np.ndarray) -> np.ndarray:
-        """Return the part of each stream in the scores."""
+        """Return the error of each stream, in the units of the row's pattern of streams."""
         found = self.detector.stream_errors(self._scaled(X, region))
         return (
             found if self.extremes is None else found / self.extremes[self._rows(region)][:, None]
@@ -92,7 +92,7 @@ class StoredDetector:
         return region_rows(self.plan, region)
 
     def nearest(self, X: np.ndarray, region: np.ndarray, *, n_videos: int = 3) -> list[list[str]]:
-        """For each row the normal training videos that hold the rows most like it, nearest first."""
+        """Return for each row the normal training videos with the most similar rows, nearest first."""
         found = []
         for row in self._scaled(X, region):
             index, _ = self.neighbours.nearest_normal(row[None], n_videos=10 * n_videos)
@@ -126,7 +126,7 @@ class StoredDetector:
         self._set_video_thresholds(rule, level)
 
     def _set_video_thresholds(self, rule: str, level: float) -> None:
-        """From the highest window of each validation video; an hourly budget has no share: the usual one."""
+        """Set them from the highest window of each validation video; an hourly budget uses the usual quantile."""
         from tristream.fusion.anomaly.normal_scores import NormalScores
         from tristream.fusion.anomaly.thresholds import choose_threshold
 
@@ -137,6 +137,12 @@ class StoredDetector:
         for pattern, scores in {ALL: self.val_scores, **self.pattern_scores}.items():
             maxima = NormalScores.of_videos(scores.maxima())
             self.video_thresholds[pattern] = choose_threshold(maxima, rule=rule, level=level)
+
+    @property
+    def video_threshold(self) -> Threshold | None:
+        """Threshold of the highest window of a video with all streams; None for whole videos."""
+        complete = next(iter(self.pattern_scores), ALL)
+        return self.video_thresholds.get(complete)
 
     def video_limit(self, X: np.ndarray) -> float:
         """Return the score at which a video of windows is abnormal, on the scale of `scores`.
@@ -174,7 +180,7 @@ class StoredDetector:
         )
 
     def save(self, workspace: Workspace) -> None:
-        """Writes RUN/fusion/detector.safetensors and .json."""
+        """Write RUN/fusion/detector.safetensors and .json."""
         from tristream.store.checkpoint import save_artifact
 
         arrays, config = self.detector.to_arrays()
@@ -276,7 +282,7 @@ def fit_stored(
     region: np.ndarray | None = None,
     region_val: np.ndarray | None = None,
 ) -> StoredDetector:
-    """Fits the detector and remembers normal neighbours; its threshold is set by the caller, on scores of its own kind.
+    """Fit the detector and store normal neighbours; the caller sets its threshold, on scores of its own kind.
 
     Args:
         X: normal training rows.
@@ -324,12 +330,12 @@ def fit_stored(
 
 
 def thinned(n: int, most: int) -> np.ndarray:
-    """At most so many of n rows, evenly spread."""
+    """Return at most so many of n rows, evenly spread."""
     return np.unique(np.linspace(0, max(0, n - 1), min(n, most)).astype(int))
 
 
 def threshold_words(threshold: Threshold, *, what: str) -> str:
-    """One clause on where a threshold comes from."""
+    """Return a clause with a threshold and its origin."""
     how = {
         "quantile": f"quantile {threshold.level:g}",
         "mean_sd": f"mean + {threshold.level:g} standard deviations",
@@ -345,5 +351,5 @@ def threshold_words(threshold: Threshold, *, what: str) -> str:
 
 
 def as_float(value: Any) -> float | None:
-    """A number for JSON; NaN is none."""
+    """Return a number for JSON; None for NaN."""
     return None if value is None or not np.isfinite(value) else float(value)

@@ -19,7 +19,7 @@ def stream_errors(
 ) -> Float64[np.ndarray, "n streams"]:
     """Mean squared residual of every stream's block; 0 where a video lacks the stream.
 
-    A mean, not a sum: a stream of 1024 columns and one of 128 count alike.
+    A mean, not a sum: a stream of 1024 columns and one of 128 count the same.
     """
     errors = np.zeros(masks.shape)
     for s, block in enumerate(columns.values()):

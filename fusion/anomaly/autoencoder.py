@@ -68,7 +68,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
         pattern_units_: mean squared error of each stream in a usual normal video, per pattern of present streams
             (1 without `columns`).
         bottleneck_, n_steps_: width of the code; step of the layers kept.
-        remarks_: sentences about anything that makes the scores less believable.
+        remarks_: remarks on anything that makes the scores less reliable.
 
     The defaults are ours, measured on synthetic embeddings of three streams (16 to 1024 columns, 40 to 600 videos) and
     on the workshop's kinds of anomalies; Tkachenko 2018, VII, gives the idea only.
@@ -167,7 +167,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
         return self
 
     def anomaly_score(self, X: ArrayLike) -> Float64[np.ndarray, "n"]:
-        """Reconstruction error of each video; higher = more anomalous.
+        """Return the score of each video; higher = more anomalous.
 
         Raises:
             TristreamError: X of another width; a video with none of the streams of the fit; as `Standardiser`.
@@ -311,7 +311,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
         return self.bottleneck
 
     def _contributions(self, Z: Float64[np.ndarray, "n F"]) -> np.ndarray:
-        """What each stream adds to a row's coordinates, float32, (n, streams, axes)."""
+        """Part of a row's coordinates that each stream contributes, float32, (n, streams, axes)."""
         weighted, basis = Z * self.basis_.weight, self.basis_
         parts = [
             weighted[:, block] @ basis.axes[block] for block in self.standardiser_.columns.values()
@@ -336,7 +336,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
 
 
 def _collapse(scores: np.ndarray, X: np.ndarray, error_of_mean: float) -> list[str]:
-    """Sentences where the detector does not tell validation videos apart, or rebuilds no better than their mean."""
+    """Remarks on a detector that scores all validation videos equally, or rebuilds them no better than their mean."""
     remarks = []
     n_distinct = len(np.unique(X, axis=0))
     if n_distinct > 2 and np.ptp(scores) <= 1e-3 * abs(scores.mean()):

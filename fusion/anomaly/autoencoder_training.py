@@ -1,4 +1,4 @@
-"""How the small autoencoder inside the anomaly detector is trained: masked error, withheld streams, early stop."""
+"""Training of the small autoencoder inside the anomaly detector: masked error, stream dropout, early stop."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def train_layers(
     patience: int,
     seed: int,
 ) -> tuple[Layers, int]:
-    """Layers of least validation error, and the step they are from.
+    """Return the layers of least validation error, and their step.
 
     Args:
-        coordinates: what each stream adds to a video's coordinates; all zero where the video lacks it.
+        coordinates: contribution of each stream to a video's coordinates; all zero where the video lacks it.
         gram: each stream's part of the axes' Gram matrix.
         widths: of the layers' outputs, without the last, which is as wide as the input.
         stream_dropout: share of the training rows that lose one stream, from input and error alike.
@@ -59,7 +59,7 @@ def train_layers(
         float("inf"),
         0,
         0,
-    )  # the last error that was a progress worth waiting for
+    )  # the last error that was progress enough to continue
     with one_thread():
         while step < max_steps and step - mark_step <= patience:
             for rows in torch.randperm(n, generator=generator).split(batch_size):
@@ -72,11 +72,11 @@ def train_layers(
                 step += 1
                 if step % STEPS_BETWEEN_CHECKS:
                     continue
-                found = _validation_error(q_val, m_val, parameters, axes_gram, dropout)
-                if found < best_error:
-                    best, best_error, best_step = _copy(parameters), found, step
-                if found < mark - enough:
-                    mark, mark_step = found, step
+                error = _validation_error(q_val, m_val, parameters, axes_gram, dropout)
+                if error < best_error:
+                    best, best_error, best_step = _copy(parameters), error, step
+                if error < mark - enough:
+                    mark, mark_step = error, step
     return list(zip(best[::2], best[1::2], strict=True)), best_step
 
 

@@ -1,4 +1,4 @@
-"""The small autoencoder inside the anomaly detector, as it scores: principal axes and layers, without torch."""
+"""Inference of the small autoencoder inside the anomaly detector: principal axes and layers, without torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tristream.fusion.threads import one_thread
 class Basis:
     """Principal axes of standardised, block-weighted training rows.
 
-    Each block is divided by the square root of its width, so that a stream of 1024 columns and one of 128 weigh alike.
+    Each block is divided by the square root of its width, so that streams of 1024 and of 128 columns weigh the same.
     Between the rows' own axes and their columns the squared error is the same number: the network loses nothing by
     working with at most as many coordinates as there are training rows, and it cannot learn what no row varied in.
     """
@@ -27,7 +27,7 @@ class Basis:
     variance: Float64[np.ndarray, "axes"]
 
     def coordinates(self, z: Float64[np.ndarray, "F"]) -> Float64[np.ndarray, "axes"]:
-        """Where a standardised row lies along the axes; the leading axis has unit variance in training."""
+        """Coordinates of a standardised row along the axes; the leading axis has unit variance in training."""
         return (z * self.weight) @ self.axes / self.scale
 
     def row(self, coordinates: Float64[np.ndarray, "axes"]) -> Float64[np.ndarray, "F"]:
@@ -35,7 +35,7 @@ class Basis:
         return self.axes @ coordinates * self.scale / self.weight
 
     def n_axes_for(self, share: float) -> int:
-        """How many leading axes hold this share of the variance."""
+        """Number of leading axes that hold this share of the variance."""
         held = np.cumsum(self.variance) / self.variance.sum()
         return min(int(np.searchsorted(held, share)) + 1, len(held))
 
@@ -79,8 +79,8 @@ Layers = list[
 def reconstruct(
     Z: Float64[np.ndarray, "n F"], basis: Basis, layers: Layers
 ) -> Float64[np.ndarray, "n F"]:
-    """What the network makes of standardised rows, in float64; one at a time, so that none depends on its mates."""
-    found = np.empty_like(Z)
+    """Return the reconstruction of standardised rows in float64, one at a time: none depends on the others."""
+    rebuilt = np.empty_like(Z)
     bottleneck = len(layers) // 2 - 1  # the code itself and the output are linear
     with one_thread():
         for row, z in enumerate(Z):
@@ -89,5 +89,5 @@ def reconstruct(
                 x = weight @ x + bias
                 if i not in (bottleneck, len(layers) - 1):
                     x = np.where(x > 0, x, np.expm1(np.minimum(x, 0)))  # ELU
-            found[row] = basis.row(x)
-    return found
+            rebuilt[row] = basis.row(x)
+    return rebuilt

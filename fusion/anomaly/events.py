@@ -1,4 +1,4 @@
-"""From a score per window to events with a start and an end, and how well events match the truth."""
+"""Events with a start and a stop from a score per window, and their match with the truth."""
 
 from __future__ import annotations
 
@@ -79,11 +79,11 @@ def largest_step(window_seconds: float, hop_seconds: float | None = None) -> flo
 
 @dataclass(frozen=True)
 class EventMatch:
-    """How found events meet true ones.
+    """Match of detected events with true ones.
 
     Attributes:
-        n_hits: true events that some found event overlaps; of `n_true`.
-        n_false: found events that overlap no true one.
+        n_hits: true events that a detected event overlaps; of `n_true`.
+        n_false: detected events that overlap no true one.
         false_per_hour: those by the hours watched.
         seconds_to_alarm: for each true event that was hit, from its start to the start of the first event that
             overlaps it; 0 where that began earlier.
@@ -99,11 +99,11 @@ class EventMatch:
 def match_events(
     found: Sequence[Event], true: Sequence[tuple[float, float]], *, watched_seconds: float
 ) -> EventMatch:
-    """Event-level figures of one video (or of several on one clock).
+    """Return event-level figures of one video (or of several on one clock).
 
     Args:
         true: [start, stop) of each true event, seconds.
-        watched_seconds: how much video was scored.
+        watched_seconds: seconds of video that were scored.
 
     Raises:
         TristreamError: nothing watched.

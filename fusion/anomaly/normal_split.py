@@ -1,4 +1,4 @@
-"""Normal videos: some to learn from, others to set the threshold on."""
+"""Split of normal videos into those to learn from and those to set the threshold on."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def split_normal(
     X_val: Float64[np.ndarray, "v F"] | None,
     rng: np.random.RandomState,
 ) -> tuple[Float64[np.ndarray, "train F"], Float64[np.ndarray, "held_out F"], list[str]]:
-    """Rows to learn from, rows to validate on, and sentences about what was odd.
+    """Return the rows to learn from, the rows to validate on, and remarks.
 
-    Rows that are NaN throughout have no stream at all and are left out. Without X_val every fifth row of X, drawn at
+    Rows that are NaN throughout have no stream at all and are skipped. Without X_val every fifth row of X, drawn at
     random, is held out; below 10 rows none is, and the rows learned from serve twice.
 
     Raises:
@@ -52,6 +52,6 @@ def _with_streams(
     empty = np.isnan(X).all(axis=1)
     if empty.any():
         remarks.append(
-            f"{int(empty.sum())} of {len(X)} {kind} videos have no stream at all and are left out"
+            f"{int(empty.sum())} of {len(X)} {kind} videos have no stream at all and are skipped"
         )
     return X[~empty]

@@ -1,4 +1,4 @@
-"""Regions by the row of the picture they lie in: far away everything is smaller and slower, and normal so."""
+"""Scale of regions by their row in the frame: far from the camera everything is smaller and slower."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from numpy.typing import ArrayLike
 
 from tristream.errors import TristreamError
 
-QUANTILE = 0.9995  # of normal scores in a band of rows: what counts as extreme there (SCIENCE.md's figure for Ped2)
-SPREAD = 2  # rows above and below that lend a row their regions
+QUANTILE = (
+    0.9995  # of normal scores in a band of rows: the extreme there (SCIENCE.md's figure for Ped2)
+)
+SPREAD = 2  # rows above and below whose regions a row includes
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +33,7 @@ class RowScale:
         """Standardised copy; NaN stays NaN.
 
         Raises:
-            TristreamError: a row that there was none of.
+            TristreamError: a row that the fit has not seen.
         """
         _check(row, len(self.mean))
         return (X - self.mean[row]) / self.sd[row]
@@ -55,14 +57,14 @@ def fit_row_scale(
     columns: Mapping[str, slice] | None = None,
     least_share: float = 0.0,
 ) -> RowScale:
-    """Scale of normal regions; each row takes those up to `spread` rows away into account.
+    """Return the scale of normal regions; each row includes those up to `spread` rows away.
 
     Args:
         X: normal regions.
-        row: of the picture that each lies in.
-        n_rows: of regions in a picture.
-        spread: rows above and below that lend a row their regions.
-        columns: which columns are whose.
+        row: of regions that each lies in.
+        n_rows: of regions in a frame.
+        spread: rows above and below whose regions a row includes.
+        columns: columns of each stream.
         least_share: no column of a stream is divided by less than this part of the root mean square of its stream's
             deviations over all rows: a unit that is silent in a band would make anything there enormous.
 
@@ -75,7 +77,7 @@ def fit_row_scale(
         band = X[np.abs(row - r) <= spread].astype(np.float64)
         if not len(band):
             raise TristreamError(
-                f"row {r} of {n_rows} rows of regions has no normal region; nothing is known of it"
+                f"row {r} of {n_rows} rows of regions has no normal region; train on videos with some"
             )
         known = ~np.isnan(band).all(axis=0)
         mean[r, known], sd[r, known] = (
@@ -100,7 +102,7 @@ def row_extremes(
     quantile: float = QUANTILE,
     spread: int = SPREAD,
 ) -> Float64[np.ndarray, " rows"]:
-    """What is an extreme score in each row of regions, from normal ones; scores are divided by it.
+    """Return the extreme score of each row of regions, from normal ones; scores are divided by it.
 
     Raises:
         TristreamError: a row out of range, no region in a band, or a negative score.
@@ -111,18 +113,18 @@ def row_extremes(
         raise TristreamError(
             f"a score is {scores.min():g}; scores that are divided by their extreme must not be negative"
         )
-    found = np.zeros(n_rows)
+    extremes = np.zeros(n_rows)
     for r in range(n_rows):
         band = scores[np.abs(row - r) <= spread]
         if not len(band):
             raise TristreamError(
-                f"row {r} of {n_rows} rows of regions has no normal region; nothing is known of it"
+                f"row {r} of {n_rows} rows of regions has no normal region; train on videos with some"
             )
-        found[r] = np.quantile(band, quantile)
-    # A band where nothing ever happens would make anything infinite: it counts as a tenth of the usual band at least.
+        extremes[r] = np.quantile(band, quantile)
+    # Without a floor, a band in which nothing ever happens would make every score there infinite.
     return (
-        np.maximum(found, 0.1 * np.median(found[found > 0]))
-        if (found > 0).any()
+        np.maximum(extremes, 0.1 * np.median(extremes[extremes > 0]))
+        if (extremes > 0).any()
         else np.ones(n_rows)
     )
 

@@ -1,4 +1,4 @@
-"""Scores of windows and their regions → one timeline per video → events that name their streams and regions."""
+"""Timelines of videos from scores of windows and regions, and events with their streams and regions."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ class Timeline:
     """Anomaly scores of one video, window by window.
 
     Attributes:
-        video_id: which video.
         start_seconds, stop_seconds: of each window.
         scores: of its most abnormal region.
-        errors: what each stream adds there; mean over the streams it has = score.
-        region: which region that was.
-        row: which row of the matrix that was.
+        errors: of each stream there.
+        region: number of that region.
+        row: its row in the matrix.
     """
 
     video_id: str
@@ -61,16 +60,16 @@ class Timeline:
         return error_shares(self.errors, np.ones(self.errors.shape, bool))
 
     def at(self, instants: ArrayLike) -> Float64[np.ndarray, " m"]:
-        """Score at any time: linear between the centres of windows, level beyond the first and the last."""
+        """Return the score at any time: linear between the centres of windows, level beyond the first and the last."""
         return np.interp(np.asarray(instants, np.float64), self.times, self.scores)
 
 
 @dataclass(frozen=True)
 class CausedEvent:
-    """An event and what made it.
+    """An event and its cause.
 
     Attributes:
-        event: when, how high.
+        event: times and peak score.
         shares: {stream: part of the squared error of the event's windows}, summing to 1.
         region: the most abnormal region at the peak.
         row: row of the matrix at the peak, for its nearest normal neighbours.
@@ -82,7 +81,7 @@ class CausedEvent:
     row: int
 
     def streams(self, *, at_least: float) -> list[str]:
-        """The streams that made it, largest share first: those with `at_least` this share, or the first alone."""
+        """Return the streams with `at_least` this share, largest first, or the largest alone."""
         ordered = sorted(self.shares, key=lambda name: -self.shares[name])
         return [name for name in ordered if self.shares[name] >= at_least] or ordered[:1]
 
@@ -95,7 +94,7 @@ def timelines(
     scores: ArrayLike,
     errors: Float64[np.ndarray, "rows streams"],
 ) -> list[Timeline]:
-    """One timeline for each video, in the order in which they first come; a window counts by its strongest region.
+    """Return one timeline per video, in order of first appearance; a window counts by its strongest region.
 
     Args:
         video_ids: of each row; a row is one region of one window.
@@ -184,7 +183,7 @@ def to_json(
     nearest: Sequence[Sequence[str]],
     regions: Sequence[str],
 ) -> dict[str, Any]:
-    """One video of timelines.json."""
+    """Return one video of timelines.json."""
     shares = timeline.shares()
     return {
         "video_id": timeline.video_id,
@@ -202,7 +201,7 @@ def to_json(
 def event_json(
     caused: CausedEvent, nearest: Sequence[str], regions: Sequence[str]
 ) -> dict[str, Any]:
-    """One event, for files and for --json."""
+    """Return one event for files and for --json."""
     event = caused.event
     return {
         "start_seconds": round(event.start_seconds, 3),
@@ -218,7 +217,7 @@ def event_json(
 def frame_labels(
     intervals: Sequence[tuple[float, float]], instants: ArrayLike
 ) -> Int64[np.ndarray, " m"]:
-    """1 at the instants that lie inside an interval [start, stop), else 0."""
+    """Return 1 for the instants that lie inside an interval [start, stop), else 0."""
     at = np.asarray(instants, np.float64)
     inside = np.zeros(len(at), np.int64)
     for start, stop in intervals:
@@ -227,7 +226,7 @@ def frame_labels(
 
 
 def intervals_of(flags: ArrayLike, *, step_seconds: float) -> list[tuple[float, float]]:
-    """Runs of 1 in a list of 0 and 1, one value for each `step_seconds`, as [start, stop) in seconds."""
+    """Return the runs of 1 in a list of 0 and 1, one value for each `step_seconds`, as [start, stop) in seconds."""
     edges = np.diff(np.concatenate([[0], np.asarray(flags, np.int64), [0]]))
     starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
     return [
@@ -237,7 +236,7 @@ def intervals_of(flags: ArrayLike, *, step_seconds: float) -> list[tuple[float, 
 
 
 def mapping_of(labels: Any, known: Sequence[str]) -> Mapping[str, list[tuple[float, float]]]:
-    """{video_id: abnormal intervals} as a JSON file says it.
+    """Return {video_id: abnormal intervals} from the content of a JSON file.
 
     Raises:
         TristreamError: another shape, a video that is not known, an interval that ends before it begins.
@@ -250,7 +249,7 @@ def mapping_of(labels: Any, known: Sequence[str]) -> Mapping[str, list[tuple[flo
     for video, pairs in labels.items():
         if video not in known:
             raise TristreamError(
-                f"frame labels name '{video}', which is no video of the run (one is '{known[0]}')"
+                f"frame labels name '{video}', which is not a video of the run (one is '{known[0]}')"
             )
         if not isinstance(pairs, list) or not all(
             isinstance(p, list) and len(p) == 2 for p in pairs
