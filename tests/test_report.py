@@ -261,6 +261,43 @@ def test_the_verdict_says_what_helps_and_what_hurts(made_run):
     assert "1 of 3 videos could not be used at all and 1 of 3 have no audio" in said
 
 
+def test_the_verdict_of_an_anomaly_run_opens_with_its_events_and_the_cause_of_the_strongest():
+    videos = [
+        {"video_id": f"test/{i:02d}.mp4", "events": [] if i < 5 else [
+            {"peak_seconds": float(i), "peak_score": 9.0 - abs(i - 8),
+             "shares": {"audio": 0.1, "spatial": 0.2, "temporal": 0.7}}]}
+        for i in range(12)
+    ]  # fmt: skip
+    run = collect.Run(
+        Path("r"), decisions={"detection": {"auroc": 0.9}}, timelines={"videos": videos}
+    )
+    first = str(verdict.verdict(run)[0])
+    assert first.startswith("<strong>7 events</strong> in 12 videos")
+    assert "the strongest: test/08.mp4 at 8.0 s, motion." in first
+    quiet = collect.Run(Path("r"), timelines={"videos": videos[:5]})
+    assert "No event</strong> in 5 videos" in str(verdict.verdict(quiet)[0])
+
+
+@pytest.mark.parametrize(("n", "warned"), [(29, True), (30, False)])
+def test_fewer_than_thirty_test_videos_are_named_in_the_verdict(n, warned):
+    subsets = {"audio": {"test_top1": {**_estimate(0.5, n=n), "n_groups": 7}}}
+    run = collect.Run(Path("r"), decisions={"classification": {"subsets": subsets}})
+    sentences = " ".join(map(str, verdict.verdict(run)))
+    assert ("Only 29 test videos" in sentences) == warned
+    assert "45.0–55.0 % from 7 groups" in sentences
+
+
+def test_an_interval_of_the_auroc_stands_beside_it_when_the_run_has_one():
+    figures_ = {
+        name: note
+        for name, _, note in verdict.detection_figures(
+            {"auroc": 0.9, "auroc_interval": [0.812, 0.955], "equal_error_rate": 0.1}
+        )
+    }
+    assert "0.812–0.955" in figures_["AUROC"]
+    assert "interval" not in figures_["equal error rate"]
+
+
 def test_a_gain_whose_interval_crosses_zero_is_not_called_help():
     run = collect.Run(Path("r"), decisions={"classification": {
         "subsets": {name: {"test_top1": _estimate(0.5)} for name in ("a", "b", "a+b")},
