@@ -115,7 +115,7 @@ def split_of(clips: Sequence[Clip], split: str) -> dict[str, list[int]]:
 
 
 class Footages:
-    """Footage of every clip by the configuration of the temporal stream."""
+    """Segments of the temporal stream for every clip, by configuration."""
 
     def __init__(
         self, clips: Sequence[Clip], pool: DecodePool, cache: Cache, preset: dict[str, Any]

@@ -1,4 +1,4 @@
-"""One HTML file out of what was found: template, style and script in one, no request to anywhere."""
+"""One HTML file of a run: template, style and script in one, no request to anywhere."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ RIVALS = {"mean": "mean of the streams' own scores", "weighted": "weighted mean 
 
 @dataclass(frozen=True)
 class Beside:
-    """Figures that the accuracy is compared with.
+    """Reference figures for the accuracy.
 
     Attributes:
         words: what the figures are, after "the red tick is".
@@ -52,7 +52,7 @@ class Beside:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Pictures decoded for the page.
+    """Images decoded for the page.
 
     Attributes:
         videos: {video_id: data URI}.

@@ -69,7 +69,7 @@ def scatter(chart: Map) -> tuple[Markup, list[tuple[str, str, int]]]:
 
 
 def map_data(chart: Map, thumbnails: Mapping[str, str], named: Mapping[str, str]) -> dict[str, Any]:
-    """Return the data with which the page's script moves points and shows the one under the pointer."""
+    """Data for the page's script: positions of the points in every view, and the tooltip of each."""
     return {
         "places": map_places(chart),
         "axes": chart.axes,
