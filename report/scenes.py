@@ -40,7 +40,9 @@ def map_places(chart: Map) -> dict[str, list[list[float] | None]]:
     return found
 
 
-def scatter(chart: Map) -> tuple[Markup, list[tuple[str, str, int]]]:
+def scatter(
+    chart: Map, links: Mapping[str, str] | None = None
+) -> tuple[Markup, list[tuple[str, str, int]]]:
     """The map in its first view, and its legend: (label, colour, number of videos)."""
     labels = sorted(set(chart.labels))
     colours = dict(zip(labels, class_colours(len(labels)), strict=True))
@@ -58,6 +60,10 @@ def scatter(chart: Map) -> tuple[Markup, list[tuple[str, str, int]]]:
         for i, (place, label, split) in enumerate(
             zip(first, chart.labels, chart.splits, strict=True)
         )
+    ]
+    points = [
+        html('<a href="{}">{}</a>', links[name], point) if links and name in links else point
+        for name, point in zip(chart.video_ids, points, strict=True)
     ]
     drawn = html(
         '<svg id="map-points" viewBox="0 0 1000 {}" role="img" aria-label="{}">{}</svg>',

@@ -18,7 +18,17 @@ import pytest
 from tristream.dataset.manifest import Manifest, VideoRow, write_manifest
 from tristream.fusion.intervals import Estimate
 from tristream.media.encode import write_video
-from tristream.report import collect, figures, page, palette, plots, projection, thumbnails, verdict
+from tristream.report import (
+    collect,
+    figures,
+    links,
+    page,
+    palette,
+    plots,
+    projection,
+    thumbnails,
+    verdict,
+)
 from tristream.report.charts import Curves, Line
 from tristream.store import embeddings
 from tristream.store.embeddings import EmbeddingTable
@@ -317,6 +327,37 @@ def test_what_is_no_better_than_guessing_is_called_so():
             decisions={"classification": found},
         )
         assert said in " ".join(map(str, verdict.verdict(run)))
+
+
+def test_points_cells_and_events_link_to_clips_inside_the_data_root_only(made_run):
+    run = collect.collect(made_run)
+    links_ = links.clip_links(run, made_run / "report.html")
+    assert set(links_) == {
+        "0/test_0.mp4",
+        "1/test_0.mp4",
+        "2/test_0.mp4",
+    }  # the others do not exist
+    for name, link in links_.items():
+        assert (made_run / link).resolve() == (run.manifest.root / name).resolve()
+    text = _page(made_run, pictures=page.Pictures(clips=links_))
+    hrefs = [about["href"] for tag, about in Text(text).tags if tag == "a"]
+    first = links_["0/test_0.mp4"]
+    assert hrefs.count(first) == 2  # its point, and the cell bounce -> spin
+    assert f"{first}#t=1.0" in hrefs  # its event
+    assert not any(":" in href for href in hrefs)
+
+
+def test_a_clip_outside_the_data_root_is_not_linked_and_a_scheme_is_spelled_out(tmp_path):
+    root, outside = tmp_path / "data", tmp_path / "outside.mp4"
+    root.mkdir()
+    outside.touch()
+    (root / "javascript:alert(1).mp4").touch()
+    (root / "away.mp4").symlink_to(outside)
+    rows = tuple(_row(root, n, "a", "test") for n in ("javascript:alert(1).mp4", "away.mp4"))
+    run = collect.Run(tmp_path / "run", manifest=Manifest(root, rows))
+    assert links.clip_links(run, root / "report.html") == {
+        "javascript:alert(1).mp4": "./javascript%3Aalert%281%29.mp4"
+    }
 
 
 def test_hostile_names_are_shown_and_do_nothing(made_page):
