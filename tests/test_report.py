@@ -241,7 +241,8 @@ def test_every_figure_of_the_decisions_stands_on_the_page(made_page):
         cells = rows[" + ".join(name.split("+"))]
         assert f"{100 * found['test_top1']['value']:.1f}" in cells
         assert (
-            f"{100 * found['test_top1']['low']:.1f}–{100 * found['test_top1']['high']:.1f}" in cells
+            f"{100 * found['test_top1']['low']:.1f}–{100 * found['test_top1']['high']:.1f}12 groups"
+            in cells
         )
         assert f"{100 * found['train_top1']:.1f}" in cells
     assert "95.0" in rows["audio + spatial"]
@@ -869,6 +870,18 @@ def test_a_stream_can_be_chosen_and_a_class_picked_out_on_the_map(browser, drawn
         " return document.getElementById('tip').textContent })(document.querySelector('.pt[data-i=\"53\"]'))"
     )
     assert r"\nnext\x1b[31mred.mp4" in where
+    assert browser.complaints() == []
+
+
+def test_zooming_the_map_separates_points_and_the_whole_map_comes_back(browser, drawn_page):
+    browser.open(drawn_page)
+    view = "document.getElementById('map-points').getAttribute('viewBox')"
+    whole = browser.value(view)
+    browser.value("document.querySelectorAll('#map-zoom button')[0].click()")
+    assert browser.value(view) == "250 170 500 340"
+    assert "scale(0.5)" in browser.value("document.querySelector('.pt').style.transform")
+    browser.value("document.querySelectorAll('#map-zoom button')[2].click()")
+    assert browser.value(view) == whole
     assert browser.complaints() == []
 
 
