@@ -63,38 +63,11 @@ def run(
     named with the command that makes them. Videos that have moved: --data. For the data of
     `tristream workshop`, accuracies are beside the best possible ones.
     """
-    from tristream.report import collect, links, page, plots, projection
-    from tristream.report import figures as papers
-    from tristream.store.atomic import write_bytes
+    from tristream.make_report import ReportOptions, report
 
-    if not run.is_dir():
-        raise UsageError(
-            f"{run} is no folder of a run; make one first: tristream index --run {run} --data DIR"
-        )
-    if how not in projection.PROJECTIONS:
-        raise UsageError(
-            f"--map {how} is not known; available: {', '.join(projection.PROJECTIONS)}"
-        )
-    _check_installed(how, figures)
-    out = out or run / "report.html"
-    workspace = Workspace(run, cache)
-    workspace.check_writable(out.parent, *([figures] if figures else []))
-    found = collect.collect(run, data=data)
-    beside = _beside(found, claims)
-    chart = projection.project(found.fused, how=how, seed=seed) if found.fused else None
-    timelines = plots.timelines(found)
-    pictures, gaps = _pictures(
-        found, workspace, chart, timelines, thumbnails, workers, follow_links
-    )
-    pictures = dataclasses.replace(pictures, clips=links.clip_links(found, out))
-    found = dataclasses.replace(found, gaps=(*found.gaps, *gaps))
-    text = page.render(
-        found, title=title or run.resolve().name, made=datetime.datetime.now().strftime("%-d %B %Y, %H:%M"),
-        version=importlib.metadata.version("tristream"), beside=beside, chart=chart, timelines=timelines,
-        pictures=pictures,
-    )  # fmt: skip
-    write_bytes(out, text.encode())
-    written: list[Path] = []
+    workspace = options.workspace(run, cache, follow_links=follow_links, workers=workers)
+    chosen = ReportOptions(out, figures, title, how, claims, thumbnails, seed)
+    written = report(workspace, chosen, data=data, ceilings=_ceilings(workspace, data))
     if figures is not None:
         screen.note(f"wrote {len(written.figures)} files into {figures}")
     for gap in written.gaps:
