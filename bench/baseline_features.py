@@ -1,4 +1,4 @@
-"""Baseline of plain features and a linear SVM on a labelled set, to compare the streams with.
+"""Accuracy of plain features and a linear SVM on a labelled set: baselines for the streams.
 
     python -m tristream.bench.baseline_features --data DIR                        sound
     python -m tristream.bench.baseline_features --data DIR --crop .66,.34,.86,.54  all of them, of the crop

@@ -1,4 +1,4 @@
-"""Cost of decoding: alone, in child processes, and of the transfer."""
+"""Cost of decoding: alone, in isolated processes, and of the transfer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs of a bench: the user's videos, or clips of the workshop of usual length and size."""
+"""Inputs of the benches: the user's videos, or workshop clips of realistic length and size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DRAWN_PX = 80  # side of the square that is rendered, then enlarged: rendering 
 
 @dataclass(frozen=True)
 class Subject:
-    """Input of every bench.
+    """Inputs that every bench receives.
 
     Attributes:
         videos: files to measure on.

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import tristream
 from tristream import streams
 from tristream.bench.table import Table
 from tristream.dataset.manifest import content_id
@@ -38,7 +39,15 @@ from tristream.streams.torch_backend import TorchBackend
 from tristream.streams.training import Example, Examples, train
 from tristream.streams.video import Video, View
 
-PRESET = Path(__file__).parents[1] / "commands" / "presets" / "light.toml"
+
+def _light_preset() -> Path:
+    """Path of the preset `light`: in the package, or in `commands/` of a checkout from before it moved."""
+    packaged = Path(tristream.__file__).parent / "presets" / "light.toml"
+    older = Path(__file__).parents[1] / "commands" / "presets" / "light.toml"
+    return packaged if packaged.is_file() else older
+
+
+PRESET = _light_preset()
 N_FOLDS = 5
 CPU = torch.device("cpu")
 NO_VIEWS = {"flip": False, "crop_scale": [1.0, 1.0], "shift": 0.0}
@@ -115,7 +124,7 @@ def split_of(clips: Sequence[Clip], split: str) -> dict[str, list[int]]:
 
 
 class Footages:
-    """Footage of every clip by the configuration of the temporal stream."""
+    """Segments of the temporal stream for every clip, by configuration."""
 
     def __init__(
         self, clips: Sequence[Clip], pool: DecodePool, cache: Cache, preset: dict[str, Any]

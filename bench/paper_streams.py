@@ -64,7 +64,7 @@ def own_weights(name: str, subject: Subject) -> Path | None:
 
 
 def said(subject: Subject, *made: TrainedStream) -> str:
-    """Return a note on the networks that have random weights."""
+    """Networks with random weights, for a table's notes."""
     random = [stream.name for stream in made if stream.lineage["random_weights"] is not None]
     return (
         f"random weights (seed {subject.seed}): {', '.join(random)}"

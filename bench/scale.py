@@ -1,4 +1,4 @@
-"""Growth of time and memory with number, length and size of videos; each case in its own process."""
+"""Growth of time and memory with the number, length and size of videos; one process per case."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets beside the measured figures, from the tables of the other benches."""
+"""Targets beside measured values, from the tables of the other benches."""
 
 from __future__ import annotations
 

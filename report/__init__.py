@@ -1,1 +1,1 @@
-"""Report of a run: one HTML file that works offline."""
+"""The report of a run: one HTML file that works offline."""

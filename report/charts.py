@@ -1,4 +1,4 @@
-"""Content of a plot as plain values: `svg` draws it on the page, `figures` into files for papers."""
+"""Contents of plots as plain values: `svg` and `scenes` draw them on the page, `figures` in files."""
 
 from __future__ import annotations
 
@@ -146,13 +146,13 @@ class Timeline:
 
     @property
     def is_steep(self) -> bool:
-        """True if only a logarithmic axis shows both the threshold and the highest score."""
+        """True if the highest score is so far above the threshold that only a logarithmic axis shows both."""
         return bool(0 < 20 * self.threshold < self.scores.max())
 
 
 @dataclass(frozen=True, eq=False)
 class Looks:
-    """Sampled segments of one video.
+    """Positions of the sampler's segments in one video.
 
     Attributes:
         motion: mean displacement between frames, px, at `times` (seconds); empty without pictures.

@@ -74,7 +74,7 @@ class Fused:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Content of the folder of a run.
+    """Contents of a run's folder.
 
     Attributes:
         folder: of the run.
@@ -148,7 +148,7 @@ class Run:
         ]
 
     def gains(self) -> list[Gain]:
-        """Return the effect of each stream."""
+        """Accuracy that each stream adds."""
         return [
             Gain(name, retrained, estimate(found.get("withheld")))
             for name, found in (self.classification.get("gains") or {}).items()

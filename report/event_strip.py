@@ -1,16 +1,22 @@
-"""One event as a picture: frames through it, the score around it with its threshold, and the streams' shares."""
+"""One event as an image: frames, score with threshold, mel spectrogram of its audio, and the shares of its causes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from tristream.media.reasons import printable
+from tristream.report.causes import cause
+
 N_FRAMES = 6
 WIDTH = 1080
-CURVE_HEIGHT, BARS_HEIGHT, TEXT_HEIGHT = 180, 34, 34
+CURVE_HEIGHT, BARS_HEIGHT, TEXT_HEIGHT, MEL_HEIGHT = 180, 34, 34, 120
+LEFT, RIGHT = 60, WIDTH - 12  # columns of the time axis
+MEL_SAMPLES, MEL_BANDS = 512, 64
 INK, PAPER, GRID = (40, 40, 40), (255, 255, 255), (225, 225, 225)
 RED, BLUE = (200, 55, 45), (45, 95, 160)
 _XYWH = re.compile(r"#xywh=percent:([\d.]+),([\d.]+),([\d.]+),([\d.]+)")
@@ -21,6 +27,25 @@ COLOURS = (
     (150, 80, 160),
     (120, 120, 120),
 )  # one a stream, in order
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Source of an event, and its audio where there is any.
+
+    Attributes:
+        source: file name or name of the camera; "" is not drawn.
+        wall_clock: date and time of the peak as text; "" is not drawn.
+        samples: mono audio around the event, amplitude in [-1, 1]; drawn as a mel spectrogram.
+        sample_rate: Hz.
+        start_seconds: time of the first sample, on the clock of the windows.
+    """
+
+    source: str = ""
+    wall_clock: str = ""
+    samples: np.ndarray | None = None
+    sample_rate: int = 16000
+    start_seconds: float = 0.0
 
 
 def part_of(region: str) -> tuple[float, float, float, float] | None:
@@ -41,8 +66,9 @@ def event_strip(
     event: Mapping[str, Any],
     *,
     region: tuple[float, float, float, float] | None = None,
+    origin: Origin | None = None,
 ) -> np.ndarray:
-    """An RGB picture of `WIDTH` px.
+    """An RGB image of `WIDTH` px.
 
     Args:
         frames: (T, H, W, 3) uint8 around the event.
@@ -51,19 +77,78 @@ def event_strip(
         threshold: an alarm starts at it.
         event: as `fusion.anomaly.window_scores.event_json` gives it.
         region: left, top, width and height in parts of the picture, to be framed; None for the whole.
+        origin: source, time and audio of the event; None adds nothing to the image.
     """
+    origin = origin or Origin()
     parts = [
+        *_source(origin),
         _title(event),
         _pictures(frames, frame_seconds, event, region),
+        *_mel(origin, times, event),
         _curve(times, scores, threshold, event),
         _bars(event["shares"]),
     ]
     return np.concatenate(parts)
 
 
+def _source(origin: Origin) -> list[np.ndarray]:
+    """One line of text: file or camera, and wall-clock time; nothing where neither is known."""
+    words = "    ".join(part for part in (origin.source, origin.wall_clock) if part)
+    if not words:
+        return []
+    drawable = printable(words).encode("ascii", "replace").decode()  # OpenCV's font has no more
+    return [_write(_paper(TEXT_HEIGHT), drawable, (8, 23), INK, 0.6)]
+
+
+def _mel(origin: Origin, times: np.ndarray, event: Mapping[str, Any]) -> list[np.ndarray]:
+    """Mel spectrogram in dB over the time axis of the curve; empty where audio has no share."""
+    samples = origin.samples
+    if samples is None or len(samples) < MEL_SAMPLES or not event["shares"].get("audio"):
+        return []
+    import cv2
+    import librosa
+
+    energy = librosa.feature.melspectrogram(
+        y=np.asarray(samples, dtype=np.float32), sr=origin.sample_rate, n_fft=MEL_SAMPLES,
+        hop_length=MEL_SAMPLES // 4, n_mels=MEL_BANDS,
+    )  # fmt: skip
+    decibels = librosa.power_to_db(energy, ref=np.max, top_db=60.0)  # (M, T), -60 … 0
+    grey = np.round(255 * (-decibels / 60.0)).astype(np.uint8)[::-1]  # loud is dark, low is below
+    first, last = _span(times)
+    left, right = (
+        _column(origin.start_seconds, first, last),
+        _column(origin.start_seconds + len(samples) / origin.sample_rate, first, last),
+    )
+    seconds = np.linspace(*_inverse(left, right, first, last), max(1, right - left))
+    columns = (seconds - origin.start_seconds) * origin.sample_rate / (MEL_SAMPLES // 4)
+    columns = np.clip(np.round(columns).astype(int), 0, grey.shape[1] - 1)
+    paper = _paper(MEL_HEIGHT)
+    height = MEL_HEIGHT - 12
+    image = cv2.resize(grey[:, columns], (len(columns), height), interpolation=cv2.INTER_AREA)
+    paper[6 : 6 + height, left : left + len(columns)] = image[:, :, None]
+    return [_write(paper, "mel", (6, MEL_HEIGHT // 2), INK, 0.42)]
+
+
+def _span(times: np.ndarray) -> tuple[float, float]:
+    """First and last second of the time axis; one second where there is a single window."""
+    first = float(times[0])
+    return first, float(times[-1]) if len(times) > 1 else first + 1
+
+
+def _column(seconds: float, first: float, last: float) -> int:
+    """Column of a time, kept inside the axis."""
+    return round(LEFT + (RIGHT - LEFT) * min(1.0, max(0.0, (seconds - first) / (last - first))))
+
+
+def _inverse(left: int, right: int, first: float, last: float) -> tuple[float, float]:
+    """Times of two columns."""
+    scale = (last - first) / (RIGHT - LEFT)
+    return first + (left - LEFT) * scale, first + (right - LEFT) * scale
+
+
 def _title(event: Mapping[str, Any]) -> np.ndarray:
     paper = _paper(TEXT_HEIGHT)
-    causes = "  ".join(f"{name} {share:.0%}" for name, share in event["shares"].items())
+    causes = "  ".join(f"{cause(name)} {share:.0%}" for name, share in event["shares"].items())
     words = (
         f"{event['start_seconds']:.2f} - {event['stop_seconds']:.2f} s    peak {event['peak_score']:.2f} at "
         f"{event['peak_seconds']:.2f} s    {causes}"
@@ -117,13 +202,14 @@ def _curve(
     import cv2
 
     paper = _paper(CURVE_HEIGHT)
-    left, right, top, bottom = 60, WIDTH - 12, 12, CURVE_HEIGHT - 26
-    first, last = float(times[0]), float(times[-1]) if len(times) > 1 else float(times[0]) + 1
+    left, right, top, bottom = LEFT, RIGHT, 12, CURVE_HEIGHT - 26
+    first, last = _span(times)
     high = max(float(scores.max()), threshold) * 1.1 or 1.0
 
     def at(time: float, score: float) -> tuple[int, int]:
-        x = left + (right - left) * min(1.0, max(0.0, (time - first) / (last - first)))
-        return round(x), round(bottom - (bottom - top) * min(1.0, max(0.0, score / high)))
+        return _column(time, first, last), round(
+            bottom - (bottom - top) * min(1.0, max(0.0, score / high))
+        )
 
     a, b = at(event["start_seconds"], 0)[0], at(event["stop_seconds"], 0)[0]
     paper[top:bottom, a : max(b, a + 2)] = (252, 226, 222)
@@ -147,12 +233,12 @@ def _curve(
 def _bars(shares: Mapping[str, float]) -> np.ndarray:
     """The shares of the streams as one bar."""
     paper = _paper(BARS_HEIGHT)
-    left, right = 60, WIDTH - 12
+    left, right = LEFT, RIGHT
     x = left
     for (name, share), colour in zip(shares.items(), _colours(len(shares)), strict=True):
         width = round((right - left) * share)
         paper[6:26, x : x + width] = colour
-        words = f"{name} {share:.0%}"
+        words = f"{cause(name)} {share:.0%}"
         if width > 9 * len(words):
             paper = _write(paper, words, (x + 6, 21), PAPER, 0.45)
         x += width

@@ -1,4 +1,4 @@
-"""One HTML file out of what was found: template, style and script in one, no request to anywhere."""
+"""One HTML file of a run: template, style and script in one, no request to anywhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import jinja2
 from markupsafe import Markup
 
 from tristream.fusion.intervals import Estimate
-from tristream.report import event_strip, plots, provenance, scenes, svg, verdict
+from tristream.report import event_strip, links, plots, provenance, scenes, svg, verdict
+from tristream.report.causes import cause_and_stream
 from tristream.report.charts import Looks, Map, Timeline
 from tristream.report.collect import Run, estimate
 from tristream.report.markup import (
@@ -37,7 +38,7 @@ RIVALS = {"mean": "mean of the streams' own scores", "weighted": "weighted mean 
 
 @dataclass(frozen=True)
 class Beside:
-    """Figures that the accuracy is compared with.
+    """Reference figures for the accuracy.
 
     Attributes:
         words: what the figures are, after "the red tick is".
@@ -52,19 +53,21 @@ class Beside:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Pictures decoded for the page.
+    """Images decoded for the page.
 
     Attributes:
         videos: {video_id: data URI}.
         peaks: {(video_id, number of the event): data URI}.
         missing: {(video_id, number of the event): why there is none}.
         looks: where the sampler looked.
+        clips: {video_id: link to its file, relative to the page}, as `links.clip_links` returns.
     """
 
     videos: Mapping[str, str] = field(default_factory=dict)
     peaks: Mapping[tuple[str, int], str] = field(default_factory=dict)
     missing: Mapping[tuple[str, int], str] = field(default_factory=dict)
     looks: Sequence[Looks] = ()
+    clips: Mapping[str, str] = field(default_factory=dict)
 
 
 def render(
@@ -121,12 +124,13 @@ def render(
         "signed": signed,
         "colour": partial(svg.colour_class, place=place),
         "colour_known": lambda name: name in run.streams,
+        "cause": cause_and_stream,
         "dots": lambda used: svg.dots(used, run.streams if len(used) != 1 else used, place),
         "whisker": partial(svg.whisker, place=place),
         "axis": svg.axis,
         **_accuracy(run, beside),
         **_mistakes(run, pictures, place),
-        "map": _map(chart),
+        "map": _map(chart, pictures.clips),
         "map_json": script_json(scenes.map_data(chart, pictures.videos, named) if chart else None),
         **_anomalies(run, beside, timelines, pictures, place),
         "looks": [
@@ -218,7 +222,9 @@ def _mistakes(run: Run, pictures: Pictures, place: Any) -> dict[str, Any]:
         for video in (found.get("hardest") or ())[:MOST_HARD]
     ]  # fmt: skip
     return {
-        "confusion": svg.confusion(matrix) if matrix else None,
+        "confusion": svg.confusion(matrix, links.cell_links(run, pictures.clips))
+        if matrix
+        else None,
         "per_class": per_class,
         "class_counts": {name: figures.get("n", "–") for name, figures in classes.items()},
         "class_alone": alone,
@@ -230,10 +236,10 @@ def _mistakes(run: Run, pictures: Pictures, place: Any) -> dict[str, Any]:
     }
 
 
-def _map(chart: Map | None) -> dict[str, Any] | None:
+def _map(chart: Map | None, clips: Mapping[str, str]) -> dict[str, Any] | None:
     if chart is None:
         return None
-    drawn, legend = scenes.scatter(chart)
+    drawn, legend = scenes.scatter(chart, clips)
     views = list(chart.places)
     splits = [split for split in scenes.SPLITS if split in chart.splits]
     return {"drawn": drawn, "legend": legend, "views": views, "axes": chart.axes[views[0]],
@@ -261,6 +267,7 @@ def _anomalies(
                 "region": event.region,
                 "part": event_strip.part_of(event.region),
                 "nearest": event.nearest[:2],
+                "clip": _at(pictures.clips.get(line.video_id), event.start_seconds),
             }
             for number, event in enumerate(line.events)
         ]
@@ -278,6 +285,11 @@ def _anomalies(
         "window_words": f"{window:g} s, one every {hop:g} s," if window and hop else "a video",
         "any_truth": any(line.truth for line in timelines),
     }
+
+
+def _at(clip: str | None, seconds: float) -> str:
+    """A link to a moment of a clip (media fragment); "" without one."""
+    return f"{clip}#t={max(0.0, seconds):.1f}" if clip else ""
 
 
 def _detectors(found: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Plots of a report from the content of a run."""
+"""Plots of a run's report."""
 
 from __future__ import annotations
 

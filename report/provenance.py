@@ -1,4 +1,4 @@
-"""Provenance of a run: tables of facts from videos.csv, checkpoints and lineage."""
+"""Provenance of a run and its rejected videos: tables from videos.csv, checkpoints and lineage."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _split(name: str, rows: list[VideoRow]) -> dict[str, Any]:
 
 
 def _facts(run: Run, name: str, stored: Mapping[str, Any]) -> dict[str, str]:
-    """Return one stream in words."""
+    """Facts of one stream, in words."""
     config, about = stored.get("config") or {}, stored.get("lineage") or {}
     rnn = config.get("aggregator") or {}
     facts = {"encoder": str(config.get("encoder", "the stream's own network"))}
@@ -137,7 +137,7 @@ def rehearsed(run: Run) -> list[str]:
 
 
 def _settings(run: Run) -> list[tuple[str, str]]:
-    """Return the settings: those of all streams first, then each stream's own."""
+    """Settings: those shared by all streams first, then each stream's own."""
     found = []
     for name, stored in sorted(run.configs.items()):
         about = stored.get("lineage") or {}
@@ -153,7 +153,7 @@ def _settings(run: Run) -> list[tuple[str, str]]:
 
 
 def sampler_words(run: Run) -> str:
-    """Return a sentence on the choice of segments."""
+    """Sampling of segments, one sentence."""
     samplers = [config["sampler"] for config in run.configs.values() if config.get("sampler")]
     if not samplers:
         return ""

@@ -40,7 +40,9 @@ def map_places(chart: Map) -> dict[str, list[list[float] | None]]:
     return found
 
 
-def scatter(chart: Map) -> tuple[Markup, list[tuple[str, str, int]]]:
+def scatter(
+    chart: Map, links: Mapping[str, str] | None = None
+) -> tuple[Markup, list[tuple[str, str, int]]]:
     """The map in its first view, and its legend: (label, colour, number of videos)."""
     labels = sorted(set(chart.labels))
     colours = dict(zip(labels, class_colours(len(labels)), strict=True))
@@ -59,6 +61,10 @@ def scatter(chart: Map) -> tuple[Markup, list[tuple[str, str, int]]]:
             zip(first, chart.labels, chart.splits, strict=True)
         )
     ]
+    points = [
+        html('<a href="{}">{}</a>', links[name], point) if links and name in links else point
+        for name, point in zip(chart.video_ids, points, strict=True)
+    ]
     drawn = html(
         '<svg id="map-points" viewBox="0 0 1000 {}" role="img" aria-label="{}">{}</svg>',
         MAP_HEIGHT,
@@ -69,7 +75,7 @@ def scatter(chart: Map) -> tuple[Markup, list[tuple[str, str, int]]]:
 
 
 def map_data(chart: Map, thumbnails: Mapping[str, str], named: Mapping[str, str]) -> dict[str, Any]:
-    """Return the data with which the page's script moves points and shows the one under the pointer."""
+    """Data for the page's script: positions of the points in every view, and the tooltip of each."""
     return {
         "places": map_places(chart),
         "axes": chart.axes,

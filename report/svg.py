@@ -7,7 +7,7 @@ line of no length with a round end, so nothing is distorted. Colours are classes
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -209,7 +209,7 @@ def axis(chart: Whiskers) -> Markup:
     )
 
 
-def confusion(chart: Confusion) -> Markup:
+def confusion(chart: Confusion, links: Mapping[tuple[str, str], str] | None = None) -> Markup:
     """The matrix: right ones in ink along the diagonal, mistakes in red beside it; shade: share of the row."""
     n = len(chart.classes)
     sums = chart.counts.sum(axis=1)
@@ -219,16 +219,16 @@ def confusion(chart: Confusion) -> Markup:
         share = count / sums[row]
         kind = "right" if row == column else "wrong"
         words = f"{count} of {sums[row]} {chart.classes[row]}: named {chart.classes[column]}"
-        cells.append(
-            html(
-                '<rect class="{}" x="{}" y="{}" width="1" height="1" opacity="{}"><title>{}</title></rect>',
-                kind,
-                column,
-                row,
-                f"{0.12 + 0.88 * share:.2f}",
-                words,
-            )
+        cell = html(
+            '<rect class="{}" x="{}" y="{}" width="1" height="1" opacity="{}"><title>{}</title></rect>',
+            kind,
+            column,
+            row,
+            f"{0.12 + 0.88 * share:.2f}",
+            words,
         )
+        link = (links or {}).get((chart.classes[row], chart.classes[column]))
+        cells.append(html('<a href="{}">{}</a>', link, cell) if link else cell)
         if n <= MOST_NUMBERED:
             numbers.append(
                 html(

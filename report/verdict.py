@@ -1,4 +1,4 @@
-"""The verdict: what a run has found, in sentences that somebody in a hurry can read."""
+"""The verdict: results of a run in a few sentences."""
 
 from __future__ import annotations
 
@@ -10,19 +10,26 @@ import numpy as np
 from markupsafe import Markup
 
 from tristream.fusion.intervals import Estimate
+from tristream.report.causes import main_cause
 from tristream.report.charts import Curves
 from tristream.report.collect import Gain, Run, Subset
 from tristream.report.markup import clock, html, listed, signed
 
+FEW_TEST_VIDEOS = 30  # below, one video is more than 3 points
+
 
 def verdict(run: Run, best_possible: Mapping[str, float] | None = None) -> list[Markup]:
-    """One paragraph: how often it is right, which streams help and which hurt, what is abnormal, what failed."""
+    """One paragraph: accuracy, effect of each stream, anomalies, rejected videos."""
     subsets, sentences = run.subsets(best_possible), []
     if subsets:
         sentences += _accuracy(run, subsets)
         sentences += _streams(run.gains(), subsets)
+    elif run.timelines.get("videos"):
+        sentences += _events(run.timelines)
+    elif run.detection:
+        sentences.append(Markup("This run detects anomalies among whole videos."))
     elif run.decisions:
-        sentences.append(Markup("This run names no actions: it has no labels to learn from."))
+        sentences.append(Markup("This run has no classifier: its videos have no labels."))
     elif run.configs:
         names = listed(sorted(run.configs))
         sentences.append(
@@ -57,7 +64,7 @@ def _accuracy(run: Run, subsets: Sequence[Subset]) -> list[Markup]:
     limit = Markup("")
     if whole.best_possible is not None:
         limit = html(", and {} % is the best possible", f"{100 * whole.best_possible:.4g}")
-    found = [
+    sentences = [
         html(
             "On {} test videos{}, {} the right action in <strong>{} %</strong> of cases{}{}{}.",
             whole.test.n,
@@ -69,9 +76,17 @@ def _accuracy(run: Run, subsets: Sequence[Subset]) -> list[Markup]:
             limit,
         )
     ]
+    if whole.test.n < FEW_TEST_VIDEOS:
+        sentences.append(
+            html(
+                "<strong>Only {} test videos</strong>: below {}, an accuracy is a rough indication.",
+                whole.test.n,
+                FEW_TEST_VIDEOS,
+            )
+        )
     best = max(subsets, key=lambda subset: subset.test.value)
     if best.test.value > whole.test.value:
-        found.append(
+        sentences.append(
             html(
                 "With {} only it is {} %{}, the highest in the table: picked by looking at the test videos, so a "
                 "hint and no result.",
@@ -80,18 +95,22 @@ def _accuracy(run: Run, subsets: Sequence[Subset]) -> list[Markup]:
                 interval(best.test),
             )
         )
-    return found
+    return sentences
 
 
-def interval(found: Estimate) -> Markup:
-    """The 95 % interval of a share, in brackets; nothing where there is none."""
-    if not (math.isfinite(found.low) and math.isfinite(found.high)):
+def interval(share: Estimate) -> Markup:
+    """The 95 % interval of a share and its number of groups, in brackets; "" without an interval."""
+    if not (math.isfinite(share.low) and math.isfinite(share.high)):
         return Markup("")
-    return html(" (95 % interval {}–{} %)", f"{100 * found.low:.1f}", f"{100 * found.high:.1f}")
+    n_groups = getattr(share, "n_groups", None)
+    groups = f" from {n_groups} groups" if n_groups else ""
+    return html(
+        " (95 % interval {}–{} %{})", f"{100 * share.low:.1f}", f"{100 * share.high:.1f}", groups
+    )
 
 
 def _streams(gains: Sequence[Gain], subsets: Sequence[Subset]) -> list[Markup]:
-    """Sentences on streams that help, that hurt, and whose effect cannot be told."""
+    """Streams that help, that hurt, and without a measurable effect."""
     if not gains:
         return []
     helps = [gain for gain in gains if gain.retrained.low > 0]
@@ -133,8 +152,30 @@ def _points(found: Estimate) -> str:
     return f"({value} points, {low} to {high})"
 
 
+def _events(timelines: Mapping[str, Any]) -> list[Markup]:
+    """Number of events, and the strongest one: its video, time and cause."""
+    videos = timelines.get("videos") or ()
+    events = [(video, event) for video in videos for event in video.get("events") or ()]
+    in_videos = f"{len(videos)} video{'' if len(videos) == 1 else 's'}"
+    if not events:
+        return [html("<strong>No event</strong> in {}.", in_videos)] if videos else []
+    video, event = max(events, key=lambda pair: float(pair[1]["peak_score"]))
+    reason = main_cause(event.get("shares") or {})
+    return [
+        html(
+            "<strong>{} event{}</strong> in {}; the strongest: {} at {}{}.",
+            len(events),
+            "" if len(events) == 1 else "s",
+            in_videos,
+            video["video_id"],
+            clock(event["peak_seconds"]),
+            f", {reason}" if reason else "",
+        )
+    ]
+
+
 def _detection(found: Mapping[str, Any]) -> list[Markup]:
-    """Sentences on the detector: its ranking of videos, its threshold and its events."""
+    """Ranking of videos by the detector, its hits and false alarms, and labelled events."""
     sentences = []
     if found.get("auroc") is not None:
         sentence = html(
@@ -164,7 +205,7 @@ def _detection(found: Mapping[str, Any]) -> list[Markup]:
 
 
 def _left_out(run: Run) -> list[Markup]:
-    """Sentences on videos that could not be used, or only in part."""
+    """Number of videos rejected, or used without some of the streams."""
     if not run.status:
         return []
     n = len(run.status)
@@ -191,7 +232,7 @@ def n_training_classes(run: Run) -> int:
 
 
 def facts(run: Run) -> list[str]:
-    """Return the facts of a run, in a few words each."""
+    """Number of videos, classes and streams, in a few words each."""
     found = []
     if run.rows:
         seconds = sum(row.duration_seconds or 0.0 for row in run.rows)
@@ -206,7 +247,7 @@ def facts(run: Run) -> list[str]:
 
 
 def phase(accuracy: Curves) -> str:
-    """Return the result of one phase of training in words."""
+    """Epochs of one training phase and the validation accuracy of the epoch it selected."""
     val = accuracy.lines[-1]
     if accuracy.mark is None or not len(val.y):
         return ""
@@ -215,7 +256,7 @@ def phase(accuracy: Curves) -> str:
 
 
 def detection_figures(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return the figures of the detector: (name, figure, explanation)."""
+    """Figures of the detector: (name, figure, explanation)."""
     told = [
         ("auroc", "AUROC", ".3f", "1: every abnormal video above every normal one; 0.5: chance"),
         ("average_precision", "average precision", ".3f", ""),
@@ -231,6 +272,10 @@ def detection_figures(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         if isinstance(value, int | float) and math.isfinite(value):
             if key == "average_precision" and found.get("prevalence") is not None:
                 note = f"a random score has {found['prevalence']:.3f}"
+            bounds = found.get(f"{key}_interval")
+            if bounds and all(isinstance(end, int | float) for end in bounds):
+                words = f"95 % interval {bounds[0]:.3f}–{bounds[1]:.3f}"
+                note = f"{words}; {note}" if note else words
             figures.append((name, format(value, form).replace("%", " %"), note))
     events = found.get("events") or {}
     if events.get("n_true"):
@@ -258,7 +303,7 @@ def detection_figures(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def calibration(found: Mapping[str, Any]) -> str:
-    """Return a sentence on the effect of calibration; "" if it was not measured."""
+    """Calibration error before and after, one sentence; "" without a calibration."""
     if found.get("ece_before") is None or found.get("ece_after") is None:
         return ""
     return (

@@ -18,7 +18,17 @@ import pytest
 from tristream.dataset.manifest import Manifest, VideoRow, write_manifest
 from tristream.fusion.intervals import Estimate
 from tristream.media.encode import write_video
-from tristream.report import collect, figures, page, palette, plots, projection, thumbnails, verdict
+from tristream.report import (
+    collect,
+    figures,
+    links,
+    page,
+    palette,
+    plots,
+    projection,
+    thumbnails,
+    verdict,
+)
 from tristream.report.charts import Curves, Line
 from tristream.store import embeddings
 from tristream.store.embeddings import EmbeddingTable
@@ -231,7 +241,8 @@ def test_every_figure_of_the_decisions_stands_on_the_page(made_page):
         cells = rows[" + ".join(name.split("+"))]
         assert f"{100 * found['test_top1']['value']:.1f}" in cells
         assert (
-            f"{100 * found['test_top1']['low']:.1f}–{100 * found['test_top1']['high']:.1f}" in cells
+            f"{100 * found['test_top1']['low']:.1f}–{100 * found['test_top1']['high']:.1f}12 groups"
+            in cells
         )
         assert f"{100 * found['train_top1']:.1f}" in cells
     assert "95.0" in rows["audio + spatial"]
@@ -261,6 +272,43 @@ def test_the_verdict_says_what_helps_and_what_hurts(made_run):
     assert "1 of 3 videos could not be used at all and 1 of 3 have no audio" in said
 
 
+def test_the_verdict_of_an_anomaly_run_opens_with_its_events_and_the_cause_of_the_strongest():
+    videos = [
+        {"video_id": f"test/{i:02d}.mp4", "events": [] if i < 5 else [
+            {"peak_seconds": float(i), "peak_score": 9.0 - abs(i - 8),
+             "shares": {"audio": 0.1, "spatial": 0.2, "temporal": 0.7}}]}
+        for i in range(12)
+    ]  # fmt: skip
+    run = collect.Run(
+        Path("r"), decisions={"detection": {"auroc": 0.9}}, timelines={"videos": videos}
+    )
+    first = str(verdict.verdict(run)[0])
+    assert first.startswith("<strong>7 events</strong> in 12 videos")
+    assert "the strongest: test/08.mp4 at 8.0 s, motion." in first
+    quiet = collect.Run(Path("r"), timelines={"videos": videos[:5]})
+    assert "No event</strong> in 5 videos" in str(verdict.verdict(quiet)[0])
+
+
+@pytest.mark.parametrize(("n", "warned"), [(29, True), (30, False)])
+def test_fewer_than_thirty_test_videos_are_named_in_the_verdict(n, warned):
+    subsets = {"audio": {"test_top1": {**_estimate(0.5, n=n), "n_groups": 7}}}
+    run = collect.Run(Path("r"), decisions={"classification": {"subsets": subsets}})
+    sentences = " ".join(map(str, verdict.verdict(run)))
+    assert ("Only 29 test videos" in sentences) == warned
+    assert "45.0–55.0 % from 7 groups" in sentences
+
+
+def test_an_interval_of_the_auroc_stands_beside_it_when_the_run_has_one():
+    figures_ = {
+        name: note
+        for name, _, note in verdict.detection_figures(
+            {"auroc": 0.9, "auroc_interval": [0.812, 0.955], "equal_error_rate": 0.1}
+        )
+    }
+    assert "0.812–0.955" in figures_["AUROC"]
+    assert "interval" not in figures_["equal error rate"]
+
+
 def test_a_gain_whose_interval_crosses_zero_is_not_called_help():
     run = collect.Run(Path("r"), decisions={"classification": {
         "subsets": {name: {"test_top1": _estimate(0.5)} for name in ("a", "b", "a+b")},
@@ -280,6 +328,37 @@ def test_what_is_no_better_than_guessing_is_called_so():
             decisions={"classification": found},
         )
         assert said in " ".join(map(str, verdict.verdict(run)))
+
+
+def test_points_cells_and_events_link_to_clips_inside_the_data_root_only(made_run):
+    run = collect.collect(made_run)
+    links_ = links.clip_links(run, made_run / "report.html")
+    assert set(links_) == {
+        "0/test_0.mp4",
+        "1/test_0.mp4",
+        "2/test_0.mp4",
+    }  # the others do not exist
+    for name, link in links_.items():
+        assert (made_run / link).resolve() == (run.manifest.root / name).resolve()
+    text = _page(made_run, pictures=page.Pictures(clips=links_))
+    hrefs = [about["href"] for tag, about in Text(text).tags if tag == "a"]
+    first = links_["0/test_0.mp4"]
+    assert hrefs.count(first) == 2  # its point, and the cell bounce -> spin
+    assert f"{first}#t=1.0" in hrefs  # its event
+    assert not any(":" in href for href in hrefs)
+
+
+def test_a_clip_outside_the_data_root_is_not_linked_and_a_scheme_is_spelled_out(tmp_path):
+    root, outside = tmp_path / "data", tmp_path / "outside.mp4"
+    root.mkdir()
+    outside.touch()
+    (root / "javascript:alert(1).mp4").touch()
+    (root / "away.mp4").symlink_to(outside)
+    rows = tuple(_row(root, n, "a", "test") for n in ("javascript:alert(1).mp4", "away.mp4"))
+    run = collect.Run(tmp_path / "run", manifest=Manifest(root, rows))
+    assert links.clip_links(run, root / "report.html") == {
+        "javascript:alert(1).mp4": "./javascript%3Aalert%281%29.mp4"
+    }
 
 
 def test_hostile_names_are_shown_and_do_nothing(made_page):
@@ -791,6 +870,18 @@ def test_a_stream_can_be_chosen_and_a_class_picked_out_on_the_map(browser, drawn
         " return document.getElementById('tip').textContent })(document.querySelector('.pt[data-i=\"53\"]'))"
     )
     assert r"\nnext\x1b[31mred.mp4" in where
+    assert browser.complaints() == []
+
+
+def test_zooming_the_map_separates_points_and_the_whole_map_comes_back(browser, drawn_page):
+    browser.open(drawn_page)
+    view = "document.getElementById('map-points').getAttribute('viewBox')"
+    whole = browser.value(view)
+    browser.value("document.querySelectorAll('#map-zoom button')[0].click()")
+    assert browser.value(view) == "250 170 500 340"
+    assert "scale(0.5)" in browser.value("document.querySelector('.pt').style.transform")
+    browser.value("document.querySelectorAll('#map-zoom button')[2].click()")
+    assert browser.value(view) == whole
     assert browser.complaints() == []
 
 

@@ -85,7 +85,7 @@ def report(
     Raises:
         UsageError: no such run, an unknown map, a library that is not installed, wrong claims.
     """
-    from tristream.report import collect, page, plots, projection
+    from tristream.report import collect, links, page, plots, projection
     from tristream.report import figures as papers
     from tristream.store.atomic import write_bytes
 
@@ -108,6 +108,7 @@ def report(
     chart = projection.project(found.fused, how=how, seed=options.seed) if found.fused else None
     timelines = plots.timelines(found)
     pictures, gaps = _pictures(found, workspace, chart, timelines, options.thumbnails)
+    pictures = dataclasses.replace(pictures, clips=links.clip_links(found, out))
     found = dataclasses.replace(found, gaps=(*found.gaps, *gaps))
     text = page.render(
         found,
