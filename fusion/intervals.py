@@ -1,4 +1,10 @@
-"""Figures with their 95 % intervals, by resampling groups: videos cut from one source are not independent."""
+"""Figures with 95 % intervals over groups: videos cut from one source are not independent.
+
+Below 30 groups a bootstrap is too narrow (it covers 44-50 % with two groups, 82-92 % with 5 to 10):
+there a share has Wilson's interval with Student's t for the videos that the groups are worth, and any
+other mean Student's t over groups. From 30 groups on intervals are percentiles of a bootstrap over
+groups, above 10,000 groups the normal approximation.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +20,10 @@ from tristream.errors import TristreamError
 
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95
+FEW_GROUPS = 30
+MANY_GROUPS = 10_000
+CAUTION = 1.5  # times the estimated excess of the design effect, which few groups underestimate
+BLOCK_BYTES = 64 << 20  # of drawn counts in memory at the same time
 
 
 @dataclass(frozen=True)
@@ -33,32 +43,70 @@ class Estimate:
 def mean_interval(
     values: ArrayLike, groups: ArrayLike, *, seed: int = 0, n_resamples: int = N_RESAMPLES
 ) -> Estimate:
-    """Mean of one value per video, with the percentile interval of a bootstrap over groups.
+    """Return the mean of one value per video with its interval over groups.
 
-    Where every video has the same value (all right, say) no resample differs and the interval would have no width:
-    for values in 0 … 1 Wilson's interval with one trial per group stands in.
+    Where every video has the same value 0 or 1, each group counts as one trial of Wilson's interval.
 
     Raises:
         TristreamError: no videos; another number of groups than values.
     """
     values, index, n_groups = _by_group(values, groups)
+    if n_groups < 2 or not np.isin(values, (0.0, 1.0)).all():
+        return _any_mean(values, index, n_groups, seed, n_resamples)
     value = float(values.mean())
-    if n_groups < 2:
-        return Estimate(value, float("nan"), float("nan"), len(values), n_groups)
     if np.ptp(values) == 0 and value in (0.0, 1.0):
         low, high = wilson_interval(round(value * n_groups), n_groups)
         return Estimate(value, low, high, len(values), n_groups)
+    if n_groups < FEW_GROUPS:
+        n_worth = len(values) / (1 + CAUTION * (design_effect(values, index) - 1))
+        low, high = _wilson(value, n_worth, _student(n_groups))
+        return Estimate(value, low, high, len(values), n_groups)
+    return _any_mean(values, index, n_groups, seed, n_resamples)
+
+
+def _any_mean(
+    values: np.ndarray, index: np.ndarray, n_groups: int, seed: int, n_resamples: int
+) -> Estimate:
+    """Return the mean of any values with its interval over groups."""
+    value = float(values.mean())
+    if n_groups < 2:
+        return Estimate(value, float("nan"), float("nan"), len(values), n_groups)
+    if n_groups < FEW_GROUPS or n_groups > MANY_GROUPS:
+        half = _student(n_groups) * _standard_error(values, index, n_groups)
+        return Estimate(value, value - half, value + half, len(values), n_groups)
     sums = np.bincount(index, weights=values, minlength=n_groups)
-    sizes = np.bincount(index, minlength=n_groups)
-    draws = _draws(n_groups, seed, n_resamples)
-    low, high = _percentiles((draws @ sums) / (draws @ sizes))
+    sizes = np.bincount(index, minlength=n_groups).astype(np.float64)
+    low, high = _percentiles(_resampled_means(sums, sizes, seed, n_resamples))
     return Estimate(value, low, high, len(values), n_groups)
+
+
+def design_effect(values: ArrayLike, groups: ArrayLike) -> float:
+    """Return the factor by which groups of similar videos widen the variance of a mean; at least 1.
+
+    Source: Kish 1965, 1 + (m − 1) ρ, with the intraclass correlation of a one-way analysis of variance.
+    """
+    values, index, n_groups = _by_group(values, groups)
+    n, sizes = len(values), np.bincount(index, minlength=n_groups)
+    if n == n_groups or np.ptp(values) == 0:
+        return 1.0
+    if n_groups < 2:
+        return float(n)
+    means = np.bincount(index, weights=values) / sizes
+    between = (sizes * (means - values.mean()) ** 2).sum() / (n_groups - 1)
+    within = ((values - means[index]) ** 2).sum() / (n - n_groups)
+    size = (n - (sizes**2).sum() / n) / (n_groups - 1)
+    total = between + (size - 1) * within
+    rho = (between - within) / total if total > 0 else 0.0
+    return max(1.0, float(1 + ((sizes**2).sum() / n - 1) * rho))
 
 
 def paired_difference(
     a: ArrayLike, b: ArrayLike, groups: ArrayLike, *, seed: int = 0, n_resamples: int = N_RESAMPLES
 ) -> Estimate:
-    """Mean of a − b over the same videos, with its interval; both sides of a resample see the same groups.
+    """Return the mean of a − b over the same videos, with its interval over groups.
+
+    Where a and b agree on every video, the interval is what Wilson's leaves open about the share of
+    videos on which they differ.
 
     Raises:
         TristreamError: a and b of different lengths; as `mean_interval`.
@@ -68,12 +116,13 @@ def paired_difference(
         raise TristreamError(
             f"a paired difference needs the same videos on both sides; got {len(a)} and {len(b)}"
         )
-    if not (
-        a - b
-    ).any():  # equal on every video: a difference of exactly 0, which no Wilson interval is about
+    if not (a - b).any():
         _, _, n_groups = _by_group(a, groups)
-        return Estimate(0.0, 0.0, 0.0, len(a), n_groups)
-    return mean_interval(a - b, groups, seed=seed, n_resamples=n_resamples)
+        if n_groups < 2:
+            return Estimate(0.0, float("nan"), float("nan"), len(a), n_groups)
+        _, most = _wilson(0.0, n_groups, _student(n_groups))
+        return Estimate(0.0, -most, most, len(a), n_groups)
+    return _any_mean(*_by_group(a - b, groups), seed, n_resamples)
 
 
 def statistic_interval(
@@ -117,14 +166,44 @@ def wilson_interval(n_hits: int, n: int) -> tuple[float, float]:
     """
     if not 0 <= n_hits <= n or n == 0:
         raise TristreamError(f"{n_hits} hits of {n} trials is no proportion")
-    z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
-    share = n_hits / n
+    low, high = _wilson(n_hits / n, n, NormalDist().inv_cdf(0.5 + CONFIDENCE / 2))
+    # exactly, whatever the rounding
+    return (0.0 if n_hits == 0 else low), (1.0 if n_hits == n else high)
+
+
+def _wilson(share: float, n: float, z: float) -> tuple[float, float]:
+    """Return Wilson's score interval for n trials, which may be a fraction, and a quantile z."""
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    low, high = max(0.0, float(centre - half)), min(1.0, float(centre + half))
-    return (0.0 if n_hits == 0 else low), (
-        1.0 if n_hits == n else high
-    )  # exactly, whatever the rounding
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def _student(n_groups: int) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf(0.5 + CONFIDENCE / 2, n_groups - 1))
+
+
+def _standard_error(values: np.ndarray, index: np.ndarray, n_groups: int) -> float:
+    """Return the standard error of a mean over groups, at least that of independent videos."""
+    n = len(values)
+    sums = np.bincount(index, weights=values - values.mean(), minlength=n_groups)
+    grouped = np.sqrt(n_groups / (n_groups - 1) * np.square(sums).sum()) / n
+    return float(max(grouped, values.std() / np.sqrt(n)))
+
+
+def _resampled_means(
+    sums: np.ndarray, sizes: np.ndarray, seed: int, n_resamples: int
+) -> Float[np.ndarray, "resamples"]:
+    """Return the mean of each resample of groups; counts are drawn in blocks of bounded size."""
+    rng, n_groups = np.random.default_rng(seed), len(sums)
+    block = max(1, BLOCK_BYTES // (8 * n_groups))
+    means = []
+    for start in range(0, n_resamples, block):
+        n = min(block, n_resamples - start)
+        draws = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n).astype(float)
+        means.append((draws @ sums) / (draws @ sizes))
+    return np.concatenate(means)
 
 
 def _by_group(
@@ -139,14 +218,6 @@ def _by_group(
         raise TristreamError("there are 0 videos; an interval needs some")
     names, index = np.unique(groups, return_inverse=True)
     return values, index, len(names)
-
-
-def _draws(n_groups: int, seed: int, n_resamples: int) -> Float[np.ndarray, "resamples groups"]:
-    """Number of times that each resample drew each group."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples).astype(
-        np.float64
-    )
 
 
 def _percentiles(found: Float[np.ndarray, "resamples"]) -> tuple[float, float]:

@@ -8,12 +8,12 @@ from tristream.fusion.action.calibration import (
     Temperature,
     calibration_error,
     choose_rejection,
-    design_effect,
     fit_platt,
     fit_temperature,
     negative_log_likelihood,
 )
 from tristream.fusion.action.score_fusion import softmax
+from tristream.fusion.intervals import design_effect
 
 
 def overconfident(

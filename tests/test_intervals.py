@@ -65,7 +65,9 @@ def test_a_paired_difference_is_tighter_than_two_intervals() -> None:
     assert found.low > 0
     alone = mean_interval(a, np.arange(300))
     assert found.high - found.low < alone.high - alone.low
-    assert paired_difference(a, a, np.arange(300)).high == 0
+    same = paired_difference(a, a, np.arange(300))
+    assert same.value == 0
+    assert 0 < same.high == -same.low < 0.02  # on 300 videos without a difference
 
 
 def test_all_right_has_the_width_of_wilson_s_interval_over_groups() -> None:
@@ -112,3 +114,51 @@ def test_bad_input_is_named() -> None:
         paired_difference([1, 0, 1], [0, 1], [0, 1, 2])
     with pytest.raises(ValueError, match="5 hits of 4 trials"):
         wilson_interval(5, 4)
+
+
+def grouped_hits(rng, n_groups: int, size: int, share: float, rho: float) -> tuple:
+    """Correct or not, with intraclass correlation rho: each group has a share of its own."""
+    index = np.repeat(np.arange(n_groups), size)
+    own = np.full(n_groups, share)
+    if rho:
+        scale = (1 - rho) / rho
+        own = rng.beta(share * scale, (1 - share) * scale, size=n_groups)
+    return index, own
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_groups", [2, 3, 5, 10, 20, 50])
+def test_intervals_over_few_groups_cover_the_truth(n_groups: int) -> None:
+    rng = np.random.default_rng(0)
+    for size in (1, 4, 10):
+        for share, rho in ((0.5, 0.0), (0.8, 0.0), (0.8, 0.3), (0.8, 0.6)):
+            covered = 0
+            for trial in range(300):
+                index, own = grouped_hits(rng, n_groups, size, share, rho)
+                hits = rng.random(len(index)) < own[index]
+                found = mean_interval(hits, index, seed=trial, n_resamples=400)
+                covered += found.low <= share <= found.high
+            assert covered / 300 >= 0.93 - 2.5 * np.sqrt(0.93 * 0.07 / 300), (size, share, rho)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_groups", [2, 3, 5, 10, 20, 50])
+def test_a_difference_that_is_not_there_is_seldom_called_one(n_groups: int) -> None:
+    rng = np.random.default_rng(1)
+    for size in (1, 4, 10):
+        for share, rho in ((0.5, 0.0), (0.8, 0.3), (0.95, 0.3)):
+            false = 0
+            for trial in range(300):
+                index, own = grouped_hits(rng, n_groups, size, share, rho)
+                a, b = (rng.random(len(index)) < own[index] for _ in range(2))
+                b = np.where(rng.random(len(index)) < 0.6, a, b)
+                found = paired_difference(a, b, index, seed=trial, n_resamples=400)
+                false += found.low > 0 or found.high < 0
+            assert false / 300 <= 0.06 + 2.5 * np.sqrt(0.06 * 0.94 / 300), (size, share, rho)
+
+
+def test_twenty_thousand_groups_need_no_resample() -> None:
+    hits = np.random.default_rng(0).random(40_000) < 0.8
+    found = mean_interval(hits, np.arange(40_000) // 2)
+    error = np.sqrt(0.16 / 40_000)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.05)

@@ -158,7 +158,9 @@ def test_labels_that_are_none_are_named() -> None:
     assert mapping_of({"a": [[0, 1.5]]}, ["a", "b"]) == {"a": [(0.0, 1.5)]}
     with pytest.raises(ValueError, match="frame labels are a list"):
         mapping_of([], ["a"])
-    with pytest.raises(ValueError, match=r"name 'c', which is not a video of the run \(one is 'a'\)"):
+    with pytest.raises(
+        ValueError, match=r"name 'c', which is not a video of the run \(one is 'a'\)"
+    ):
         mapping_of({"c": []}, ["a"])
     with pytest.raises(ValueError, match=r"of 'a' are \[1, 2\]"):
         mapping_of({"a": [1, 2]}, ["a"])

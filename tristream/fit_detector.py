@@ -266,7 +266,7 @@ def fit_rivals(
     from tristream.fusion.anomaly import detectors
 
     rows = X[thinned(len(X), MAX_RIVAL_ROWS)]
-    found = {}
+    scorers: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
     for kind in ("autoencoder", "pca", "knn"):
         if kind != but:
             rival = detectors.build(
@@ -274,8 +274,8 @@ def fit_rivals(
                 **chosen.detector.autoencoder(),
             )  # fmt: skip
             rival.fit(rows, X_val=X_val if len(X_val) else None)
-            found[kind] = functools.partial(_scores_on_one_scale, rival)
-    return found
+            scorers[kind] = functools.partial(_scores_on_one_scale, rival)
+    return scorers
 
 
 def _scores_on_one_scale(rival: Detector, X: np.ndarray) -> np.ndarray:

@@ -151,8 +151,8 @@ def _averaged(
             probabilities.setdefault(path, [])
             used.setdefault(path, set())
             if mask.any():
-                votes = decision.classifier.probabilities(margin[None], mask[None])
-                probabilities[path].append(votes)
+                vote = decision.classifier.probabilities(margin[None], mask[None])
+                probabilities[path].append(vote)
                 names = zip(decision.streams, mask, strict=True)
                 used[path] |= {name for name, there in names if there}
     every = {name for decision in decisions for name in decision.streams}

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from tristream.errors import TristreamError
 from tristream.fusion.action.score_fusion import softmax
+from tristream.fusion.intervals import design_effect
 from tristream.fusion.standardise import check_arrays
 
 N_BINS = 15  # of the calibration error, Guo et al. 2017
@@ -236,26 +237,6 @@ def error_bound(n_wrong: ArrayLike, n: ArrayLike) -> Float64[np.ndarray, "*shape
     n_right = np.maximum(n - n_wrong, 0.0)
     bound = beta.ppf(SURE, n_wrong + 1, np.maximum(n_right, 1e-12))
     return np.where(n_right > 0, bound, 1.0)
-
-
-def design_effect(values: ArrayLike, groups: ArrayLike) -> float:
-    """Return the factor by which groups of similar videos widen the variance of a mean; at least 1.
-
-    Source: Kish 1965, 1 + (m − 1) ρ, with the intraclass correlation of a one-way analysis of variance.
-    """
-    values = np.asarray(values, np.float64)
-    _, index, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
-    n, n_groups = len(values), len(sizes)
-    if n_groups < 2 or n == n_groups or np.ptp(values) == 0:
-        return 1.0 if n == n_groups or n_groups > 1 else float(n)
-    means = np.bincount(index, weights=values) / sizes
-    between = (sizes * (means - values.mean()) ** 2).sum() / (n_groups - 1)
-    within = ((values - means[index]) ** 2).sum() / max(n - n_groups, 1)
-    size = (n - (sizes**2).sum() / n) / (n_groups - 1)
-    total = between + (size - 1) * within
-    rho = (between - within) / total if total > 0 else 0.0
-    weighted = (sizes**2).sum() / n  # videos in the group of a random video
-    return max(1.0, float(1 + (weighted - 1) * rho))
 
 
 def _needed(max_error: float) -> str:
