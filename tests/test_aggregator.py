@@ -282,7 +282,7 @@ def test_a_single_layer_warns_of_nothing(recwarn):
     ("lengths", "message"),
     [
         ([5, 0, 7, 3], "video 1 of the batch has 0 segments"),
-        ([5, 1, 8, 3], "video 2 .* have 8 segments, but the batch holds 7"),
+        ([5, 1, 8, 3], "video 2 .* 8 segments, but the batch holds 7"),
     ],
 )
 def test_lengths_that_no_video_has_are_refused(kind, lengths, message):
@@ -292,7 +292,7 @@ def test_lengths_that_no_video_has_are_refused(kind, lengths, message):
 
 @every_kind
 def test_every_video_needs_a_length(kind):
-    with pytest.raises(ValueError, match=r"4 videos came with lengths of shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"4 videos have lengths of shape \(3,\)"):
         unwrap(type(small(kind)).forward)(small(kind), random_segments(), torch.tensor([5, 1, 7]))
 
 

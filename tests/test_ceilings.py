@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from tristream import fit_detector, settings
+from tristream import fit_detector, settings, streams
 from tristream.fused import Fused, fused_embeddings
 from tristream.fusion.action.ablation import ablate
 from tristream.fusion.action.rows import FusedRows

@@ -15,7 +15,7 @@ from tristream.detect import _detection
 from tristream.errors import UsageError
 from tristream.fusion.anomaly.normal_scores import NormalScores
 from tristream.store.checkpoint import load_artifact, save_artifact
-from tristream.stored_detector import StoredDetector, fit_stored
+from tristream.stored_detector import NormalRows, StoredDetector, fit_stored
 from tristream.streams.windows import WindowPlan
 from tristream.windows import WindowSet
 from tristream.workspace import Workspace
@@ -37,12 +37,13 @@ def fitted(plan: WindowPlan = PLAN, **changes: object) -> StoredDetector:
     } | changes
     chosen = settings.load("workshop").detector.model_copy(update={"max_steps": 200})
     return fit_stored(
-        columns=COLUMNS,
-        chosen=chosen,
+        NormalRows(arguments["X"], arguments["ids"], arguments.get("region")),
+        NormalRows(arguments["X_val"], (), arguments.get("region_val")),
+        COLUMNS,
+        chosen,
         plan=plan,
         spaces={"one": "a", "two": "b"},
         seed=0,
-        **arguments,
     )
 
 
@@ -212,9 +213,14 @@ def pca(plan: WindowPlan = PLAN, **changes: object) -> StoredDetector:
     chosen = settings.load("workshop").detector.model_copy(update={"kind": "pca"})
     X = normal(200)
     return fit_stored(
-        X, normal(100, seed=1), [f"v{n}" for n in range(200)], COLUMNS, chosen, plan=plan,
-        spaces={"one": "a", "two": "b"}, seed=0,
-    )  # fmt: skip
+        NormalRows(X, [f"v{n}" for n in range(200)]),
+        NormalRows(normal(100, seed=1), ()),
+        COLUMNS,
+        chosen,
+        plan=plan,
+        spaces={"one": "a", "two": "b"},
+        seed=0,
+    )
 
 
 def test_a_video_is_abnormal_by_a_threshold_of_videos_and_never_without_an_event() -> None:

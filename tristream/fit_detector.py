@@ -14,7 +14,13 @@ from tristream.errors import UsageError
 from tristream.fused import Fused
 from tristream.progress import Progress
 from tristream.settings import Settings
-from tristream.stored_detector import StoredDetector, fit_stored, thinned, threshold_words
+from tristream.stored_detector import (
+    NormalRows,
+    StoredDetector,
+    fit_stored,
+    thinned,
+    threshold_words,
+)
 from tristream.videos import decode_pool, decoder, make_video
 from tristream.workspace import Workspace
 
@@ -148,11 +154,19 @@ def detect(
         return None
     if not len(val):
         train, val = hold_out(fused.rows, train, workspace.progress, least=10)
-    ids = [fused.rows[row].video_id for row in train]
+    parts = [
+        NormalRows(fused.X[rows], [fused.rows[row].video_id for row in rows])
+        for rows in (train, val)
+    ]
     stored = fit_stored(
-        fused.X[train], fused.X[val], ids, fused.columns, chosen.detector, plan=WindowPlan(), spaces=fused.spaces,
+        parts[0],
+        parts[1],
+        fused.columns,
+        chosen.detector,
+        plan=WindowPlan(),
+        spaces=fused.spaces,
         seed=seed,
-    )  # fmt: skip
+    )
     # Fewer than 10 videos serve twice; `split_normal` has remarked it.
     set_normal(stored, fused.X[val if len(val) else train])
     stored.set_rule(*chosen.detector.rule())

@@ -23,7 +23,7 @@ from tristream.fit_detector import (
 )
 from tristream.progress import Progress
 from tristream.settings import Settings
-from tristream.stored_detector import StoredDetector, as_float, fit_stored, region_rows
+from tristream.stored_detector import NormalRows, StoredDetector, as_float, fit_stored, region_rows
 from tristream.windows import (
     WindowSet,
     embed_windows,
@@ -95,11 +95,19 @@ def detect_windows(
             f"of {plan.seconds:g} s with a stream; it needs 2 or more"
         )
         return None
+    parts = [
+        NormalRows(whole.X[rows], list(whole.video_id[rows]), whole.region[rows])
+        for rows in (in_train, in_val)
+    ]
     stored = fit_stored(
-        whole.X[in_train], whole.X[in_val], list(whole.video_id[in_train]), whole.columns, chosen.detector,
-        plan=plan, spaces=window_spaces(trained, plan), seed=seed, region=whole.region[in_train],
-        region_val=whole.region[in_val],
-    )  # fmt: skip
+        parts[0],
+        parts[1],
+        whole.columns,
+        chosen.detector,
+        plan=plan,
+        spaces=window_spaces(trained, plan),
+        seed=seed,
+    )
     _set_threshold(stored, whole, in_val, in_train, chosen)
     n_rows = int(in_train.sum()), int(in_val.sum())
     note_fit(progress, stored, by_what, n_rows, f"windows of {plan.seconds:g} s")

@@ -269,26 +269,41 @@ def region_rows(plan: WindowPlan, region: np.ndarray) -> np.ndarray:
     return np.asarray(region, np.int64) // (2 * plan.regions[1] - 1)
 
 
+@dataclass(frozen=True, eq=False)
+class NormalRows:
+    """Normal videos or windows.
+
+    Attributes:
+        X: (n, F) fused embeddings.
+        ids: video of each row.
+        region: part of the frame of each row; None: whole frames.
+    """
+
+    X: np.ndarray
+    ids: Sequence[str]
+    region: np.ndarray | None = None
+
+
 def fit_stored(
-    X: np.ndarray,
-    X_val: np.ndarray,
-    ids: Sequence[str],
+    train: NormalRows,
+    val: NormalRows,
     columns: dict[str, slice],
     chosen: DetectorConfig,
     *,
     plan: WindowPlan,
     spaces: dict[str, str],
     seed: int,
-    region: np.ndarray | None = None,
-    region_val: np.ndarray | None = None,
 ) -> StoredDetector:
-    """Fit the detector and store normal neighbours; the caller sets its threshold, on scores of its own kind.
+    """Fit the detector and store normal neighbours; the caller sets its threshold.
 
     Args:
-        X: normal training rows.
-        X_val: normal validation rows; none: some of X are held out.
-        ids: video of each row of X.
-        region, region_val: of each row of X and X_val, where the picture is cut into regions.
+        train: rows to learn from.
+        val: other rows, for early stop; without any, some of `train` are held out.
+        columns: {stream: slice}.
+        chosen: section [detector].
+        plan: of the windows that the rows are.
+        spaces: {stream: space_id} of the rows.
+        seed: random seed.
     """
     from tristream.fusion.anomaly import detectors
     from tristream.fusion.anomaly.baselines import PlainDetector
@@ -297,7 +312,10 @@ def fit_stored(
     from tristream.fusion.standardise import LEAST_SHARE
 
     scale, n_rows = None, 2 * plan.regions[0] - 1
-    rows, rows_val = (None if r is None else region_rows(plan, r) for r in (region, region_val))
+    X, X_val = train.X, val.X
+    rows, rows_val = (
+        None if part.region is None else region_rows(plan, part.region) for part in (train, val)
+    )
     if plan.regions != (1, 1) and rows is not None:
         scale = fit_row_scale(X, rows, n_rows, spread=1, columns=columns, least_share=LEAST_SHARE)
         X = scale.transform(X, rows)
@@ -318,7 +336,7 @@ def fit_stored(
         kind=chosen.kind,
         detector=detector,
         neighbours=neighbours,
-        neighbour_ids=[str(ids[i]) for i in kept],
+        neighbour_ids=[str(train.ids[i]) for i in kept],
         val_scores=NormalScores.of_videos([]),
         plan=plan,
         spaces=spaces,

@@ -17,7 +17,7 @@ from tristream.fusion.anomaly.attribution import (
     stream_errors,
     video_error,
 )
-from tristream.fusion.anomaly.autoencoder_training import train_layers
+from tristream.fusion.anomaly.autoencoder_training import Rows, Schedule, train_layers
 from tristream.fusion.anomaly.bottleneck import Basis, fit_basis, reconstruct
 from tristream.fusion.anomaly.normal_scores import EventRule, NormalScores
 from tristream.fusion.anomaly.normal_split import split_normal
@@ -133,18 +133,18 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
             else tuple(self.hidden_dims)
         )
         self.layers_, self.n_steps_ = train_layers(
-            self._contributions(Z),
-            masks,
+            Rows(self._contributions(Z), masks),
+            Rows(self._contributions(Z_val), masks_val),
             gram=self._gram(),
-            val_coordinates=self._contributions(Z_val),
-            val_masks=masks_val,
             widths=(*hidden, self.bottleneck_, *hidden[::-1]),
             stream_dropout=self.stream_dropout,
-            learning_rate=self.learning_rate,
-            batch_size=self.batch_size,
-            max_steps=self.max_steps,
-            patience=self.patience,
-            seed=int(rng.randint(2**31)),
+            schedule=Schedule(
+                self.learning_rate,
+                self.batch_size,
+                self.max_steps,
+                self.patience,
+                int(rng.randint(2**31)),
+            ),
         )
         self.pattern_units_ = PatternUnits(np.ones(masks.shape[1]))
         if self.columns is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -18,40 +18,66 @@ STEPS_BETWEEN_CHECKS = 20  # of the validation error
 MIN_PROGRESS = 1e-3  # of the validation energy: less does not prolong the training
 
 
+class Rows(NamedTuple):
+    """Rows of the autoencoder.
+
+    Attributes:
+        coordinates: contribution of each stream to a video's coordinates; zero where it is missing.
+        masks: True where the video has the stream.
+    """
+
+    coordinates: Float32[np.ndarray, "n streams axes"]
+    masks: Bool[np.ndarray, "n streams"]
+
+
+class Schedule(NamedTuple):
+    """Course of the training.
+
+    Attributes:
+        learning_rate: of Adam.
+        batch_size: rows per step.
+        max_steps: at most.
+        patience: steps without progress after which it ends.
+        seed: random seed.
+    """
+
+    learning_rate: float
+    batch_size: int
+    max_steps: int
+    patience: int
+    seed: int
+
+
 def train_layers(
-    coordinates: Float32[np.ndarray, "n streams axes"],
-    masks: Bool[np.ndarray, "n streams"],
+    train: Rows,
+    val: Rows,
     *,
     gram: Float32[np.ndarray, "streams axes axes"],
-    val_coordinates: Float32[np.ndarray, "v streams axes"],
-    val_masks: Bool[np.ndarray, "v streams"],
     widths: tuple[int, ...],
     stream_dropout: float,
-    learning_rate: float,
-    batch_size: int,
-    max_steps: int,
-    patience: int,
-    seed: int,
+    schedule: Schedule,
 ) -> tuple[Layers, int]:
     """Return the layers of least validation error, and their step.
 
     Args:
-        coordinates: contribution of each stream to a video's coordinates; all zero where the video lacks it.
+        train, val: rows.
         gram: each stream's part of the axes' Gram matrix.
         widths: of the layers' outputs, without the last, which is as wide as the input.
         stream_dropout: share of the training rows that lose one stream, from input and error alike.
+        schedule: course of the training.
 
     Source: Adam, Kingma & Ba 2015; ELU, Clevert et al. 2016: chosen over ReLU, leaky ReLU, GELU and tanh by AUROC on
     synthetic swapped pairings and unseen classes.
     """
     import torch
 
+    learning_rate, batch_size, max_steps, patience, seed = schedule
     generator = torch.Generator().manual_seed(seed)
-    n, n_streams, n_axes = coordinates.shape
+    n, n_streams, n_axes = train.coordinates.shape
     parameters = _start((n_axes, *widths, n_axes), generator)
     axes_gram, dropout = torch.from_numpy(gram), stream_dropout if n_streams > 1 else 0.0
-    q, m = torch.from_numpy(coordinates), torch.from_numpy(masks).float()
-    q_val, m_val = torch.from_numpy(val_coordinates), torch.from_numpy(val_masks).float()
+    q, m = torch.from_numpy(train.coordinates), torch.from_numpy(train.masks).float()
+    q_val, m_val = torch.from_numpy(val.coordinates), torch.from_numpy(val.masks).float()
     enough = MIN_PROGRESS * float(q_val.sum(dim=1).square().sum(dim=1).mean())
     optimizer = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
     best, best_error, best_step = _copy(parameters), float("inf"), 0
