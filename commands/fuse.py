@@ -170,7 +170,7 @@ def _subsets(report: dict[str, Any]) -> None:
     n_test = list(subsets.values())[-1]["test_top1"]["n"]
     screen.table(
         f"Accuracy of the linear SVM, % [95 % interval]; {n_test} test videos, {n_classes} "
-        f"classes, chance {100 / n_classes:.1f}",
+        f"classes, always the commonest class {100 * report['presence']['commonest']:.1f}",
         ["streams", "train top-1", "test top-1", "mean of classes", "test top-5"],
         [
             [

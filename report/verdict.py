@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from tristream.fusion.action.ablation import effect
 from tristream.fusion.intervals import Estimate
 from tristream.report.causes import main_cause
 from tristream.report.charts import Curves
@@ -52,14 +53,16 @@ def _accuracy(run: Run, subsets: Sequence[Subset]) -> list[Markup]:
     n_classes = n_training_classes(run)
     of = html(" of {} classes", n_classes) if n_classes else Markup("")
     guess = Markup("")
+    commonest = (run.classification.get("presence") or {}).get("commonest")
     if n_classes:
-        chance = f"{100 / n_classes:.1f}"
-        lost = whole.test.low <= 1 / n_classes
+        chance = 1 / n_classes if commonest is None else max(commonest, 1 / n_classes)
+        words = "guessing" if commonest is None else "always the commonest class"
         guess = html(
-            "; <strong>guessing</strong> would do as well ({} %)"
-            if lost
-            else "; guessing would give {} %",
-            chance,
+            "; <strong>{}</strong> would do as well ({} %)"
+            if whole.test.low <= chance
+            else "; {} would give {} %",
+            words,
+            f"{100 * chance:.1f}",
         )
     limit = Markup("")
     if whole.best_possible is not None:
@@ -113,9 +116,10 @@ def _streams(gains: Sequence[Gain], subsets: Sequence[Subset]) -> list[Markup]:
     """Streams that help, that hurt, and without a measurable effect."""
     if not gains:
         return []
-    helps = [gain for gain in gains if gain.retrained.low > 0]
-    hurts = [gain for gain in gains if gain.retrained.high < 0]
-    unclear = [gain for gain in gains if gain not in helps and gain not in hurts]
+    helps, hurts, unclear = (
+        [gain for gain in gains if effect(gain.retrained) == kind]
+        for kind in ("helps", "worse", "unclear")
+    )
     found = []
     if len(helps) == len(gains):
         found.append(html("Every stream helps: {}.", _losses(helps)))

@@ -127,7 +127,11 @@ def _subsets(found: Ablation) -> dict[str, Any]:
             for g in found.gains
         },
         "complete": plain(found.complete),
-        "presence": {"accuracy": plain(found.presence.accuracy), "words": found.presence.words},
+        "presence": {
+            "accuracy": plain(found.presence.accuracy),
+            "commonest": found.presence.majority,
+            "words": found.presence.words,
+        },
         "words": list(found.words),
     }
 

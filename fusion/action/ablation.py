@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Shaped
@@ -243,16 +244,25 @@ def _subsets(streams: list[str]) -> list[tuple[str, ...]]:
 
 
 def _harm(gain: StreamGain) -> list[str]:
-    """A sentence where the stream makes the classifier worse, with how sure that is."""
+    """Return a sentence if the stream makes the classifier worse."""
     loss = gain.retrained
-    if not loss.value < 0:
+    if effect(loss) != "worse":
         return []
-    interval = f"[{-100 * loss.high:.1f}, {-100 * loss.low:.1f}]"
-    sure = "" if loss.high < 0 else ", though the interval includes 0"
     return [
-        f"the stream '{gain.stream}' makes it worse: an SVM without it names {-100 * loss.value:.1f} points more "
-        f"of the test videos {interval}{sure}"
+        f"the stream '{gain.stream}' makes it worse: an SVM without it names "
+        f"{-100 * loss.value:.1f} points more of the test videos "
+        f"[{-100 * loss.high:.1f}, {-100 * loss.low:.1f}]"
     ]
+
+
+def effect(gain: Estimate) -> Literal["helps", "worse", "unclear"]:
+    """Return the effect of a stream that the interval of its gain allows to state.
+
+    `fuse` and the report use this function, so that they agree.
+    """
+    if gain.low > 0:
+        return "helps"
+    return "worse" if gain.high < 0 else "unclear"
 
 
 def _join(streams: tuple[str, ...]) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from tristream.errors import TristreamError
 from tristream.fusion.action.score_fusion import softmax
 from tristream.fusion.action.svm import linear_scores
-from tristream.fusion.standardise import Standardiser, fit_standardiser
+from tristream.fusion.standardise import LEAST_SHARE, Standardiser, fit_standardiser
 from tristream.fusion.threads import one_thread
 
 
@@ -70,7 +70,7 @@ def fit_softmax(
         )
     if not l2 > 0:
         raise TristreamError(f"l2 is {l2}; it must be above 0")
-    standardiser = fit_standardiser(X, columns=columns, masks=masks)
+    standardiser = fit_standardiser(X, columns=columns, masks=masks, least_share=LEAST_SHARE)
     Z = standardiser.transform(X, masks)
     with one_thread():
         found = LogisticRegression(C=1 / (len(X) * l2), tol=1e-6, max_iter=2000).fit(Z, y)
