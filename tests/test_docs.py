@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import json
 import os
 import re
 import shutil
@@ -175,6 +176,43 @@ def test_the_library_page_names_everything_that_is_public_and_every_option() -> 
         kind = getattr(importlib.import_module(f"tristream.{module}"), name)
         fields = {field.name for field in dataclasses.fields(kind)}
         assert set(re.findall(r"`(\w+)`", options)) - {"save"} == fields - {"save"}, name
+
+
+HELP = """
+import contextlib, io, json, sys
+import orchestrate
+pages = {}
+for name in orchestrate.COMMANDS:
+    sys.argv, text = ["tristream", name, "--help"], io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        orchestrate.main()
+    pages[name] = text.getvalue()
+json.dump(pages, sys.stdout)
+"""
+
+
+def test_every_command_and_option_that_a_page_names_is_one_of_the_command_line() -> None:
+    pages = json.loads(run_block(HELP, HOME))
+    texts = {
+        path.name: path.read_text(encoding="utf-8")
+        for path in [*HOME.glob("docs/*.md"), HOME / "README.md", HOME / "CONTRIBUTING.md"]
+    }
+    checked, wrong = 0, []
+    for page, text in texts.items():
+        for call in re.findall(r"(?:`|^|&& |\| )tristream ([a-z][^`\n|;&#]*)", text, re.M):
+            name = call.split()[0]
+            help_page = pages.get(name)
+            if help_page is None:
+                wrong.append(f"{page}: tristream {call}")
+                continue
+            if "COMMAND" in help_page.splitlines()[0]:  # it has commands of its own
+                continue
+            for option in re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", call):
+                checked += 1
+                if not re.search(rf"{option}\b(?!-)", help_page):
+                    wrong.append(f"{page}: tristream {name} {option}")
+    assert wrong == []
+    assert checked > 50
 
 
 @needs_all
