@@ -20,7 +20,7 @@ from tristream.streams.config import (
 class AudioConfig(BaseModel, extra="forbid", frozen=True):
     """Log-mel examples and their CNN (paper, section IV-D)."""
 
-    encoder: Literal["vggish", "yamnet", "small"] = "vggish"
+    encoder: Literal["vggish", "yamnet", "small"] = Field("vggish", description="the CNN")
     encoder_weights: Path | None = Field(
         None, description="name of weights, or a safetensors file; none: from scratch"
     )
@@ -48,7 +48,9 @@ class AudioConfig(BaseModel, extra="forbid", frozen=True):
     embedding_dim: int | None = Field(
         64, description="of the 'small' encoder; none: mean over time and bands"
     )
-    encoder_dropout: float = Field(0.0, ge=0, lt=1)
+    encoder_dropout: float = Field(
+        0.0, ge=0, lt=1, description="dropout before the CNN's own softmax layer"
+    )
     shift_frames: int = Field(
         8, ge=0, description="training: the whole track moved by up to this, in steps of 10 ms"
     )

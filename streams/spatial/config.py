@@ -49,7 +49,9 @@ class SpatialConfig(BaseModel, extra="forbid", frozen=True):
         "squash",
         description="the whole frame squashed to input_size, or the network's own resize and centre crop",
     )
-    encoder_dropout: float = Field(0.0, ge=0, lt=1)
+    encoder_dropout: float = Field(
+        0.0, ge=0, lt=1, description="dropout before the CNN's own softmax layer"
+    )
     brightness: float = Field(
         0.0, ge=0, description="training: brightness changed by up to this part"
     )

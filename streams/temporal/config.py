@@ -43,13 +43,15 @@ class TemporalConfig(BaseModel, extra="forbid", frozen=True):
     )
     partial_batch_norm: bool = Field(True, description="timm: only the first batch norm learns")
     width: float = Field(1.0, gt=0, description="scales every layer of the motion CNN")
-    pool2: bool = True
-    full6: int | None = None
-    full7: int | None = None
+    pool2: bool = Field(True, description="pooling after conv2; false: for small input sizes")
+    full6: int | None = Field(None, description="width of full6; none: 4096 · width")
+    full7: int | None = Field(None, description="width of full7; none: 2048 · width")
     batch_norm: Literal["conv1", "all"] = Field(
         "conv1", description="after the first convolution (the paper) or all"
     )
-    encoder_dropout: float = Field(0.5, ge=0, lt=1)
+    encoder_dropout: float = Field(
+        0.5, ge=0, lt=1, description="dropout on the fully connected layers"
+    )
     augment: AugmentConfig = AugmentConfig()
     encode_batch_size: int = Field(32, ge=8, multiple_of=8, description=ENCODE_BATCH_SIZE)
     encoder_training: EncoderPhase = EncoderPhase(optimizer="adam", learning_rate=1e-3)
