@@ -1,4 +1,4 @@
-"""tristream detect: how abnormal videos are, when, and by which stream."""
+"""tristream detect: score how abnormal videos are, when, and by which stream."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tristream.choices import check_level
 from tristream.commands import options, output, screen
 from tristream.errors import UsageError
+from tristream.paths import expanded
 
 if TYPE_CHECKING:
     from tristream.live import Alarm, FollowOptions, LiveEvent, Notice
@@ -34,7 +36,7 @@ def run(
     ] = None,
     mean_sd: Annotated[
         float | None,
-        typer.Option("--mean-sd", help="… or their mean + so many standard deviations."),
+        typer.Option("--mean-sd", help="… or their mean + this many standard deviations."),
     ] = None,
     false_alarms_per_hour: Annotated[
         float | None,
@@ -92,6 +94,9 @@ def run(
     from tristream.detect import ThresholdRule, detect
 
     output.check_out(out)
+    check_level("--quantile", quantile, above=0, below=1)
+    check_level("--mean-sd", mean_sd, above=0)
+    check_level("--false-alarms-per-hour", false_alarms_per_hour, above=0)
     paths = paths or []
     if bool(paths) == bool(follow):
         what = "a" if follow else "no"
@@ -99,7 +104,7 @@ def run(
     if follow and out is not None:
         raise UsageError("--out is for files; with --follow, --json prints one object a line")
     rule = ThresholdRule(threshold, quantile, mean_sd, false_alarms_per_hour)
-    workspace = options.workspace(
+    workspace = options.existing(
         run,
         cache,
         weights_dir=weights_dir,
@@ -109,12 +114,13 @@ def run(
         device=device,
         workers=workers,
     )
+    screen.begin(f"detecting with {run}")
     if follow is not None:
         from tristream.live import FollowOptions
 
         names = [name.strip() for name in (protocols or "").split(",") if name.strip()]
         return _follow(
-            workspace, follow, FollowOptions(names, silence, max_lag, rule, save), as_json
+            workspace, _local(follow), FollowOptions(names, silence, max_lag, rule, save), as_json
         )
     detections = detect(workspace, paths, rule, save=save)
     rows = [detection.to_json() for detection in detections]
@@ -157,6 +163,11 @@ def _write(out: Path | None, rows: list[dict[str, Any]]) -> None:
         output.write_out(out, cells, output.flat_event)
     else:
         output.write_out(out, rows, dict)
+
+
+def _local(source: str) -> str:
+    """Return the source with `~` of a path expanded."""
+    return str(expanded(source)) if source.startswith("~") else source
 
 
 def _follow(workspace: Workspace, source: str, chosen: FollowOptions, as_json: bool) -> int:

@@ -1,4 +1,4 @@
-"""tristream embed: one embedding per video and trained stream."""
+"""tristream embed: compute one embedding per video and trained stream."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from tristream.choices import check_precision
 from tristream.commands import options, screen
 from tristream.errors import UsageError
 
@@ -16,18 +17,20 @@ from tristream.errors import UsageError
 def run(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(help="More video files, folders or patterns, beside those of the run."),
+        typer.Argument(
+            help="More video files, folders or patterns, in addition to those of the run."
+        ),
     ] = None,
     data: options.Data = None,
     run: options.Run = options.RUN,
     stream_list: options.Streams = None,
     retry: Annotated[
         str | None,
-        typer.Option("--retry", metavar="failed", help="Only the videos that were rejected."),
+        typer.Option("--retry", metavar="failed", help="Only videos that were rejected before."),
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Only measure how long it will take, and what disk."),
+        typer.Option("--dry-run", help="Only estimate time and disk space."),
     ] = False,
     flow_from: options.FlowFrom = None,
     no_flow_cache: options.NoFlowCache = False,
@@ -42,7 +45,7 @@ def run(
         str | None,
         typer.Option(
             "--precision",
-            help="From now on in this run: float32, or bf16 (faster, less exact; the error on your "
+            help="From now on in this run: float32, or bf16 (faster, less exact; its error on the "
             "first videos is printed).",
         ),
     ] = None,
@@ -51,17 +54,18 @@ def run(
     as_json: options.Json = False,
     force: options.Force = False,
 ) -> int:
-    """Embed every video of RUN/videos.csv, and those given, by every trained stream.
+    """Embed every video of RUN/videos.csv, and those in PATHS, by every trained stream.
 
-    Each video is decoded once for all streams; what was computed before comes from the cache. A
+    Each video is decoded once for all streams; earlier results come from the cache. A
     video without a stream (no audio, one frame) gets a row with a mask and a reason, not zeros. A
-    broken file is named and skipped; the others go on.
+    broken file is named and skipped.
     """
     if retry not in (None, "failed"):
         raise UsageError(f"--retry {retry} is unknown; it can be: failed")
     from tristream.embed import EmbedOptions, embed, forecast_embedding
 
-    workspace = options.workspace(
+    check_precision(precision)
+    workspace = options.existing(
         run,
         cache,
         keeps_flow=not no_flow_cache,
@@ -80,6 +84,7 @@ def run(
         retry=retry is not None,
         force=force,
     )
+    screen.begin(f"embedding the videos of {run}")
     if dry_run:
         forecast = forecast_embedding(workspace, chosen, data=data, paths=paths or ())
         screen.note(forecast.sentence())

@@ -1,4 +1,4 @@
-"""tristream export: the embeddings of a run as files for other programs."""
+"""tristream export: write the embeddings of a run for other programs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tristream.commands import options, screen
+from tristream.errors import UsageError
 
 
 @screen.command
@@ -38,13 +39,18 @@ def run(
     video_id, label, split and group are beside the numbers. docs/embeddings.md describes the files.
     A FAISS index always holds standardised embeddings of length 1: its inner product is their cosine.
     """
-    from tristream.export import export
+    from tristream.export import FORMATS, export
 
+    if to not in FORMATS:
+        raise UsageError(f"--to {to} is no format; available: {', '.join(FORMATS)}")
+    streams = options.names(stream_list)
+    workspace = options.existing(run)
+    screen.begin(f"exporting the embeddings of {run}")
     written = export(
-        options.workspace(run),
+        workspace,
         to,
         out=out,
-        streams=options.names(stream_list),
+        streams=streams,
         windows=windows,
         standardise=standardise,
     )

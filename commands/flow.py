@@ -1,4 +1,4 @@
-"""tristream flow: optical flow as pictures."""
+"""tristream flow: draw optical flow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from tristream.commands import options, screen
 
-app = typer.Typer(help="Optical flow as pictures.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Draw optical flow.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("show")
@@ -39,14 +39,17 @@ def show(
 ) -> int:
     """Write frames, colour flow and the motion curve side by side, with the chosen frames marked.
 
-    Colour is direction (right red, down yellow, left blue, up violet), its strength the length. The chosen frames
-    are those of [sampler] (--set sampler.n_samples=16), by the motion of the flow that is shown.
+    Colour is direction (right red, down yellow, left blue, up violet), its strength the length. The
+    frames are chosen by [sampler] (--set sampler.n_samples=16) from the motion of this flow.
     """
     from tristream.media.reasons import Rejected
+    from tristream.settings import check
     from tristream.show_flow import FlowOptions, show_flow
 
+    check(preset, config, assignments or ())
     workspace = options.workspace(options.RUN, weights_dir=weights_dir, workers=1)
     chosen = FlowOptions(estimator, preset, config, tuple(assignments or ()), random_weights)
+    screen.begin(f"estimating the flow of {video}")
     try:
         shown = show_flow(workspace, video, out, chosen)
     except Rejected as rejected:

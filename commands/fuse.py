@@ -84,6 +84,7 @@ def run(
     and reports when and why a video is abnormal (timelines.json).
     """
     from tristream.fuse import FuseOptions, fuse, parse_regions
+    from tristream.settings import check
 
     chosen = FuseOptions(
         streams=options.names(stream_list),
@@ -97,9 +98,11 @@ def run(
         assignments=tuple(assignments or ()),
         seed=seed,
     )
-    workspace = options.workspace(
+    workspace = options.existing(
         run, cache, follow_links=follow_links, device=device, workers=workers
     )
+    check(preset, config, chosen.assignments)
+    screen.begin(f"fusing the streams of {run}")
     report = fuse(workspace, chosen, data=data)
     if report.get("classification"):
         show_classification(report["classification"], verbose=verbose)

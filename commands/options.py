@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tristream.choices import check_backend, check_device, check_run
 from tristream.commands.screen import PROGRESS
 from tristream.media.limits import DEFAULT_LIMITS, Limits
 from tristream.media.machine import n_cores
@@ -138,7 +139,12 @@ def workspace(run: Path, cache: Path = CACHE, **parts: Any) -> Workspace:
         run, cache: folders.
         parts: any of keeps_flow, weights_dir; limits, follow_links, flow_from; device, backend,
             workers, deterministic.
+
+    Raises:
+        UsageError: a device or backend that this machine does not have.
     """
+    check_device(parts.get("device", "auto"))
+    check_backend(parts.get("backend", "auto"))
     reading = {k: parts.pop(k) for k in ("limits", "follow_links", "flow_from") if k in parts}
     compute = {
         k: parts.pop(k) for k in ("device", "backend", "workers", "deterministic") if k in parts
@@ -151,6 +157,17 @@ def workspace(run: Path, cache: Path = CACHE, **parts: Any) -> Workspace:
         progress=PROGRESS,
         **parts,
     )
+
+
+def existing(run: Path, cache: Path = CACHE, **parts: Any) -> Workspace:
+    """Return the workspace of a run that exists; arguments as in `workspace`.
+
+    Raises:
+        UsageError: no such folder, or an option that cannot be used.
+    """
+    described = workspace(run, cache, **parts)
+    check_run(described.folder)
+    return described
 
 
 def limits(config: Path | None, assignments: list[str] | None) -> Limits:

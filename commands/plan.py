@@ -1,4 +1,4 @@
-"""tristream plan: the moments of a video that each stream reads."""
+"""tristream plan: show the moments of a video that each stream reads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def run(
     """
     from tristream.sampling_plan import sampling_plans
 
-    workspace = options.workspace(
+    wanted = options.names(stream_list)
+    workspace = options.existing(
         run,
         cache,
         limits=options.limits(config, assignments),
@@ -35,7 +36,8 @@ def run(
         flow_from=flow_from,
         workers=workers,
     )
-    plans = sampling_plans(workspace, paths, streams=options.names(stream_list))
+    screen.begin(f"reading videos as the streams of {run} do")
+    plans = sampling_plans(workspace, paths, streams=wanted)
     rows = [plan.to_json() for plan in plans]
     for row in rows if not as_json else ():
         screen.echo(row["path"])
@@ -46,7 +48,7 @@ def run(
 
 
 def _picture(stream: dict[str, Any]) -> str:
-    """One line: how many segments, and a ruler of the video with a mark where each begins."""
+    """Return the number of segments, and a ruler of the video with a mark at the start of each."""
     times = stream["segments"]
     if stream["absent"]:
         return f"masked ({stream['absent']})"

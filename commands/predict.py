@@ -1,4 +1,4 @@
-"""tristream predict: the action in new videos."""
+"""tristream predict: name the action in new videos."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(
             min=0,
             max=1,
             metavar="SHARE",
-            help="Answer 'not sure' so that at most this share of the named is wrong, as on val.",
+            help="Answer 'not sure' so that at most this share of the named videos is wrong, as on val.",
         ),
     ] = None,
     more_runs: Annotated[
@@ -33,7 +33,7 @@ def run(
         typer.Option(
             "--with",
             metavar="RUN",
-            help="Also ask this run, and average the probabilities; repeatable.",
+            help="Average the probabilities with those of this run; repeatable.",
         ),
     ] = None,
     stream_list: options.Streams = None,
@@ -68,9 +68,11 @@ def run(
         top=top,
         max_error=max_error,
         streams=options.names(stream_list),
-        more_runs=tuple(options.workspace(each, cache, **parts) for each in more_runs or ()),
+        more_runs=tuple(options.existing(each, cache, **parts) for each in more_runs or ()),
     )
-    predictions = predict(options.workspace(run, cache, **parts), paths, chosen)
+    workspace = options.existing(run, cache, **parts)
+    screen.begin(f"predicting with {run}")
+    predictions = predict(workspace, paths, chosen)
     rows = [prediction.to_json() for prediction in predictions]
     for row in rows if not as_json else ():
         screen.echo(_line(row))

@@ -1,4 +1,4 @@
-"""tristream report: a run as one HTML file that opens without a network."""
+"""tristream report: write one HTML file about a run that opens without a network."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ def run(
     run: options.Run = options.RUN,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", metavar="FILE.html", help="Where to write it.  [default: RUN/report.html]"
-        ),
+        typer.Option("--out", metavar="FILE.html", help="The file.  [default: RUN/report.html]"),
     ] = None,
     figures: Annotated[
         Path | None,
@@ -32,23 +30,23 @@ def run(
         ),
     ] = None,
     title: Annotated[
-        str | None, typer.Option("--title", help="Above it all; default: the name of the run.")
+        str | None, typer.Option("--title", help="Heading; default: the name of the run.")
     ] = None,
     how: Annotated[
-        str, typer.Option("--map", help="How embeddings are put on a plane: pca or umap.")
+        str, typer.Option("--map", help="Projection of the embeddings: pca or umap.")
     ] = "pca",
     claims: Annotated[
         Path | None,
         typer.Option(
             "--claims",
             metavar="FILE.toml",
-            help="Figures to hold the accuracy against: docs/report.md.",
+            help="Figures to compare the accuracy with: docs/report.md.",
         ),
     ] = None,
     thumbnails: Annotated[
         int,
         typer.Option(
-            "--thumbnails", min=0, help="Videos shown as small pictures; 0: none are decoded."
+            "--thumbnails", min=0, help="Number of videos with a thumbnail; 0: no video is decoded."
         ),
     ] = 200,
     follow_links: options.FollowLinks = False,
@@ -65,8 +63,9 @@ def run(
     """
     from tristream.make_report import ReportOptions, report
 
-    workspace = options.workspace(run, cache, follow_links=follow_links, workers=workers)
+    workspace = options.existing(run, cache, follow_links=follow_links, workers=workers)
     chosen = ReportOptions(out, figures, title, how, claims, thumbnails, seed)
+    screen.begin(f"reporting on {run}")
     written = report(workspace, chosen, data=data, ceilings=_ceilings(workspace, data))
     if figures is not None:
         screen.note(f"wrote {len(written.figures)} files into {figures}")
@@ -93,8 +92,8 @@ def _ceilings(workspace: Workspace, data: Path | None) -> Mapping[str, float] | 
     facts = workspace.manifest(data).root / "workshop.json"
     if not facts.is_file():
         return None
-    about = json.loads(facts.read_text(encoding="utf-8"))
-    if about.get("variant") != "classes" or about.get("silence") != "none":
+    rendered = json.loads(facts.read_text(encoding="utf-8"))
+    if rendered.get("variant") != "classes" or rendered.get("silence") != "none":
         return None
     from tristream.workshop.classes import CEILINGS
 

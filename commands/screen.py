@@ -110,6 +110,11 @@ def warn(sentence: str) -> None:
     people.print(Text(printable(sentence), style="yellow"))
 
 
+def begin(work: str) -> None:
+    """Print one line at once, before libraries are loaded."""
+    note(f"{work}; loading libraries")
+
+
 def echo(line: str) -> None:
     """Print one line of a result on stdout."""
     typer.echo(printable(line))

@@ -1,4 +1,4 @@
-"""tristream show: what a run holds, what of it is out of date, and the next command."""
+"""tristream show: state of a run, and the next command."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def run(
     run: options.Run = options.RUN,
     as_json: options.Json = False,
 ) -> int:
-    """Show what a run holds: videos, streams, embeddings and decisions; what is out of date; the next command.
+    """Show the state of a run: videos, streams, embeddings, decisions, and the next command.
 
     Nothing is computed and no network is loaded. Out of date are a stream that was trained on other
     videos or labels, embeddings of an earlier training, and decisions older than the embeddings.
     """
     from tristream.state import DONE, MISSING, STALE, state
 
-    current = state(options.workspace(folder or run))
+    current = state(options.existing(folder or run))
     signs = {MISSING: "-", DONE: "x", STALE: "!"}
     if not as_json:
         for part in current.parts:

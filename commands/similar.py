@@ -1,4 +1,4 @@
-"""tristream similar: the videos of a run that are most similar to one video."""
+"""tristream similar: list the videos of a run that are most similar to one video."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tristream.commands import options, output, screen
+from tristream.paths import expanded
 
 
 @screen.command
@@ -15,7 +16,9 @@ def run(
     video: Annotated[str, typer.Argument(help="A video_id of the run, or any video file.")],
     run: options.Run = options.RUN,
     cache: options.CacheDir = options.CACHE,
-    n_videos: Annotated[int, typer.Option("-n", "--n", min=1, help="How many to list.")] = 10,
+    n_videos: Annotated[
+        int, typer.Option("-n", "--n", min=1, help="Number of videos to list.")
+    ] = 10,
     stream_list: options.Streams = None,
     split: Annotated[
         str | None, typer.Option("--split", help="Only videos of this split: train, val or test.")
@@ -40,7 +43,8 @@ def run(
     from tristream.similar import similar
 
     output.check_out(out)
-    workspace = options.workspace(
+    wanted = options.names(stream_list)
+    workspace = options.existing(
         run,
         cache,
         limits=options.limits(config, assignments),
@@ -49,7 +53,9 @@ def run(
         device=device,
         workers=workers,
     )
-    wanted = options.names(stream_list)
+    screen.begin(f"comparing with the videos of {run}")
+    if video.startswith("~"):
+        video = str(expanded(video))
     names = list(trained_spaces(workspace, wanted))
     results = similar(workspace, video, n_videos=n_videos, streams=wanted, split=split)
     if results.failures:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from tristream.choices import check_precision
 from tristream.commands import options, screen
-from tristream.workspace import stream_names
+from tristream.workspace import check_names, stream_names
 
 
 @screen.command
@@ -50,13 +51,16 @@ def run(
 ) -> int:
     """Train one stream, and nothing else: first its CNN, then its stacked BiGRU, on the training split.
 
-    The epoch of the lowest validation loss is stored. An interrupted training resumes when it is
-    started again, and ends with the same weights. A stream that is trained already is left alone
-    (--force: train it again).
+    The epoch of the lowest validation loss is stored. Rerun the same command to resume an
+    interrupted training; it ends with the same weights. A stream that is trained already is not
+    trained again (unless --force).
     """
+    from tristream.settings import check
     from tristream.train_stream import TrainOptions, take_stream, train_stream
 
-    workspace = options.workspace(
+    check_names([name])
+    check_precision(precision)
+    workspace = (options.workspace if from_run else options.existing)(
         run,
         cache,
         keeps_flow=not no_flow_cache,
@@ -69,7 +73,7 @@ def run(
         deterministic=deterministic,
     )
     if from_run is not None:
-        result = take_stream(workspace, name, options.workspace(from_run, cache))
+        result = take_stream(workspace, name, options.existing(from_run, cache))
     else:
         chosen = TrainOptions(
             preset=preset,
@@ -80,6 +84,8 @@ def run(
             random_weights=random_weights,
             force=force,
         )
+        check(preset, config, chosen.assignments, stream_names=[name])
+        screen.begin(f"training the stream '{name}' of {run}")
         result = train_stream(workspace, name, chosen, data=data)
     screen.emit(result.to_json(), as_json=as_json and result.rank == 0)
     return screen.SOME_REJECTED if result.n_rejected else screen.OK

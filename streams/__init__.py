@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tristream.errors import TristreamError
 
@@ -43,3 +43,17 @@ def stream_class(name: str) -> StreamClass:
 
     stream: StreamClass = importlib.import_module(f"tristream.streams.{name}.stream").STREAM
     return stream
+
+
+def config_class(name: str) -> type[Any]:
+    """Return the pydantic model of the settings of the stream called `name`; torch is not imported.
+
+    Raises:
+        TristreamError: no such folder; the message lists those there are.
+    """
+    if name not in names():
+        raise TristreamError(f"unknown stream '{name}'; available: {', '.join(names())}")
+    import importlib
+
+    config: type[Any] = importlib.import_module(f"tristream.streams.{name}.config").CONFIG
+    return config

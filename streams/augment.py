@@ -7,26 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from pydantic import BaseModel, Field
 
-
-class AugmentConfig(BaseModel, extra="forbid", frozen=True):
-    """Random differences between views of a training video."""
-
-    flip: bool = True
-    crop_scale: tuple[float, float] = Field(
-        (0.75, 1.0), description="side of the crop over the side of the frame"
-    )
-    shift: float = Field(
-        0.15, ge=0, description="centre of the crop: largest offset, as a part of the side"
-    )
-    corner_crops: tuple[float, ...] = Field(
-        (),
-        description="sides of TSN's crops over those of the frame, large to small; none: crop_scale and shift",
-    )
-    roll: bool = Field(
-        False, description="torus shift; only valid for frames without a border (the workshop's)"
-    )
+from tristream.streams.config import AugmentConfig
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,9 @@ class DataConfig(BaseModel, extra="forbid", frozen=True):
 class SamplerConfig(BaseModel, extra="forbid", frozen=True):
     """Choice of the segments of a video (paper, section IV-F; the rule is in `flow.sampling`)."""
 
-    method: Literal["adaptive", "uniform"] = "adaptive"
+    method: Literal["adaptive", "uniform"] = Field(
+        "adaptive", description="adaptive: more samples where there is more motion"
+    )
     n_samples: int = Field(180, ge=1, description="budget per video")
     n_segments: int = Field(
         16, ge=1, description="parts of a video that share the budget by their motion"
@@ -61,10 +63,12 @@ class SamplerConfig(BaseModel, extra="forbid", frozen=True):
 class AggregatorConfig(BaseModel, extra="forbid", frozen=True):
     """Aggregator: segment embeddings to video embedding (paper, section IV-E)."""
 
-    kind: Literal["gru", "lstm", "attention", "mean", "mean_deviation", "max"] = "gru"
-    hidden_dim: int = Field(512, ge=1)
-    n_layers: int = Field(2, ge=1)
-    bidirectional: bool = True
+    kind: Literal["gru", "lstm", "attention", "mean", "mean_deviation", "max"] = Field(
+        "gru", description="network, or statistic over the segments"
+    )
+    hidden_dim: int = Field(512, ge=1, description="units of each direction of each layer")
+    n_layers: int = Field(2, ge=1, description="stacked recurrent layers")
+    bidirectional: bool = Field(True, description="read the sequence in both directions")
     dropout: float = Field(
         0.5, ge=0, lt=1, description="on the input, between layers, and before the softmax layer"
     )
@@ -78,21 +82,25 @@ class TrainingConfig(BaseModel, extra="forbid", frozen=True):
     """One phase of training. The defaults are the paper's for the BiGRU (section V-D)."""
 
     epochs: int = Field(200, ge=1, description="at most")
-    batch_size: int = Field(32, ge=1)
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    learning_rate: float = Field(1e-2, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    batch_size: int = Field(32, ge=1, description="videos of one step (mode segments: segments)")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="rule of the steps")
+    learning_rate: float = Field(1e-2, gt=0, description="size of the first steps")
+    weight_decay: float = Field(0.0, ge=0, description="shrinks the weights in every step")
     momentum: float = Field(
         0.9, ge=0, lt=1, description="Nesterov; the paper does not state its value"
     )
-    schedule: Literal["plateau", "one_cycle", "constant"] = "plateau"
+    schedule: Literal["plateau", "one_cycle", "constant"] = Field(
+        "plateau", description="course of the learning rate"
+    )
     reduce_patience: int = Field(
         5, ge=1, description="plateau: divide the rate by 10 after this many epochs without gain"
     )
     stop_patience: int | None = Field(
         10, description="stop after this many epochs without gain; none: never"
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of the target that is spread over all classes"
+    )
 
 
 class EncoderPhase(TrainingConfig, extra="forbid", frozen=True):
@@ -102,7 +110,9 @@ class EncoderPhase(TrainingConfig, extra="forbid", frozen=True):
     on whole sequences. `frozen`: not trained.
     """
 
-    mode: Literal["segments", "end_to_end", "frozen"] = "segments"
+    mode: Literal["segments", "end_to_end", "frozen"] = Field(
+        "segments", description="on single segments, with the aggregator, or not at all"
+    )
     segments_per_video: int = Field(
         1, ge=1, description="random segments of each video in one epoch (mode segments)"
     )
@@ -116,6 +126,25 @@ class AggregatorPhase(TrainingConfig, extra="forbid", frozen=True):
     )
     bucket_by_length: bool = Field(
         False, description="batches of videos of similar length: less padding, less random"
+    )
+
+
+class AugmentConfig(BaseModel, extra="forbid", frozen=True):
+    """Random differences between views of a training video."""
+
+    flip: bool = Field(True, description="mirror half of the videos left to right")
+    crop_scale: tuple[float, float] = Field(
+        (0.75, 1.0), description="side of the crop over the side of the frame"
+    )
+    shift: float = Field(
+        0.15, ge=0, description="centre of the crop: largest offset, as a part of the side"
+    )
+    corner_crops: tuple[float, ...] = Field(
+        (),
+        description="sides of TSN's crops over those of the frame, large to small; none: crop_scale and shift",
+    )
+    roll: bool = Field(
+        False, description="torus shift; only valid for frames without a border (the workshop's)"
     )
 
 

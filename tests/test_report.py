@@ -618,7 +618,7 @@ def test_a_report_without_its_videos_or_with_a_damaged_checkpoint_says_so(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--run", "nothing"], "nothing is no folder of a run"),
+        (["--run", "nothing"], "nothing does not exist; make it first: tristream index"),
         (["--map", "tsne"], "--map tsne is not known; available: pca, umap"),
         (["--claims", "none.toml"], "none.toml does not exist"),
         (["--claims", "half.toml"], "half.toml is not TOML"),

@@ -57,10 +57,11 @@ def test_show_of_a_finished_run_has_nothing_left_to_do(own) -> None:
 
 
 def test_show_leads_from_nothing_to_the_first_decision(own, tmp_path: Path) -> None:
-    assert (
-        own.json("show", tmp_path / "no")["next"]
-        == f"tristream index --data DIR --run {tmp_path / 'no'}"
-    )
+    new = tmp_path / "new"
+    own("show", new, code=2)
+    assert f"{new} does not exist; make it first: tristream index --run {new}" in own.said
+    new.mkdir()
+    assert own.json("show", new)["next"] == f"tristream index --data DIR --run {new}"
     kept = [own.folder / RUN / name for name in ("fusion", "embeddings", "streams")]
     for missing, command in zip(kept, ("fuse", "embed", "train-stream spatial"), strict=True):
         shutil.rmtree(missing)
@@ -359,7 +360,7 @@ def test_an_ensemble_is_the_mean_of_the_runs_probabilities(own, two_classes: Pat
     own("predict", files[0], "--with", "runs/other", "--max-error", "0.1", code=2)
     assert "--max-error and --with exclude each other" in own.said
     own("predict", files[0], "--with", "runs/none", code=2)
-    assert "runs/none/fusion/svm.json does not exist" in own.said
+    assert "runs/none does not exist; make it first: tristream index" in own.said
 
 
 def cool(run: Path, temperature: float) -> None:

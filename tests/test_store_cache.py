@@ -404,6 +404,7 @@ def test_kinds_that_are_not_written_are_still_read(cache):
         ("2GiB", 2 << 30),
         ("1.5M", 1_500_000),
         ("0", 0),
+        ("10B", 10),
         ("3kB", 3000),
     ],
 )
@@ -411,6 +412,15 @@ def test_sizes_as_people_write_them(text, n_bytes):
     from tristream.commands.cache import bytes_of
 
     assert bytes_of(text) == n_bytes
+
+
+@pytest.mark.parametrize("text", ["10", " 10 ", "1.5", "00010"])
+def test_a_size_without_a_unit_is_refused(text):
+    from tristream.commands.cache import bytes_of
+    from tristream.errors import UsageError
+
+    with pytest.raises(UsageError, match=f"--max-size {text} has no unit; .* or 0 to empty"):
+        bytes_of(text)
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "ten", "10iB", "10 PB", "1e9", "nan"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from tristream import streams
 from tristream.errors import UsageError
+from tristream.keys import leaves, nearest, paths_of
 from tristream.media.limits import DEFAULT_LIMITS, Limits
 from tristream.paths import expanded
 from tristream.pretrained import Pretrained
@@ -31,13 +32,16 @@ class FusionConfig(BaseModel, extra="forbid", frozen=True):
         "fixed", description="grouped_cv: l2 by cross-validation on train"
     )
     stream_dropout: float = Field(
-        0.0, ge=0, lt=1, description="how often a training video is seen without a stream"
+        0.0, ge=0, lt=1, description="share of training videos that lose one stream"
     )
     calibration: Literal["temperature", "platt"] = Field(
         "temperature", description="margins → probabilities, on val"
     )
     min_cosine: float = Field(
-        0.97, gt=0, le=1, description="alike at least this much across splits: near duplicates"
+        0.97,
+        gt=0,
+        le=1,
+        description="cosine between videos of two splits at which they are near duplicates",
     )
 
 
@@ -57,7 +61,7 @@ class DetectorConfig(BaseModel, extra="forbid", frozen=True):
     stream_dropout: float = Field(
         0.5, ge=0, lt=1, description="share of training rows that lose one stream"
     )
-    max_steps: int = Field(2000, ge=1)
+    max_steps: int = Field(2000, ge=1, description="of training the autoencoder")
     combine: Literal["mean_max", "mean"] = Field(
         "mean_max", description="of the streams' errors; mean is the paper's"
     )
@@ -65,24 +69,24 @@ class DetectorConfig(BaseModel, extra="forbid", frozen=True):
         0.95, gt=0, lt=1, description="of normal validation scores: the threshold"
     )
     mean_sd: float | None = Field(
-        None, description="threshold = mean + this many standard deviations, instead"
+        None, gt=0, description="threshold = mean + this many standard deviations, instead"
     )
     false_alarms_per_hour: float | None = Field(
         None, gt=0, description="threshold by a budget, instead; for windows"
     )
     hysteresis: float = Field(
-        0.1, ge=0, lt=1, description="an event ends this part of the threshold below it"
+        0.1, ge=0, lt=1, description="an event ends below (1 − this) times the threshold"
     )
-    min_seconds: float = Field(0.0, ge=0, description="shorter events are left out")
+    min_seconds: float = Field(0.0, ge=0, description="shorter events are dropped")
 
     def autoencoder(self) -> dict[str, Any]:
-        """Arguments of the autoencoder."""
+        """Return the arguments of the autoencoder."""
         return self.model_dump(
             include={"bottleneck", "hidden_dims", "stream_dropout", "max_steps", "quantile"}
         )
 
     def rule(self) -> tuple[str, float]:
-        """How the threshold comes from normal validation scores, as `choose_threshold` takes it."""
+        """Return rule and level of the threshold, the arguments of `choose_threshold`."""
         if self.false_alarms_per_hour is not None:
             return "per_hour", self.false_alarms_per_hour
         if self.mean_sd is not None:
@@ -91,17 +95,13 @@ class DetectorConfig(BaseModel, extra="forbid", frozen=True):
 
 
 class LimitsConfig(BaseModel, extra="forbid", frozen=True):
-    """How much of anything one file may use. No part of what is computed: a file is within its limits or rejected."""
+    """Limits per file. They change no result: a file is within its limits or rejected."""
 
     max_bytes: int = Field(DEFAULT_LIMITS.max_bytes, ge=1, description="of the file")
-    max_pixels: int = Field(DEFAULT_LIMITS.max_pixels, ge=256, description="of one picture")
+    max_pixels: int = Field(DEFAULT_LIMITS.max_pixels, ge=256, description="of one frame")
     min_side_px: int = Field(DEFAULT_LIMITS.min_side_px, ge=1, description="of the shorter side")
-    max_seconds: float = Field(
-        DEFAULT_LIMITS.max_seconds, gt=0, description="playing time that is read"
-    )
-    max_frames: int = Field(
-        DEFAULT_LIMITS.max_frames, ge=1, description="pictures that are decoded"
-    )
+    max_seconds: float = Field(DEFAULT_LIMITS.max_seconds, gt=0, description="playing time")
+    max_frames: int = Field(DEFAULT_LIMITS.max_frames, ge=1, description="decoded frames")
     max_streams: int = Field(DEFAULT_LIMITS.max_streams, ge=1, description="tracks of any kind")
     open_seconds: float = Field(
         DEFAULT_LIMITS.open_seconds, gt=0, description="wall time before the first progress"
@@ -114,7 +114,7 @@ class LimitsConfig(BaseModel, extra="forbid", frozen=True):
     )
 
     def to_limits(self) -> Limits:
-        """As the decoder takes them."""
+        """Return the limits of the decoder."""
         return Limits(**self.model_dump())
 
 
@@ -129,10 +129,11 @@ SECTIONS: dict[str, type[BaseModel]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings in force, and where they came from.
+    """All settings in force and their source.
 
     Attributes:
-        weights: stream → its field → what is known about the pretrained weights there (source, sha256, licence).
+        source: names of preset, file and assignments, in the order in which they apply.
+        weights: {stream: {field: facts of its pretrained weights (source, sha256, licence)}}.
     """
 
     data: DataConfig
@@ -145,7 +146,7 @@ class Settings:
     weights: Mapping[str, Mapping[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
-        """As stored with every artifact; files of weights stand in it by their sha256, not by where they are."""
+        """Return the JSON stored with every artifact; files of weights appear by their sha256, not by their path."""
         parts = {name: getattr(self, name) for name in SECTIONS}
         return {
             "source": self.source,
@@ -175,7 +176,59 @@ def load(
         pretrained: places of pretrained weights, and random weights in their place.
 
     Raises:
-        UsageError: an unknown preset, key or value, with the valid ones named; weights that no place has.
+        UsageError: an unknown preset, key or value, with the valid ones named; weights that no
+            place has.
+    """
+    merged, source = merge_all(preset, file, assignments, stream_names)
+    parts = {name: validate(model, merged.get(name, {}), name) for name, model in SECTIONS.items()}
+    configs: dict[str, Any] = {}
+    known: dict[str, dict[str, Any]] = {}
+    weights = pretrained or Pretrained()
+    for name in stream_names:
+        stream = streams.stream_class(name)
+        needs = {"needs_pictures": stream.needs_pictures}
+        values, known[name] = weights.encoder(merged["streams"].get(name, {}), f"streams.{name}")
+        configs[name] = validate(stream.Config, values, f"streams.{name}")
+        if not weights.precomputed_flow:
+            configs[name], facts = weights.estimator(configs[name], f"streams.{name}", **needs)
+            known[name] |= facts
+        parts["sampler"], facts = weights.estimator(parts["sampler"], "sampler", **needs)
+        known[name] |= {f"sampler {key}": value for key, value in facts.items()}
+    return Settings(**parts, streams=configs, source=source, weights=known)
+
+
+def check(
+    preset: str,
+    file: Path | None = None,
+    assignments: Sequence[str] = (),
+    *,
+    stream_names: Sequence[str] = (),
+) -> None:
+    """Refuse what `load` would refuse of keys and values, before torch is imported; no weights are read.
+
+    Raises:
+        UsageError: an unknown preset, key or value, with the valid ones named.
+    """
+    merged, _ = merge_all(preset, file, assignments, stream_names)
+    for name, model in SECTIONS.items():
+        validate(model, merged.get(name, {}), name)
+
+
+def models() -> dict[str, type[BaseModel]]:
+    """Return the model of every section; torch is not imported."""
+    parts = {f"streams.{name}": streams.config_class(name) for name in streams.names()}
+    return {**SECTIONS, **parts}
+
+
+def merge_all(
+    preset: str, file: Path | None, assignments: Sequence[str], stream_names: Sequence[str]
+) -> tuple[dict[str, Any], str]:
+    """Return preset, file and assignments as one mapping, and their names.
+
+    Sections of streams are validated if the file, an assignment or `stream_names` names them.
+
+    Raises:
+        UsageError: an unknown preset, section or key, or a value that a stream refuses.
     """
     path = PRESETS / f"{preset}.toml"
     if not path.exists():
@@ -184,42 +237,33 @@ def load(
     merged = _merge({}, _read(path))
     merged["streams"] = {k: v for k, v in merged.get("streams", {}).items() if k in streams.names()}
     source = f"preset {preset}"
-    if file is not None:
-        merged, source = _merge(merged, _read(file)), f"{source}, {file}"
-    for assignment in assignments:
-        merged, source = _merge(merged, _assignment(assignment)), f"{source}, {assignment}"
-    _check_sections(merged)
+    touched = set(stream_names)
+    parts = [] if file is None else [(file, _read(file))]
+    parts += [(text, _assignment(text)) for text in assignments]
+    for name, content in parts:
+        merged, source = _merge(merged, content), f"{source}, {name}"
+        _check_sections(content)
+        touched |= set(content.get("streams", {}))
     for name, content in merged["streams"].items():
         if name not in streams.names():
             raise UsageError(
                 f"unknown section [streams.{name}]; available: {', '.join(streams.names())}"
             )
         _check_section(f"streams.{name}", content)
-    parts = {name: _validate(model, merged.get(name, {}), name) for name, model in SECTIONS.items()}
-    configs, about = {}, {}
-    weights = pretrained or Pretrained()
-    for name in stream_names:
-        stream = streams.stream_class(name)
-        needs = {"needs_pictures": stream.needs_pictures}
-        values, about[name] = weights.encoder(merged["streams"].get(name, {}), f"streams.{name}")
-        configs[name] = _validate(stream.Config, values, f"streams.{name}")
-        if not weights.precomputed_flow:
-            configs[name], facts = weights.estimator(configs[name], f"streams.{name}", **needs)
-            about[name] |= facts
-        parts["sampler"], facts = weights.estimator(parts["sampler"], "sampler", **needs)
-        about[name] |= {f"sampler {key}": value for key, value in facts.items()}
-    return Settings(**parts, streams=configs, source=source, weights=about)
+        if name in touched:
+            validate(streams.config_class(name), content, f"streams.{name}")
+    return merged, source
 
 
 def limits(file: Path | None, assignments: Sequence[str] = ()) -> Limits:
-    """What one file may use, for commands that take everything else from what is trained.
+    """Return the limits per file, for commands that take all other settings from trained streams.
 
     Args:
-        file: a TOML file; its other sections are for other commands.
+        file: a TOML file; its other sections are ignored.
         assignments: "limits.key=value".
 
     Raises:
-        UsageError: an unknown section or key, a value that cannot be, or an assignment to another section.
+        UsageError: an unknown section or key, an invalid value, or an assignment to another section.
     """
     merged = {} if file is None else _read(file)
     _check_sections(merged)
@@ -227,19 +271,21 @@ def limits(file: Path | None, assignments: Sequence[str] = ()) -> Limits:
         given = _assignment(assignment)
         if set(given) != {"limits"}:
             raise UsageError(
-                f"--set {assignment}: only limits.… can be set here; what is computed was fixed when the streams were "
-                "trained"
+                f"--set {assignment}: only limits.… can be set here; all else was fixed when the streams "
+                "were trained"
             )
         merged = _merge(merged, given)
     _check_sections(merged)
-    return _validate(LimitsConfig, merged.get("limits", {}), "limits").to_limits()
+    return validate(LimitsConfig, merged.get("limits", {}), "limits").to_limits()
 
 
 def _check_sections(merged: Mapping[str, Any]) -> None:
     for section, content in merged.items():
         if section not in {*SECTIONS, "streams"}:
+            unknown = leaves({section: content})
             raise UsageError(
                 f"unknown section [{section}]; valid: {', '.join([*SECTIONS, 'streams.<name>'])}"
+                + _suggestion(unknown)
             )
         _check_section(section, content)
 
@@ -283,7 +329,12 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _validate(model: type[Any], values: Mapping[str, Any], section: str) -> Any:
+def validate(model: type[Any], values: Mapping[str, Any], section: str) -> Any:
+    """Return an instance of the section's model.
+
+    Raises:
+        UsageError: an unknown key or a value that it refuses; all of them in one message.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -293,13 +344,24 @@ def _validate(model: type[Any], values: Mapping[str, Any], section: str) -> Any:
 
 
 def _sentence(model: type[Any], section: str, problem: Any) -> str:
-    """One problem of pydantic in our words: which key, what it is, what it must be."""
+    """Return a problem of pydantic as a sentence: the key, its value, what it must be."""
     if not problem["loc"]:  # of the section as a whole: two keys that do not go together
         return f"[{section}] {problem['msg'].removeprefix('Value error, ')}"
     *parents, key = [str(part) for part in problem["loc"]]
-    where = ".".join([section, *parents])
+    path = ".".join([section, *parents])
     if problem["type"] == "extra_forbidden":
         for parent in parents:
             model = model.model_fields[parent].annotation
-        return f"unknown key '{key}' in [{where}]; valid: {', '.join(model.model_fields)}"
-    return f"[{where}] {key} = {problem['input']!r}: {problem['msg']}"
+        return (
+            f"unknown key '{key}' in [{path}]; valid: {', '.join(model.model_fields)}"
+            + _suggestion(leaves({path: {key: problem["input"]}}))
+        )
+    return f"[{path}] {key} = {problem['input']!r}: {problem['msg']}"
+
+
+def _suggestion(unknown: Iterable[str]) -> str:
+    """Return "; did you mean …?" with the known keys most similar to the unknown ones."""
+    paths = [path for name, model in models().items() for path in paths_of(name, model)]
+    similar = [path for wanted in unknown for path in nearest(wanted, paths)]
+    known = list(dict.fromkeys(similar))
+    return f"; did you mean {', '.join(known)}?" if known else ""
