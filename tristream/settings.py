@@ -82,7 +82,7 @@ class DetectorConfig(BaseModel, extra="forbid", frozen=True):
         )
 
     def rule(self) -> tuple[str, float]:
-        """How the threshold comes from normal validation scores, as `choose_threshold` takes it."""
+        """Return the rule and level of the threshold, as `choose_threshold` takes them."""
         if self.false_alarms_per_hour is not None:
             return "per_hour", self.false_alarms_per_hour
         if self.mean_sd is not None:
