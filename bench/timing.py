@@ -77,7 +77,7 @@ def run_child(
         text=True,
         env={
             **os.environ,
-            "PYTHONPATH": str(Path(tristream.__file__).parents[1]),
+            "PYTHONPATH": str(PACKAGE.parent),
             **(environment or {}),
         },
     )

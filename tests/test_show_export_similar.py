@@ -314,12 +314,12 @@ def test_predict_gives_probabilities_and_says_not_sure_below_the_limit(
     surest = sorted((row["top"][0]["probability"] for row in found), reverse=True)
     limit = (surest[3] + surest[4]) / 2
     set_validation(
-        own.folder / RUN, confidence=[limit, limit + 0.001, 0.01, 0.01], hits=[1, 1, 0, 0]
+        own.folder / RUN, confidence=[limit] * 40 + [0.01] * 40, hits=[1] * 40 + [0] * 40
     )
     again = own.json("predict", *files, "--max-error", "0.1", "--out", "named.csv")["predictions"]
     assert sum(row["not_sure"] for row in again) == len(files) - 4
     assert all((row["label"] is None) == row["not_sure"] for row in again)
-    assert "of the 4 validation videos 2 reach it, of which 0 were named wrongly" in own.said
+    assert "of the 80 validation videos 40 reach it, of which 0 are wrong" in own.said
     text = (own.folder / "named.csv").read_text()
     assert text.startswith("path,label,not_sure,label_1,score_1,probability_1,")
     assert own("predict", *files, "--max-error", "0.1").count(": not sure  [") == len(files) - 4
@@ -330,13 +330,14 @@ def set_validation(run: Path, *, confidence: list[float], hits: list[int]) -> No
 
     arrays, config = load_artifact(run / "fusion" / "svm")
     arrays = {
-        **arrays,
-        "val.confidence": np.array(confidence),
-        "val.hits": np.array(hits, np.uint8),
+        name: array
+        for name, array in arrays.items()
+        if not name.startswith(("pattern", "platt", "val."))
     }
-    config["calibration"]["temperature"] = (
-        1.0  # what is found on a network of one epoch makes all equal
-    )
+    arrays |= {"val.confidence": np.array(confidence), "val.hits": np.array(hits, np.uint8)}
+    # as an earlier version stored it; the temperature of networks of one epoch makes all equal
+    config["calibration"] = {"method": "temperature", "temperature": 1.0}
+    config.pop("patterns", None)
     save_artifact(
         run / "fusion" / "svm", arrays, {k: v for k, v in config.items() if k != "sha256"}
     )

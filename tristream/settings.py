@@ -238,7 +238,9 @@ def merge_all(
     merged["streams"] = {k: v for k, v in merged.get("streams", {}).items() if k in streams.names()}
     source = f"preset {preset}"
     touched = set(stream_names)
-    parts = [] if file is None else [(file, _read(file))]
+    parts: list[tuple[str | Path, dict[str, Any]]] = []
+    if file is not None:
+        parts.append((file, _read(file)))
     parts += [(text, _assignment(text)) for text in assignments]
     for name, content in parts:
         merged, source = _merge(merged, content), f"{source}, {name}"
