@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tristream.errors import UsageError
 from tristream.forecast import Pace
 from tristream.videos import contents, decode_pool, decoder, make_video
 from tristream.workspace import Workspace
@@ -51,7 +50,7 @@ def extract_rows(
     reading, progress = workspace.reading, workspace.progress
     stages = stages or Stages()
     pace, cache = Pace(len(rows), stages), workspace.cache()
-    check_same_reading(trained)
+    model.check_same_reading(trained)
     warn_of_estimated_flow(workspace, trained)
     content = contents(rows, reading)
     engine = engine or kept_engine(workspace)
@@ -101,18 +100,6 @@ def kept_engine(workspace: Workspace) -> Backend:
     from tristream.streams.backend import Kept
 
     return Kept(workspace.compute.engine(workspace.cache()))
-
-
-def check_same_reading(trained: Sequence[TrainedStream]) -> None:
-    """Raise UsageError if streams were trained on videos read differently: one decode serves all."""
-    first = trained[0]
-    for other in trained[1:]:
-        if (other.data, other.sampler) != (first.data, first.sampler):
-            raise UsageError(
-                f"'{first.name}' and '{other.name}' were trained with different [data] or "
-                "[sampler] settings; train one of them again with those of the other, or embed "
-                "them one by one with --streams"
-            )
 
 
 def warn_of_estimated_flow(workspace: Workspace, trained: Sequence[TrainedStream]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from tristream.decision import Decision
 from tristream.detect import STRONG_SHARE, ThresholdRule, check_spaces
 from tristream.errors import UsageError
+from tristream.extract import warn_of_estimated_flow
 from tristream.stored_detector import StoredDetector
 from tristream.workspace import HasWorkspace, Workspace
 
@@ -176,6 +177,7 @@ def follow(
     limit = options.rule.value(workspace, stored)
     trained = workspace.load_streams(list(stored.spaces))
     check_spaces(workspace, stored, trained)
+    warn_of_estimated_flow(workspace, trained)
     if not stored.plan.seconds:
         raise UsageError(
             "--follow needs a detector of windows, and this one scores whole videos; fit one: "
