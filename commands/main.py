@@ -5,11 +5,12 @@ tristream COMMAND …    or    python -m tristream COMMAND …    or    python o
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from collections.abc import Callable
 
-from tristream import environment
+from tristream import environment, interrupts
 
 COMMANDS = {
     "demo": "Render the built-in data set, train three streams, fuse, classify, detect anomalies.",
@@ -41,23 +42,46 @@ EPILOG = (
     "Exit codes: 0 success; 2 invalid input, reported before any work starts; 3 finished, some "
     "videos rejected; 4 the environment failed (disk, memory, network); 130 interrupted; 1 a bug."
 )
-INTERRUPTED = 130
+CLOSED_PIPE = 141  # as the shell reports a program that SIGPIPE has ended
 
 
 def main() -> None:
-    """Run the command line and exit with its code."""
+    """Run the command line and exit with its code; after Ctrl-C always with 130."""
+    interrupts.watch()
+    code: object
     try:
-        environment.prepare()
-        arguments = sys.argv[1:]
+        code = _call(sys.argv[1:])
+    except BaseException as error:
+        if not (interrupts.happened() or isinstance(error, KeyboardInterrupt)):
+            raise
+        code = interrupts.INTERRUPTED
+    if interrupts.happened() or code == interrupts.INTERRUPTED:
+        interrupts.leave()
+        code = interrupts.INTERRUPTED
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"\n{interrupts.WORDS}\n")
+    sys.exit(code or 0)
+
+
+def _call(arguments: list[str]) -> object:
+    """Run one command line; return its exit code."""
+    environment.prepare()
+    try:
         if arguments == ["--version"]:
             import tristream
 
             sys.stdout.write(f"tristream {tristream.__version__}\n")
-            return
-        _app(arguments)(arguments or ["--help"])
-    except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; finished work is kept, rerun the same command to resume\n")
-        sys.exit(INTERRUPTED)
+        else:
+            _app(arguments)(arguments or ["--help"])
+        code: object = 0
+    except SystemExit as end:  # click and rich turn a closed pipe into code 1
+        code = CLOSED_PIPE if isinstance(end.__context__, BrokenPipeError) else end.code
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        environment.discard_stdout()
+    return code
 
 
 def _app(arguments: list[str]) -> Callable[[list[str]], None]:

@@ -6,13 +6,12 @@ import contextlib
 import errno
 import functools
 import json
-import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
@@ -27,14 +26,17 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from tristream import interrupts
+from tristream.environment import discard_stdout
 from tristream.errors import MachineError, TristreamError
 from tristream.files import readable
 from tristream.paths import expanded
 from tristream.progress import Advance
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
-OK, BUG, INVALID, SOME_REJECTED, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 4, 130
+OK, BUG, INVALID, SOME_REJECTED, ENVIRONMENT = 0, 1, 2, 3, 4
 ENVIRONMENT_ERRNOS = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -44,7 +46,6 @@ ENVIRONMENT_ERRNOS = {
     errno.EMFILE,
 }
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # in RuntimeErrors of torch
-INTERRUPTED_WORDS = "interrupted; finished work is kept, rerun the same command to resume"
 _NO_LIBRARY = re.compile(r"(lib[^\s/]+\.so[.\d]*): cannot open shared object file")
 _OF_OPENCV = {"libxcb.so.1", "libGL.so.1", "libgthread-2.0.so.0", "libglib-2.0.so.0"}
 LESS_MEMORY = "lower --workers, or give the process more memory"
@@ -78,7 +79,12 @@ class Screen:
         )
         with Bars(*columns, console=people) as bars:
             task = bars.add_task(title, total=total, note="")
-            yield lambda advance=1, note="": bars.update(task, advance=advance, note=note)
+
+            def move(advance: int = 1, note: str = "") -> None:
+                interrupts.check()
+                bars.update(task, advance=advance, note=note)
+
+            yield move
 
 
 def _lines(title: str, total: int | None) -> Advance:
@@ -87,6 +93,7 @@ def _lines(title: str, total: int | None) -> Advance:
 
     def move(advance: int = 1, note: str = "") -> None:
         nonlocal done, last
+        interrupts.check()
         done += advance
         now = time.monotonic()
         if done == total or now - last >= 5:
@@ -135,7 +142,7 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             kwargs.update({name: _expanded(value) for name, value in kwargs.items()})
-            code = function(*args, **kwargs) or OK
+            code = _uninterrupted(function, *args, **kwargs) or OK
             sys.stdout.flush()
         except typer.Exit:  # a RuntimeError, but an answer
             raise
@@ -153,11 +160,8 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
             _fail(sentence, ENVIRONMENT)
         except MemoryError:
             _fail(f"out of memory; {LESS_MEMORY}", ENVIRONMENT)
-        except KeyboardInterrupt:
-            warn(INTERRUPTED_WORDS)
-            raise
         except BrokenPipeError:  # the reader of stdout has left, as `head` does
-            _discard_stdout()
+            discard_stdout()
             code = OK
         except FileNotFoundError as error:
             _fail(f"{error.filename} does not exist", INVALID)
@@ -179,18 +183,22 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
     return guarded
 
 
+def _uninterrupted(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function; what fails after Ctrl-C, fails because of it."""
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:
+        if interrupts.happened():
+            raise KeyboardInterrupt from error
+        raise
+
+
 def _expanded(value: Any) -> Any:
     if isinstance(value, Path):
         return expanded(value)
     if isinstance(value, list):
         return [_expanded(one) for one in value]
     return value
-
-
-def _discard_stdout() -> None:
-    """Send what is still buffered nowhere, so that the interpreter's last flush is silent."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def missing_library(error: ImportError) -> str | None:

@@ -1,14 +1,19 @@
-"""What libraries have to be told before they are imported."""
+"""Variables and files of this process that libraries read."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 
 from tristream.media.machine import n_cores
 
 
 def prepare() -> None:
-    """Sets variables of this process and its children; what the user has set stays."""
+    """Set variables of this process and its children before libraries are imported.
+
+    Values that the user has set stay.
+    """
     # Waiting threads sleep: spinning ones would take the cores from the decode processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # numpy's OpenBLAS can wait for itself for ever when several of our threads multiply at once (seen in log_mel:
@@ -17,3 +22,9 @@ def prepare() -> None:
     # Libraries see all cores of a machine, not the share of them that a container has.
     if n_cores() < (os.cpu_count() or 1):
         os.environ.setdefault("OMP_NUM_THREADS", str(n_cores()))
+
+
+def discard_stdout() -> None:
+    """Send buffered output nowhere after a closed pipe, so that the interpreter's last flush is silent."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,7 +1,8 @@
-"""Default folders, and paths as people type them."""
+"""Default folders, and expansion of `~`."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tristream.errors import UsageError
@@ -14,9 +15,17 @@ def expanded(path: str | Path) -> Path:
     """Return the path with `~` and `~user` expanded.
 
     Raises:
-        UsageError: the home folder is not known.
+        UsageError: HOME is not set, or there is no such user.
     """
+    path = Path(path)
+    first = path.parts[0] if path.parts else ""
+    if first == "~" and os.name == "posix" and not os.environ.get("HOME"):
+        raise UsageError(
+            f"{path}: the home folder is not known (HOME is not set); give a full path"
+        )
     try:
-        return Path(path).expanduser()
+        return path.expanduser()
     except RuntimeError as error:
-        raise UsageError(f"{path}: the home folder is not known; give a full path") from error
+        raise UsageError(
+            f"{path}: the home folder of {first} is not known; give a full path"
+        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel
 
 from tristream.errors import UsageError
-from tristream.paths import CACHE
+from tristream.paths import CACHE, expanded
 from tristream.progress import SILENT, Advance, Progress
 
 if TYPE_CHECKING:
@@ -25,10 +26,19 @@ _FILES = (".safetensors", ".pth", ".pt", ".ckpt", ".tflite", ".npz")
 
 
 def places(weights_dir: Path | None, cache: Path = CACHE) -> Places:
-    """Return the places of weights: the user's folder, then a cache; an explicit cache folder holds it."""
+    """Return the places of weights: the user's folder, then a cache; an explicit cache folder holds it.
+
+    The defaults are TRISTREAM_WEIGHTS and TRISTREAM_CACHE, with `~` expanded.
+    """
     from tristream.store import weights
 
-    return weights.places(weights_dir, None if cache == CACHE else cache / "weights")
+    folder, shared = weights_dir or os.environ.get("TRISTREAM_WEIGHTS"), cache
+    if cache == CACHE and os.environ.get("TRISTREAM_CACHE"):
+        shared = Path(os.environ["TRISTREAM_CACHE"])
+    return weights.places(
+        expanded(folder) if folder else None,
+        None if shared == CACHE else expanded(shared) / "weights",
+    )
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,9 @@ class Pretrained:
         if "/" not in given and "\\" not in given and not given.endswith(_FILES):
             return self._named(given, key)
         folder = self._places().weights_dir
-        path = Path(given) if folder is None else folder / given
+        path = expanded(given)
+        if folder is not None:
+            path = folder / path
         if not path.is_file():
             raise UsageError(
                 f"{key}: {path} does not exist; name a safetensors file, or its folder with "
