@@ -65,6 +65,7 @@ def run(
     from tristream.embed import EmbedOptions, embed, forecast_embedding
 
     check_precision(precision)
+    streams = options.names(stream_list)
     workspace = options.existing(
         run,
         cache,
@@ -79,7 +80,7 @@ def run(
         deterministic=deterministic,
     )
     chosen = EmbedOptions(
-        streams=options.names(stream_list),
+        streams=streams,
         precision=precision,
         retry=retry is not None,
         force=force,

@@ -68,4 +68,6 @@ def flat_prediction(row: Row) -> dict[str, Any]:
     }
     for place, entry in enumerate(row["top"], start=1):
         cells |= {f"{name}_{place}": value for name, value in entry.items()}
+    if row.get("seen_in_training"):
+        cells["seen_in_training"] = "true"
     return cells | {"streams": " ".join(row["streams"]), "masked": " ".join(row["masked"])}

@@ -91,4 +91,5 @@ def _line(row: dict[str, Any]) -> str:
     word = row["label"] or ("not sure" if row["not_sure"] else "no usable stream")
     masked = f"; masked: {', '.join(row['masked'])}" if row["masked"] else ""
     used = ", ".join(row["streams"]) or "no stream"
-    return f"{row['path']}: {word}  [{scores}]  (by {used}{masked})"
+    seen = "  seen in training" if row.get("seen_in_training") else ""
+    return f"{row['path']}: {word}  [{scores}]  (by {used}{masked}){seen}"

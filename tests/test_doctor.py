@@ -43,9 +43,9 @@ def test_an_old_copy_that_decodes_nothing_is_information_only(monkeypatch, tmp_p
     library(tmp_path, "decord/libavcodec.so.58", None)
     monkeypatch.setattr("site.getsitepackages", lambda: [str(tmp_path)])
     assert sorted(version for _, version in doctor._copies()) == [
-        "8.1.1 (old, with known holes; it decodes nothing here)",
+        "8.1.1 (old, with known vulnerabilities; it decodes nothing here)",
         "8.1.2",
-        "a version it does not tell",
+        "unknown version",
     ]
 
 
@@ -82,10 +82,10 @@ def test_a_package_of_another_version_or_none_is_named_with_what_to_do(monkeypat
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: wanted)
     monkeypatch.setattr(doctor, "version_of", there.get)
     assert doctor._unfit() == [
-        "av 19.0.2 is installed; tristream is made for <19,>=18: pip install 'av<19,>=18'",
+        "av 19.0.2 is installed; tristream needs <19,>=18: pip install 'av<19,>=18'",
         "absent-one is not installed: pip install 'absent-one>=3'",
-        "opencv-python 4.5.1 is installed; tristream is made for <5,>=4.11: pip install 'opencv-python<5,>=4.11'",
-        "ptlflow 0.4.2 is installed; tristream is made for >=99: pip install 'ptlflow>=99'",
+        "opencv-python 4.5.1 is installed; tristream needs <5,>=4.11: pip install 'opencv-python<5,>=4.11'",
+        "ptlflow 0.4.2 is installed; tristream needs >=99: pip install 'ptlflow>=99'",
     ]
 
 
@@ -109,26 +109,26 @@ def test_a_library_that_does_not_load_is_named(monkeypatch):
     assert torchvision == "torchvision cannot be imported: operator torchvision::nms does not exist"
 
 
-def test_a_foreign_package_in_our_names_is_named(monkeypatch):
-    owners = {"fusion": ["tristream", "fusion-js"], "media": ["tristream"], "numpy": ["numpy"]}
+def test_a_foreign_package_in_our_folder_is_named(monkeypatch):
+    owners = {"tristream": ["tristream", "tri-stream-js"], "fusion": ["fusion-js"]}
     monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda: owners)
     [problem] = doctor._foreign()
-    assert problem.startswith(
-        "the package 'fusion-js' installs into our folder 'fusion' and may overwrite it"
-    )
-    assert "pip uninstall fusion-js" in problem
+    assert problem.startswith("the package 'tri-stream-js' installs into the folder 'tristream'")
+    assert "pip uninstall tri-stream-js" in problem
+    owners["tristream"] = ["tristream", "Tristream"]
+    assert doctor._foreign() == []
 
 
-def test_a_name_of_ours_that_comes_from_elsewhere_is_named(monkeypatch, tmp_path):
-    find = importlib.util.find_spec
-    there = types.SimpleNamespace(origin=str(tmp_path / "fusion/__init__.py"))
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: there if name == "fusion" else find(name)
-    )
+def test_a_package_of_our_name_from_elsewhere_is_named(monkeypatch, tmp_path):
+    spec = types.SimpleNamespace(origin=str(tmp_path / "tristream/__init__.py"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
     [problem] = doctor._elsewhere()
     assert problem.startswith(
-        f"'fusion' is imported from {tmp_path / 'fusion'}, not from {doctor.HOME}"
+        f"'tristream' is imported from {tmp_path / 'tristream'}, but this command from {doctor.HOME}"
     )
+    for root in (tmp_path / "tristream", tmp_path):  # installed; a checkout
+        monkeypatch.setattr(doctor, "HOME", root)
+        assert doctor._elsewhere() == []
 
 
 def test_an_extra_that_is_absent_says_what_it_would_add_and_how(monkeypatch):

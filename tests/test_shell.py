@@ -212,6 +212,11 @@ BODIES = {
     "\n    with screen.PROGRESS.bar('x', 2) as move: move()\n    raise AssertionError('went on')",
     "thread": "\n    import threading, time"
     "\n    threading.Timer(0.1, press).start()\n    time.sleep(20)",
+    "inside a library of C++": "\n    import time, types"
+    "\n    library = types.ModuleType('openvino.frontend')"
+    "\n    exec('def convert(press):\\n    press()\\n    return 7', library.__dict__)"
+    "\n    assert library.convert(press) == 7"
+    "\n    time.sleep(20)",
     "at exit": "\n    import atexit\n    atexit.register(press)",
     "at exit of a thread": "\n    import threading, time"
     "\n    threading.Thread(target=lambda: (time.sleep(0.7), press())).start()",

@@ -364,6 +364,23 @@ def test_an_ensemble_is_the_mean_of_the_runs_probabilities(own, two_classes: Pat
     assert "runs/none does not exist; make it first: tristream index" in own.said
 
 
+def test_predict_marks_the_videos_of_the_training_split_by_their_bytes(own, two_classes) -> None:
+    rows = list(csv.DictReader((own.folder / RUN / "videos.csv").open()))
+    named = {split: next(r["video_id"] for r in rows if r["split"] == split and not r["video_id"].endswith("/0.mp4"))
+             for split in ("train", "val", "test")}  # fmt: skip
+    renamed = own.folder / "renamed.mp4"
+    shutil.copy(two_classes / named["train"], renamed)
+    files = [renamed, two_classes / named["val"], two_classes / named["test"]]
+    predictions = own.json("predict", *files)["predictions"]
+    assert [row.get("seen_in_training") for row in predictions] == [True, None, None]
+    lines = own("predict", *files, "--out", "named.csv").splitlines()
+    assert [line.endswith("  seen in training") for line in lines] == [True, False, False]
+    cells = list(csv.DictReader((own.folder / "named.csv").open()))
+    assert [row["seen_in_training"] for row in cells] == ["true", "", ""]
+    (own.folder / RUN / "videos.csv").unlink()  # a run that was copied without its table
+    assert "seen_in_training" not in own.json("predict", renamed)["predictions"][0]
+
+
 def cool(run: Path, temperature: float) -> None:
     from tristream.store.checkpoint import load_artifact, save_artifact
 

@@ -1,6 +1,16 @@
-"""`python -m tristream`: the command line."""
+"""`tristream` and `python -m tristream`: the command line."""
 
-from tristream.commands.main import main
+import os
+
+
+def main() -> None:
+    """Run the command line; an interrupt during its own import ends in 130 like every other."""
+    try:
+        from tristream.commands import main as front
+    except KeyboardInterrupt:
+        os._exit(130)
+    front.main()
+
 
 if __name__ == "__main__":
     main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
@@ -10,6 +11,10 @@ from types import FrameType
 
 INTERRUPTED = 130
 WORDS = "interrupted; finished work is kept, rerun the same command to resume"
+
+# OpenVINO calls Python from C++ that catches no exception: one raised there aborts the process.
+CALLED_FROM_CPP = frozenset({"openvino", "openvino_telemetry"})
+RETRY_SECONDS = 0.05
 
 _outermost: FrameType | None = None
 _n_interrupts = 0
@@ -53,7 +58,21 @@ def _record(number: int, frame: FrameType | None) -> None:
     _n_interrupts += 1
     if _root(frame) is not _outermost:
         os._exit(INTERRUPTED)
+    if _is_inside(frame, CALLED_FROM_CPP):
+        later = threading.Timer(RETRY_SECONDS, _thread.interrupt_main)
+        later.daemon = True
+        later.start()
+        return
     raise KeyboardInterrupt
+
+
+def _is_inside(frame: FrameType | None, packages: frozenset[str]) -> bool:
+    """Return True if a function of one of the packages is running."""
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] in packages:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _root(frame: FrameType | None) -> FrameType | None:

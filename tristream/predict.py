@@ -66,13 +66,30 @@ def predict(
     for one in embedded:
         failures |= one.failures
     note_numbers(decisions, options.max_error, limit)
+    seen = _seen_in_training(decisions, embedded)
     if not options.more_runs:
         predictions = decisions[0].predict(
             embedded[0], top=options.top, max_error=options.max_error, streams=options.streams
         )
         note_patterns(decisions[0], predictions)
-        return Results(predictions, failures)
-    return Results(_averaged(decisions, embedded, options), failures)
+    else:
+        predictions = _averaged(decisions, embedded, options)
+    marked = [replace(each, seen_in_training=each.path in seen) for each in predictions]
+    return Results(marked, failures)
+
+
+def _seen_in_training(decisions: Sequence[Decision], embedded: Sequence[Embeddings]) -> set[str]:
+    """Return the paths whose bytes are those of a training video of a run."""
+    paths: set[str] = set()
+    for decision, embeddings in zip(decisions, embedded, strict=True):
+        if not len(embeddings) or not decision.workspace.manifest_path.exists():
+            continue
+        rows = decision.workspace.manifest().rows
+        trained = {row.content_id for row in rows if row.split == "train" and row.content_id}
+        table = next(iter(embeddings.tables.values()))
+        contents = zip(table.video_id, table.content_id, strict=True)
+        paths |= {path for path, content in contents if content in trained}
+    return paths
 
 
 def embed_new(workspace: Workspace, files: Sequence[Path], spaces: dict[str, str]) -> Embeddings:

@@ -53,6 +53,7 @@ class Prediction:
         n_runs: runs that voted; None without an ensemble.
         calibrated_for: set of streams, as "audio+spatial", that the probabilities were calibrated
             for; None: margins, an ensemble, or no validation video with these streams.
+        seen_in_training: True if a run was trained on a file with the same bytes.
     """
 
     path: str
@@ -63,6 +64,7 @@ class Prediction:
     masked: tuple[str, ...]
     n_runs: int | None = None
     calibrated_for: str | None = None
+    seen_in_training: bool = False
 
     def to_json(self) -> dict[str, Any]:
         values: dict[str, Any] = {
@@ -74,7 +76,9 @@ class Prediction:
             "masked": list(self.masked),
             "calibrated_for": self.calibrated_for,
         }
-        return values if self.n_runs is None else {**values, "n_runs": self.n_runs}
+        if self.n_runs is not None:
+            values["n_runs"] = self.n_runs
+        return {**values, "seen_in_training": True} if self.seen_in_training else values
 
 
 @dataclass(frozen=True)
