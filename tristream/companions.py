@@ -1,4 +1,4 @@
-"""What lies beside videos in a folder of data: lists, archives, weights. `check` judges them as it judges videos."""
+"""Companions of videos in a data folder: lists, archives and weights, checked as videos are."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WEIGHTS = (
 
 
 def judge_companion(path: Path, root: Path | None) -> Verdict | None:
-    """Whether a list, an archive or a file of weights can be used; None for what is called like none of them.
+    """Return the verdict on a list, an archive or a file of weights; None for any other suffix.
 
     Args:
         path: the file; nothing it names is opened, and of what it holds nothing is run.

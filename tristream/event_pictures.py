@@ -16,6 +16,7 @@ from tristream.workspace import Workspace
 
 if TYPE_CHECKING:
     from tristream.fusion.anomaly.window_scores import Timeline
+    from tristream.report.event_strip import Origin
 
 MARGIN_SECONDS = 1.0  # shown before and after an event
 AROUND_SECONDS = 15.0  # of the score curve, before and after
@@ -33,7 +34,8 @@ def save_events(
     threshold: float,
 ) -> list[Path]:
     """Write NAME-START.mp4 and .png for each event of a video; return the paths."""
-    from tristream.media.reasons import Rejected
+    from tristream.media.reasons import Rejected, printable
+    from tristream.report.event_strip import Origin
 
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
@@ -50,10 +52,21 @@ def save_events(
                 continue  # its windows were scored: what fails now is the file, and was said
             near = np.abs(line.times - event["peak_seconds"]) <= AROUND_SECONDS
             frames = np.zeros((0, 2, 2, 3), np.uint8) if shown.frames is None else shown.frames
+            origin = Origin(
+                source=printable(path.name),
+                samples=shown.samples,
+                start_seconds=shown.samples_start_seconds,
+            )
             written += write_event(
-                folder / f"{_safe(path.stem)}-{event['start_seconds']:08.2f}s", frames, shown.start_seconds,
-                line.times[near], line.scores[near], threshold, event, samples=shown.samples,
-            )  # fmt: skip
+                folder / f"{_safe(path.stem)}-{event['start_seconds']:08.2f}s",
+                frames,
+                shown.start_seconds,
+                line.times[near],
+                line.scores[near],
+                threshold,
+                event,
+                origin=origin,
+            )
     return written
 
 
@@ -66,12 +79,12 @@ def write_event(
     threshold: float,
     event: Mapping[str, Any],
     *,
-    samples: np.ndarray | None = None,
+    origin: Origin | None = None,
 ) -> list[Path]:
-    """Writes PLACE.mp4 (of two pictures or more) and PLACE.png; arguments as `report.event_strip.event_strip` has them.
+    """Write PLACE.mp4 (of two frames or more) and PLACE.png; arguments as `report.event_strip.event_strip`.
 
     Args:
-        samples: the sound of the pictures, amplitude at 16 kHz; None: a silent clip.
+        origin: file or camera, wall-clock time and audio of the event.
     """
     import cv2
 
@@ -84,10 +97,13 @@ def write_event(
     if len(frames) > 1:
         fps = 1 / float(np.median(np.diff(frame_seconds)))
         clip = place.with_name(f"{place.name}.mp4")
+        samples = None if origin is None else origin.samples
         write_video(clip, frames, fps=min(fps, 60.0), samples=samples)
         written.append(clip)
     region = part_of(event["region"])
-    strip = event_strip(frames, frame_seconds, times, scores, threshold, event, region=region)
+    strip = event_strip(
+        frames, frame_seconds, times, scores, threshold, event, region=region, origin=origin
+    )
     done, data = cv2.imencode(".png", cv2.cvtColor(strip, cv2.COLOR_RGB2BGR))
     assert done
     picture = place.with_name(f"{place.name}.png")
@@ -134,6 +150,8 @@ class LivePictures:
 
     def end(self, event: Mapping[str, Any], name: str) -> list[Path]:
         """Writes NAME.mp4 and NAME.png of the event that is over."""
+        from tristream.report.event_strip import Origin
+
         clip, self._clip = self._clip or [], None
         clip = [(at, frame) for at, frame in clip if at < event["stop_seconds"] + MARGIN_SECONDS]
         frames = (
@@ -142,12 +160,18 @@ class LivePictures:
         times, scores = np.array(self._curve, np.float64).reshape(-1, 2).T
         near = np.abs(times - event["peak_seconds"]) <= AROUND_SECONDS
         return write_event(
-            self._folder / _safe(name), frames, np.array([at for at, _ in clip]), times[near], scores[near],
-            self._threshold, event,
-        )  # fmt: skip
+            self._folder / _safe(name),
+            frames,
+            np.array([at for at, _ in clip]),
+            times[near],
+            scores[near],
+            self._threshold,
+            event,
+            origin=Origin(wall_clock=str(event.get("at", ""))),
+        )
 
     def restart(self) -> None:
-        """What comes next does not join what came before."""
+        """Forget the frames and scores so far: the source was opened again."""
         self._recent.clear()
         self._curve.clear()
         self._clip = None
