@@ -121,7 +121,7 @@ def add_videos(two_classes: Path, folder: Path) -> None:
 def library_page(
     trained_run: Path, two_classes: Path, quickly: str, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
-    """What each block of the page printed, by number; they run in one process, as in a notebook."""
+    """Printed output of each block of the page by number; all run in one process, as in a notebook."""
     folder = Path(shutil.copytree(trained_run, tmp_path_factory.mktemp("library") / "work"))
     add_videos(two_classes, folder)
     cells = [

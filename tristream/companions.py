@@ -1,4 +1,4 @@
-"""What lies beside videos in a folder of data: lists, archives, weights. `check` judges them as it judges videos."""
+"""Verdicts on files beside the videos of a data folder: lists, archives, weights."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ WEIGHTS = (
 
 
 def judge_companion(path: Path, root: Path | None) -> Verdict | None:
-    """Whether a list, an archive or a file of weights can be used; None for what is called like none of them.
+    """Return whether a list, an archive or a file of weights can be used; None for other names.
 
     Args:
-        path: the file; nothing it names is opened, and of what it holds nothing is run.
-        root: the folder that the paths of a list must lie in; by default the list's own.
+        path: the file; no file that it names is opened, and none of its content is run.
+        root: folder that must contain the paths of a list; None: the list's own.
     """
     from tristream.dataset import archive
 
@@ -61,7 +61,7 @@ def _judge_list(path: Path, root: Path | None) -> None:
 
 
 def _judge_weights(path: Path) -> None:
-    """Reads the file as `weights add` does, in a process without rights, and keeps nothing of it."""
+    """Convert the file as `weights add` does, in a process without rights, and discard the result."""
     from tristream.media.limits import DEFAULT_LIMITS
     from tristream.media.opening import open_file
     from tristream.store.weights import convert
