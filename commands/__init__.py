@@ -1,1 +1,1 @@
-"""One file per command: validates, calls, prints. No maths."""
+"""Command line: one file per command, which validates, calls and prints. No maths."""

@@ -1,4 +1,4 @@
-"""tristream bench: how fast it is here, against the limits of this machine."""
+"""tristream bench: measure speed and memory against the limits of this machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BENCHES = ("networks", "decode", "end-to-end", "cache", "startup", "scale", "flo
 
 
 def plots_of(name: str, tables: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """File name → SVG of what a bench found."""
+    """Return {file name: SVG} of the tables of a bench."""
     from tristream.bench.plots import bars, curves
 
     if name == "end-to-end":
@@ -36,15 +36,15 @@ def plots_of(name: str, tables: Sequence[Mapping[str, Any]]) -> dict[str, str]:
             str(row["stream"]): [float(row[stage]) for stage in stages] for row in shares["rows"]
         }
         return {"stages": bars("Where a 7-second clip's time goes", stages, rows)}
-    found = {}
+    plots = {}
     if name == "scale":
         for table, plot in zip(tables, ("videos", "length", "size"), strict=False):
             key = table["header"][0]
             x = [str(row[key]) for row in table["rows"]]
             for column, unit in (("extraction, s", "s"), ("peak memory, MB", "MB")):
                 series = {column: [float(row[column]) for row in table["rows"]]}
-                found[f"scale-{plot}-{unit.lower()}"] = curves(table["title"], key, x, series, unit)
-    return found
+                plots[f"scale-{plot}-{unit.lower()}"] = curves(table["title"], key, x, series, unit)
+    return plots
 
 
 def _measure(name: str, measured: Subject) -> list[Table]:
@@ -55,7 +55,7 @@ def _measure(name: str, measured: Subject) -> list[Table]:
 
 
 def _in_a_process_of_its_own(name: str, measured: Subject) -> list[Table]:
-    """The tables of one bench; what its networks took (up to 7 GB) is given back before the next one."""
+    """Return the tables of one bench; its memory (up to 7 GB) is free before the next one."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(_measure, name, measured).result()
 
@@ -64,25 +64,27 @@ def _in_a_process_of_its_own(name: str, measured: Subject) -> list[Table]:
 def run(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[BENCH]...", help=f"Which: {', '.join(BENCHES)}; none named: all."),
+        typer.Argument(metavar="[BENCH]...", help=f"Any of {', '.join(BENCHES)}; default: all."),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(
-            "--data", help="Folder of videos to measure on; default: clips that are rendered."
-        ),
+        typer.Option("--data", help="Folder of videos to measure on; default: rendered clips."),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for BENCH.json and the plots.")] = Path(
         "runs/bench"
     ),
-    n_videos: Annotated[int, typer.Option("--videos", min=1, help="How many videos at most.")] = 16,
+    n_videos: Annotated[
+        int, typer.Option("--videos", min=1, help="Largest number of videos.")
+    ] = 16,
     repeats: Annotated[
-        int, typer.Option("--repeats", min=1, help="Times each of a pair is timed.")
+        int, typer.Option("--repeats", min=1, help="Number of timings of each of a pair.")
     ] = 3,
     seed: Annotated[
         int,
         typer.Option(
-            "--random-weights", metavar="SEED", help="Weights of networks whose own are not there."
+            "--random-weights",
+            metavar="SEED",
+            help="Random weights of networks whose weights are missing.",
         ),
     ] = 0,
     weights_dir: options.WeightsDir = None,
@@ -96,41 +98,42 @@ def run(
     ] = None,
     as_json: options.Json = False,
 ) -> int:
-    """Measure speed and memory here: pairs in one run, ours against the engine alone.
+    """Measure speed and memory: pairs in one run, tristream against the engine alone.
 
-    A busy machine is fair to both: ratios hold, seconds depend on what else the machine does. Networks
-    whose weights are not there run with random ones: as fast, and said so in every table.
+    On a busy machine ratios hold, but seconds do not. Networks run with random weights if their own
+    are missing: as fast, and noted in every table.
     """
-    from tristream.bench.inputs import subject
-
     chosen = list(names or BENCHES)
     for name in chosen:
         if name not in BENCHES:
             raise UsageError(f"unknown bench '{name}'; available: {', '.join(BENCHES)}")
-    found = {}
+    screen.begin("measuring")
+    from tristream.bench.inputs import subject
+
+    results = {}
     with subject(data, repeats=repeats, seed=seed, weights_dir=weights_dir, n_videos=n_videos,
                  flow_pairs=flow_pairs) as measured:  # fmt: skip
         screen.note(f"measuring on {measured.described}")
         for name in chosen:
             tables = _in_a_process_of_its_own(name, measured)
             if not tables:
-                screen.note(f"{name}: nothing that it measures is here")
+                screen.note(f"{name}: nothing to measure here")
             for table in tables:
                 screen.table(
                     table.title, table.header, table.cells(), caption="; ".join(table.notes)
                 )
-            found[name] = [table.to_json() for table in tables]
+            results[name] = [table.to_json() for table in tables]
             write_json(
-                out / f"{name}.json", {"measured_on": measured.described, "tables": found[name]}
+                out / f"{name}.json", {"measured_on": measured.described, "tables": results[name]}
             )
-            for plot, svg in plots_of(name, found[name]).items():
+            for plot, svg in plots_of(name, results[name]).items():
                 write_bytes(out / f"{plot}.svg", svg.encode())
-    targets = summary(found)
+    targets = summary(results)
     if targets.rows:
         screen.table(
             targets.title, targets.header, targets.cells(), caption="; ".join(targets.notes)
         )
         write_json(out / "targets.json", targets.to_json())
     screen.note(f"wrote {out}")
-    screen.emit({"measured_on": measured.described, "benches": found}, as_json=as_json)
+    screen.emit({"measured_on": measured.described, "benches": results}, as_json=as_json)
     return screen.OK

@@ -25,7 +25,7 @@ def run(
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="Read headers and one frame only; later damage is not seen."),
+        typer.Option("--quick", help="Read headers and one frame only; later damage is missed."),
     ] = False,
     follow_links: options.FollowLinks = False,
     config: options.LimitsFile = None,
@@ -35,9 +35,9 @@ def run(
 ) -> int:
     """Decode every file as embed would and report its state: ok, degraded or rejected, and why.
 
-    One line per file, on stdout. Nothing is written. Lists (.csv), archives and files of weights are
-    checked too, as index, unpack and weights add would read them. Exit code 3 if a file is rejected,
-    4 if the decoder must not be given untrusted files.
+    Prints one line per file on stdout; nothing is written. Lists (.csv), archives and files of
+    weights are checked as index, unpack and weights add would read them. Exit code 3 if a file is
+    rejected, 4 if the decoder is too old for untrusted files.
     """
     from tristream.check import STATES, Check
     from tristream.dataset.folders import account_of
@@ -69,7 +69,7 @@ def run(
 
 
 def _line(entry: dict[str, Any]) -> str:
-    """State, path and reasons; after a rejection the sentence, which begins with the path."""
+    """Return state, path and reasons of one file; of a rejected one also the sentence."""
     from tristream.media.reasons import printable
 
     why = " ".join(entry["reasons"])

@@ -1,4 +1,4 @@
-"""tristream demo: everything once, on videos rendered here, beside the accuracy that is known to be possible."""
+"""tristream demo: the whole job on rendered videos of known best accuracy."""
 
 from __future__ import annotations
 
@@ -23,23 +23,22 @@ from tristream.files import write_json
 from tristream.workspace import stream_names
 
 PRESET = "workshop"
-MARGIN = 10.0  # points between one more stream and one less (SCIENCE.md section 3)
+MARGIN = 10.0  # points of accuracy that one more stream must gain (SCIENCE.md section 3)
 
 
 @screen.command
 def run(
-    out: Annotated[
-        Path, typer.Option("--out", help="Folder for everything the demo makes.")
-    ] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for all results.")] = Path("runs/demo"),
     size: Annotated[str, typer.Option("--size", help="tiny, small or full.")] = "small",
     seed: options.Seed = 0,
     workers: options.Workers = options.WORKERS,
     as_json: options.Json = False,
 ) -> int:
-    """Render the built-in data set, train the three streams one by one, embed, fuse, classify, find anomalies.
+    """Render the built-in data set, train three streams, embed, fuse, classify and detect anomalies.
 
-    Ends with a table beside the known ceilings, PASS or MISS for each ordering that must hold, and the paths of what
-    was written. Nothing is downloaded. It takes minutes on two cores; a second call is quick.
+    Prints accuracies beside the best possible ones, PASS or MISS for each ordering that must hold,
+    and the paths of all results. Nothing is downloaded. It takes minutes on two cores; a second call
+    is quick.
     """
     started = time.monotonic()
     common = {"cache": out / "cache", "seed": seed, "workers": workers}
@@ -52,21 +51,21 @@ def run(
     _call(
         workshop.run, out=out / "scenes", size=size, variant="anomalies", seed=seed, workers=workers
     )
-    _step("2/6  reading them into tables")
+    _step("2/6  indexing them")
     _call(index.run, data=out / "videos", run=actions, seed=seed, workers=workers)
     _call(index.run, data=out / "scenes", run=anomalies, seed=seed, workers=workers)
     _step("3/6  training the streams, each alone")
     for name in stream_names():
         _call(train_stream.run, name=name, run=actions, preset=PRESET, **common)
-    _step("4/6  embedding every video, and naming the action")
+    _step("4/6  embedding every video, and classifying the action")
     _call(embed.run, run=actions, cache=common["cache"], workers=workers)
     _call(fuse.run, run=actions, preset=PRESET, **common)
-    _step("5/6  the same streams on scenes they were not trained on: what is abnormal?")
+    _step("5/6  detecting anomalies in scenes that the streams were not trained on")
     for name in stream_names():
         _call(train_stream.run, name=name, run=anomalies, from_run=actions, cache=common["cache"])
     _call(embed.run, run=anomalies, cache=common["cache"], workers=workers)
     _call(fuse.run, run=anomalies, preset=PRESET, **common)
-    _step("6/6  beside what is possible")
+    _step("6/6  comparing with the best possible results")
     classified = _ceilings(actions)
     detected = _kinds(anomalies, out / "scenes", seed)
     write_json(out / "demo.json", {"accuracy": classified, "auroc": detected})
@@ -102,7 +101,7 @@ def _step(title: str) -> None:
 
 
 def _call(function: Callable[..., None], **arguments: Any) -> None:
-    """Runs another command as a user would, with its own words; a failure ends the demo with its code."""
+    """Run another command as a user would; a failure ends the demo with its code."""
     try:
         function(**arguments)
     except typer.Exit as end:
@@ -111,13 +110,13 @@ def _call(function: Callable[..., None], **arguments: Any) -> None:
 
 
 def _ceilings(run: Path) -> dict[str, Any]:
-    """Accuracy of every subset of streams beside its ceiling, and the orderings that must hold."""
+    """Print and return the accuracy of every subset of streams, and the orderings that must hold."""
     import json
 
     from tristream.workshop.classes import CEILINGS
 
     report = json.loads((run / "fusion" / "report.json").read_text(encoding="utf-8"))
-    found = {
+    reached = {
         name: 100 * subset["test_top1"]["value"]
         for name, subset in report["classification"]["subsets"].items()
     }
@@ -127,24 +126,25 @@ def _ceilings(run: Path) -> dict[str, Any]:
     rows = [
         [name, f"{value:.1f}", f"[{100 * spread[name]['low']:.1f}, {100 * spread[name]['high']:.1f}]",
          f"{CEILINGS[name]:.1f}" if name in CEILINGS else "-"]
-        for name, value in found.items()
+        for name, value in reached.items()
     ]  # fmt: skip
     screen.table(
         "Which action? Test accuracy, %",
         ["streams", "reached", "95 % interval", "best possible"],
         rows,
     )
-    checks = _orderings(found)
+    checks = _orderings(reached)
     for words, holds in checks.items():
         (screen.note if holds else screen.warn)(f"{'PASS' if holds else 'MISS'}  {words}")
-    return {"reached": found, "orderings": checks}
+    return {"reached": reached, "orderings": checks}
 
 
-def _orderings(found: dict[str, float]) -> dict[str, bool]:
+def _orderings(reached: dict[str, float]) -> dict[str, bool]:
+    """Return {sentence: True if it holds}."""
     from tristream.workshop.classes import CEILINGS
 
     by_size: dict[int, list[float]] = {}
-    for name, value in found.items():
+    for name, value in reached.items():
         by_size.setdefault(name.count("+") + 1, []).append(value)
     best = {size: max(values) for size, values in by_size.items()}
     words = {1: "the best single stream", 2: "the best pair", 3: "all three streams"}
@@ -153,7 +153,7 @@ def _orderings(found: dict[str, float]) -> dict[str, bool]:
         if more in best:
             sentence = f"{words[more]} ({best[more]:.1f}) beats {words[less]} ({best[less]:.1f}) by {MARGIN:.0f} points"
             checks[sentence] = best[more] - best[less] >= MARGIN
-    for name, value in found.items():
+    for name, value in reached.items():
         if "+" not in name and name in CEILINGS:
             near = CEILINGS[name] - 6 <= value <= CEILINGS[name] + 8
             checks[

@@ -40,7 +40,7 @@ def run(
     ] = None,
     false_alarms_per_hour: Annotated[
         float | None,
-        typer.Option("--false-alarms-per-hour", help="… or a budget of false alarms an hour."),
+        typer.Option("--false-alarms-per-hour", help="… or a budget of false alarms per hour."),
     ] = None,
     follow: Annotated[
         str | None,
@@ -72,7 +72,9 @@ def run(
     ] = None,
     save: Annotated[
         Path | None,
-        typer.Option("--save", metavar="DIR", help="Write a short clip and a picture per event."),
+        typer.Option(
+            "--save", metavar="DIR", help="Write a short clip and an image of each event."
+        ),
     ] = None,
     flow_from: options.FlowFrom = None,
     config: options.LimitsFile = None,
@@ -133,7 +135,7 @@ def run(
 
 
 def _lines(row: dict[str, Any]) -> list[str]:
-    """Lines of one video: its score, then its events or the share of each stream."""
+    """Return the lines of one video: its score, then its events or the share of each stream."""
     word = "ABNORMAL" if row["abnormal"] else "normal"
     limit = row["threshold"]
     head = f"{row['path']}: {word}  {row['anomaly_score']:.3f} (threshold {limit:.3f})"

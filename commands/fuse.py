@@ -75,7 +75,7 @@ def run(
     ] = False,
     as_json: options.Json = False,
 ) -> int:
-    """Fit the linear SVM and the anomaly detector on the concatenated streams, and show what each adds.
+    """Fit the linear SVM and the anomaly detector on the concatenated streams; show the effect of each.
 
     The SVM learns on train and is measured on test: every stream, every pair and all of them, with
     95 % intervals. The detector learns on normal training videos; its threshold comes from normal
@@ -298,7 +298,7 @@ def _interval(figure: Figure) -> str:
 
 
 def _loss(gain: Figure) -> str:
-    """Loss without a stream in points of accuracy: the sign of the gain reversed."""
+    """Return the loss without a stream in points of accuracy: the negative gain."""
     ends = (gain["value"], gain["high"], gain["low"])
     if None in ends:
         return f"{0.0 - round(100 * gain['value'], 1):+.1f} points"

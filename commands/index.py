@@ -1,4 +1,4 @@
-"""tristream index: a labelled folder, a list or official lists → RUN/videos.csv."""
+"""tristream index: read a labelled folder, a list or official lists into RUN/videos.csv."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: names of the commands, help, version, exit codes. A command is imported when it is called.
+"""Names of the commands, help, version and exit codes. A command is imported when it is called.
 
 tristream COMMAND …    or    python -m tristream COMMAND …    or    python orchestrate.py COMMAND …
 """
@@ -14,15 +14,15 @@ from tristream import environment, interrupts
 
 COMMANDS = {
     "demo": "Render the built-in data set, train three streams, fuse, classify, detect anomalies.",
-    "workshop": "Render the built-in data set: videos whose best possible accuracy is known.",
-    "check": "Report which files can be used, and why the others cannot; needs no run.",
+    "workshop": "Render the built-in data set: videos of known best accuracy.",
+    "check": "Report the files that can be used, and the reason for each other; needs no run.",
     "unpack": "Unpack an archive of videos into a new folder, safely.",
     "index": "Read a labelled folder, a CSV or official lists into RUN/videos.csv.",
-    "train-stream": "Train one stream, and nothing else: spatial, temporal or audio.",
+    "train-stream": "Train one stream alone: spatial, temporal or audio.",
     "embed": "Compute one embedding per video and trained stream.",
-    "fuse": "Fit the linear SVM and the anomaly detector on all streams; show what each stream adds.",
+    "fuse": "Fit the linear SVM and the anomaly detector on all streams; show the effect of each.",
     "report": "Write one HTML file about a run that opens without a network.",
-    "show": "Show what a run holds, what of it is out of date, and the next command.",
+    "show": "Show the state of a run, outdated parts and the next command.",
     "export": "Write the embeddings of a run as Parquet, npz, CSV or a FAISS index.",
     "similar": "List the videos of a run that are most similar to one video.",
     "predict": "Name the action in new videos.",
@@ -60,7 +60,7 @@ def main() -> None:
         code = interrupts.INTERRUPTED
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write(f"\n{interrupts.WORDS}\n")
-    sys.exit(code or 0)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _call(arguments: list[str]) -> object:
@@ -85,7 +85,7 @@ def _call(arguments: list[str]) -> object:
 
 
 def _app(arguments: list[str]) -> Callable[[list[str]], None]:
-    """Return the application with the called command in full and the others by name: help is quick."""
+    """Return the application with the called command in full and the others by name alone."""
     import typer
 
     app = typer.Typer(
@@ -113,4 +113,4 @@ def _app(arguments: list[str]) -> Callable[[list[str]], None]:
 
 
 def _not_called() -> None:
-    raise AssertionError("a command that was not asked for was called")
+    raise AssertionError("another command than the requested one was called")

@@ -31,7 +31,7 @@ def write_out(out: Path | None, rows: Sequence[Row], flat: Callable[[Row], dict[
 
 
 def event_words(event: Row) -> str:
-    """Line of one event: times, peak, streams, region and similar normal videos."""
+    """Return the line of one event: times, peak, streams, region and similar normal videos."""
     shares = "  ".join(f"{name} {part:.0%}" for name, part in event["shares"].items())
     region = f"  at {event['region'].removeprefix('#xywh=')}" if event["region"] else ""
     near = f"  most similar: {', '.join(event['nearest'])}" if event["nearest"] else ""

@@ -56,7 +56,7 @@ people = Console(
 
 
 class Screen:
-    """Progress on stderr: bars on a terminal, else a line now and then."""
+    """Progress on stderr: bars on a terminal, else a line every few seconds."""
 
     def note(self, sentence: str) -> None:
         note(sentence)
@@ -144,7 +144,7 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
             kwargs.update({name: _expanded(value) for name, value in kwargs.items()})
             code = _uninterrupted(function, *args, **kwargs) or OK
             sys.stdout.flush()
-        except typer.Exit:  # a RuntimeError, but an answer
+        except typer.Exit:  # is a RuntimeError
             raise
         except MachineError as error:
             _fail(str(error), ENVIRONMENT)
@@ -160,7 +160,7 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
             _fail(sentence, ENVIRONMENT)
         except MemoryError:
             _fail(f"out of memory; {LESS_MEMORY}", ENVIRONMENT)
-        except BrokenPipeError:  # the reader of stdout has left, as `head` does
+        except BrokenPipeError:  # the reader of stdout has closed it, as `head` does
             discard_stdout()
             code = OK
         except FileNotFoundError as error:
@@ -197,7 +197,7 @@ def _expanded(value: Any) -> Any:
     if isinstance(value, Path):
         return expanded(value)
     if isinstance(value, list):
-        return [_expanded(one) for one in value]
+        return [_expanded(each) for each in value]
     return value
 
 

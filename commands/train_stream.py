@@ -49,7 +49,7 @@ def run(
     as_json: options.Json = False,
     force: options.Force = False,
 ) -> int:
-    """Train one stream, and nothing else: first its CNN, then its stacked BiGRU, on the training split.
+    """Train one stream alone: first its CNN, then its stacked BiGRU, on the training split.
 
     The epoch of the lowest validation loss is stored. Rerun the same command to resume an
     interrupted training; it ends with the same weights. A stream that is trained already is not

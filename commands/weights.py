@@ -1,4 +1,4 @@
-"""tristream weights: pretrained weights by name: which there are, where they lie, and how they come here."""
+"""tristream weights: list, download or convert pretrained weights by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tristream.errors import MachineError
 from tristream.pretrained import download_bar, places
 
 app = typer.Typer(
-    help="Pretrained weights by name: list what there is, get it, take in a file you have.",
+    help="List, download or convert pretrained weights by name.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -22,7 +22,7 @@ Name = Annotated[
 ]
 AcceptLicence = Annotated[
     bool,
-    typer.Option("--accept-licence", help="Say yes to a licence for research only; remembered."),
+    typer.Option("--accept-licence", help="Accept a licence for research only; remembered."),
 ]
 
 
@@ -33,30 +33,31 @@ def list_(
     cache: options.CacheDir = options.CACHE,
     as_json: options.Json = False,
 ) -> int:
-    """Show the named weights, their licences, and which of them are here.
+    """List the named weights, their licences and their state on this machine.
 
-    Beside these every CNN of timm and every flow network of ptlflow has weights under its own name.
+    Every CNN of timm and every flow network of ptlflow also has weights under its own name.
     """
     from tristream.store import weights
     from tristream.store.weights.catalogue import TABLE
 
-    where = places(weights_dir, cache)
-    found: list[dict[str, Any]] = []
+    folders = places(weights_dir, cache)
+    rows: list[dict[str, Any]] = []
     for name, weight in TABLE.items():
-        state, path = weights.state(name, where=where)
-        found.append({"name": name, "what": weight.what, "n_bytes": weight.n_bytes, "licence": weight.licence,
+        state, path = weights.state(name, where=folders)
+        rows.append({"name": name, "what": weight.what, "n_bytes": weight.n_bytes, "licence": weight.licence,
                       "research_only": weight.research_only, "state": state, "path": path})  # fmt: skip
     screen.table(
         "pretrained weights",
         ["name", "what", "MB", "licence", "here"],
         [
             [row["name"], row["what"], f"{row['n_bytes'] / 1e6:.1f}", row["licence"], row["state"]]
-            for row in found
+            for row in rows
         ],
-        caption=f"looked in {where.weights_dir or 'no --weights-dir'} and {where.cache}",
+        caption=f"searched: {folders.weights_dir or 'no --weights-dir'} and {folders.cache}",
     )
     screen.emit(
-        {"weights_dir": where.weights_dir, "cache": where.cache, "weights": found}, as_json=as_json
+        {"weights_dir": folders.weights_dir, "cache": folders.cache, "weights": rows},
+        as_json=as_json,
     )
     return screen.OK
 
@@ -70,7 +71,10 @@ def get(
     accept_licence: AcceptLicence = False,
     as_json: options.Json = False,
 ) -> int:
-    """Bring weights here: from --weights-dir, the cache, or their canonical address; checked, kept as safetensors."""
+    """Get weights from --weights-dir, the cache or their canonical address; check and store them.
+
+    They are stored as safetensors.
+    """
     from tristream.store import weights
 
     try:
@@ -97,17 +101,17 @@ def show(
     cache: options.CacheDir = options.CACHE,
     as_json: options.Json = False,
 ) -> int:
-    """Show everything about one name: file, sha256, licence, address, and whether it is here. Nothing is downloaded."""
+    """Show file, sha256, licence, address and state of one name. Nothing is downloaded."""
     from tristream.store import weights
     from tristream.store.weights.catalogue import describe
 
-    where, weight = places(weights_dir, cache), describe(name)
-    state, path = weights.state(name, where=where)
+    folders, weight = places(weights_dir, cache), describe(name)
+    state, path = weights.state(name, where=folders)
     facts: dict[str, Any] = {
         "name": weight.name,
         "what": weight.what,
         "file": weight.file,
-        "sha256": weight.sha256 or "not known: that of the first download is remembered",
+        "sha256": weight.sha256 or "unknown: that of the first download is remembered",
         "licence": weight.licence + (" (needs --accept-licence)" if weight.research_only else ""),
         "address": weight.address or f"none: {weight.no_address}",
         "here": state,
@@ -120,7 +124,7 @@ def show(
             if key not in {*facts, "graph", "name"}
         }
     screen.table(
-        f"weights {name}", ["what", "found"], [[key, str(value)] for key, value in facts.items()]
+        f"weights {name}", ["fact", "value"], [[key, str(value)] for key, value in facts.items()]
     )
     screen.emit(facts, as_json=as_json)
     return screen.OK
@@ -132,14 +136,15 @@ def add(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="safetensors, .pth, .pt, .ckpt, .tflite or .npz.")
     ],
-    name: Annotated[str, typer.Option("--as", metavar="NAME", help="Which weights they are.")],
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="Name of the weights.")],
     cache: options.CacheDir = options.CACHE,
     accept_licence: AcceptLicence = False,
     as_json: options.Json = False,
 ) -> int:
-    """Take in a file of weights you have. It is read in a process without rights, as plain tensors; nothing is run.
+    """Convert a local file of weights. A process without rights reads it as plain tensors; nothing is run.
 
-    Its sha256 must be the published one. Where none is known, this file's is remembered and holds from then on.
+    Its sha256 must be the published one. If none is published, this file's is remembered and required
+    from then on.
     """
     from tristream.store import weights
 
@@ -152,7 +157,7 @@ def add(
 def _say(path: Path, as_json: bool) -> int:
     from tristream.store import weights
 
-    about = {key: value for key, value in weights.about(path).items() if key != "graph"}
-    screen.note(f"{path}: {about.get('what', '')}, licence {about.get('licence', 'not known')}")
-    screen.emit({"path": path, **about}, as_json=as_json)
+    facts = {key: value for key, value in weights.about(path).items() if key != "graph"}
+    screen.note(f"{path}: {facts.get('what', '')}, licence {facts.get('licence', 'unknown')}")
+    screen.emit({"path": path, **facts}, as_json=as_json)
     return screen.OK

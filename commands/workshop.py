@@ -23,7 +23,7 @@ def run(
         typer.Option(
             "--layout",
             metavar="ucf101",
-            help="A few videos named, encoded and listed like UCF101 instead.",
+            help="Instead, a few videos with names, encoding and lists as in UCF101.",
         ),
     ] = None,
     flow: Annotated[
@@ -35,23 +35,24 @@ def run(
     silent_fraction: Annotated[
         float,
         typer.Option(
-            "--silent-fraction", min=0, max=1, help="With --silence random: part of the videos."
+            "--silent-fraction", min=0, max=1, help="With --silence random: share of silent videos."
         ),
     ] = 0.5,
     seed: options.Seed = 0,
     workers: options.Workers = options.WORKERS,
     as_json: options.Json = False,
 ) -> int:
-    """Render the built-in data set: 2.4 s videos with sound whose best possible accuracy is known for every stream.
+    """Render the built-in data set: 2.4 s videos with audio and a known best accuracy for every stream.
 
-    16 classes: 4 are told apart by the picture alone, 4 by motion alone, 4 by sound alone, 4 by the order of two
-    motions. It is rendered from a seed as H.264 and AAC; nothing is downloaded. A second call is quick.
+    Of its 16 classes 4 differ by appearance alone, 4 by motion alone, 4 by audio alone, and 4 by the
+    order of two motions. It is rendered from a seed as H.264 and AAC; nothing is downloaded. A second
+    call is quick.
     """
     if layout is not None:
         return _like_ucf101(out, layout, seed=seed, workers=workers, as_json=as_json)
     from tristream.workshop import dataset
 
-    known = size in dataset.SIZES and variant in dataset.VARIANTS  # else render says what there is
+    known = size in dataset.SIZES and variant in dataset.VARIANTS  # else `render` refuses them
     n_clips = len(dataset.plan(size=size, seed=seed, variant=variant)) if known else None
     with screen.PROGRESS.bar(f"rendering {variant} ({size})", n_clips) as move:
         done = 0

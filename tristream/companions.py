@@ -28,8 +28,8 @@ def judge_companion(path: Path, root: Path | None) -> Verdict | None:
     """Return the verdict on a list, an archive or a file of weights; None for any other suffix.
 
     Args:
-        path: the file; nothing it names is opened, and of what it holds nothing is run.
-        root: the folder that the paths of a list must lie in; by default the list's own.
+        path: the file; no file that it names is opened, and none of its content is run.
+        root: folder that must contain the paths of a list; None: the list's own.
     """
     from tristream.dataset import archive
 
@@ -61,7 +61,7 @@ def _judge_list(path: Path, root: Path | None) -> None:
 
 
 def _judge_weights(path: Path) -> None:
-    """Reads the file as `weights add` does, in a process without rights, and keeps nothing of it."""
+    """Convert the file as `weights add` does, in a process without rights, and discard the result."""
     from tristream.media.limits import DEFAULT_LIMITS
     from tristream.media.opening import open_file
     from tristream.store.weights import convert

@@ -1,4 +1,4 @@
-"""Short clip of each event, and a picture of its frames, score and causes."""
+"""Short clip of each event, and an image of its frames, score and causes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MARGIN_SECONDS = 1.0  # shown before and after an event
 AROUND_SECONDS = 15.0  # of the score curve, before and after
 MAX_CLIP_SECONDS = 20.0
 MAX_SIDE_PX = 320
-MAX_EVENTS = 50  # a video, the highest first; a threshold that is too low would fill the disk
+MAX_EVENTS = 50  # per video, highest first; too low a threshold would fill the disk
 
 
 def save_events(
@@ -49,7 +49,7 @@ def save_events(
                     path, start_seconds=start, stop_seconds=stop, max_side=MAX_SIDE_PX
                 ).result()
             except Rejected:
-                continue  # its windows were scored: what fails now is the file, and was said
+                continue  # the file has changed since its windows were scored
             near = np.abs(line.times - event["peak_seconds"]) <= AROUND_SECONDS
             frames = np.zeros((0, 2, 2, 3), np.uint8) if shown.frames is None else shown.frames
             origin = Origin(
@@ -112,12 +112,12 @@ def write_event(
 
 
 class LivePictures:
-    """Pictures of a source that cannot be read again: the seconds before an alarm, and the first of its event.
+    """Frames of a live source: the seconds before an alarm, and the first seconds of its event.
 
     Args:
-        folder: for the files of each event.
-        threshold: an alarm starts at it.
-        before_seconds: that are always kept: as long as a window, since an alarm comes when its window is over.
+        folder: receives the files of each event.
+        threshold: score at which an alarm starts.
+        before_seconds: length of a window: an alarm comes when its window is over.
     """
 
     def __init__(self, folder: Path, threshold: float, before_seconds: float) -> None:
@@ -128,7 +128,7 @@ class LivePictures:
         self._curve: deque[tuple[float, float]] = deque()
 
     def add_frames(self, seconds: np.ndarray, frames: np.ndarray) -> None:
-        """Takes the next pictures, and when each begins."""
+        """Add the next frames and their start times."""
         self._recent.extend(zip(seconds.tolist(), frames.copy(), strict=True))
         while self._recent and self._recent[0][0] < self._recent[-1][0] - self._before_seconds:
             self._recent.popleft()
@@ -136,20 +136,20 @@ class LivePictures:
             self._extend(zip(seconds.tolist(), frames, strict=True))
 
     def add_score(self, seconds: float, score: float) -> None:
-        """Takes the score of the window around `seconds`."""
+        """Add the score of the window around `seconds`."""
         self._curve.append((seconds, score))
         while self._curve[0][0] < seconds - 2 * AROUND_SECONDS:
             self._curve.popleft()
 
     def begin(self, start_seconds: float) -> None:
-        """An event has begun."""
+        """Begin an event."""
         self._clip = []
         self._extend(
             (at, frame) for at, frame in self._recent if at >= start_seconds - MARGIN_SECONDS
         )
 
     def end(self, event: Mapping[str, Any], name: str) -> list[Path]:
-        """Writes NAME.mp4 and NAME.png of the event that is over."""
+        """Write NAME.mp4 and NAME.png of the finished event; return their paths."""
         from tristream.report.event_strip import Origin
 
         clip, self._clip = self._clip or [], None
@@ -189,10 +189,10 @@ class LivePictures:
 
 
 def _even(frames: np.ndarray) -> np.ndarray:
-    """Frames with even sides, as video has them."""
+    """Return the frames with even sides, as video needs them."""
     return frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
 
 
 def _safe(stem: str) -> str:
-    """A file name of letters, digits, dots and dashes."""
+    """Return a file name of letters, digits, dots and dashes."""
     return re.sub(r"[^\w.-]+", "_", stem.encode("ascii", "replace").decode())[:80] or "video"

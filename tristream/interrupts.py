@@ -33,6 +33,7 @@ def watch() -> None:
     _outermost = _root(None)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as `nohup` and `&` set it
         signal.signal(signal.SIGINT, _record)
+        sys.unraisablehook = _report_unraisable
 
 
 def happened() -> bool:
@@ -59,11 +60,25 @@ def _record(number: int, frame: FrameType | None) -> None:
     if _root(frame) is not _outermost:
         os._exit(INTERRUPTED)
     if _is_inside(frame, CALLED_FROM_CPP):
-        later = threading.Timer(RETRY_SECONDS, _thread.interrupt_main)
+        later = threading.Timer(RETRY_SECONDS, _interrupt_again)
         later.daemon = True
         later.start()
         return
     raise KeyboardInterrupt
+
+
+def _interrupt_again() -> None:
+    """Send SIGINT to the main thread, which ends a blocking call as well."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
+
+
+def _report_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """Print what a finalizer raises, except an interrupt, which is recorded."""
+    if not (happened() and issubclass(unraisable.exc_type, KeyboardInterrupt)):
+        sys.__unraisablehook__(unraisable)
 
 
 def _is_inside(frame: FrameType | None, packages: frozenset[str]) -> bool:

@@ -22,16 +22,16 @@ N_FRAMES = 8
 FRAME_PX = 90
 
 
-def sampled_segments(workspace: Workspace, found: Run) -> list[Looks]:
+def sampled_segments(workspace: Workspace, run: Run) -> list[Looks]:
     """Return frames, motion and segments of every stream, of a few test videos of different classes.
 
     Raises:
-        TristreamError: a checkpoint cannot be read, or a video cannot be used any more.
+        TristreamError: a checkpoint cannot be read, or a video has become unusable.
     """
-    rows = _few(found)
-    if not rows or found.manifest is None or not workspace.trained_names():
+    rows = _few(run)
+    if not rows or run.manifest is None or not workspace.trained_names():
         return []
-    workspace = workspace.reading_from(found.manifest.root)
+    workspace = workspace.reading_from(run.manifest.root)
     trained, cache = workspace.load_streams(), workspace.cache()
     content = contents(rows, workspace.reading)
     looks = []
@@ -44,12 +44,12 @@ def sampled_segments(workspace: Workspace, found: Run) -> list[Looks]:
     return looks
 
 
-def _few(found: Run) -> list[VideoRow]:
+def _few(run: Run) -> list[VideoRow]:
     """Return the first usable test video of a few classes, far apart in the alphabet."""
     from tristream.report.thumbnails import spread
 
-    rejected = {row.get("video_id") for row in found.failures}
-    rows = [row for row in found.rows if row.video_id not in rejected and row.path.exists()]
+    rejected = {row.get("video_id") for row in run.failures}
+    rows = [row for row in run.rows if row.video_id not in rejected and row.path.exists()]
     rows = [row for row in rows if row.split == "test"] or rows
     first = spread([row.label for row in rows], len({row.label for row in rows}))
     return [rows[index] for index in first[:: max(1, len(first) // N_VIDEOS)][:N_VIDEOS]]
@@ -63,7 +63,7 @@ def _look(name: str, label: str, video: Video, trained: Sequence[TrainedStream])
     starts, spans, absent, ends = {}, {}, {}, []
     for stream in trained:
         if (stream.data, stream.sampler) != (trained[0].data, trained[0].sampler):
-            absent[stream.name] = f"reads videos in another way than {trained[0].name}"
+            absent[stream.name] = f"its data settings differ from those of {trained[0].name}"
             continue
         try:
             segments = stream.stream.cut(stream.stream.footage(video))

@@ -136,9 +136,9 @@ def _facts(path: Path) -> dict[str, Any]:
     """Return what identifies the weights and what their licence allows, for the lineage."""
     from tristream.store import weights
 
-    about = weights.about(path)
+    facts = weights.about(path)
     names = ("name", "source", "original_sha256", "licence", "research_only")
-    return {name: about[name] for name in names if name in about} or {"sha256": about["sha256"]}
+    return {name: facts[name] for name in names if name in facts} or {"sha256": facts["sha256"]}
 
 
 def random_sentence(seed: int) -> str:
