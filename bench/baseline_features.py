@@ -42,9 +42,9 @@ Blocks = dict[str, Float[np.ndarray, "F"]]
 def run(rows: Sequence[ListedVideo], *, crop: Crop | None, yamnet: Path | None) -> Table:
     """Test accuracy of each plain feature, and of sound, pictures and flow together where there is a crop."""
     with DecodePool(1) as pool:
-        found = [_features(pool, row.path, crop, yamnet) for row in rows]
+        features = [_features(pool, row.path, crop, yamnet) for row in rows]
     labels, groups = (np.array([getattr(row, name) for row in rows]) for name in ("label", "group"))
-    ways = {name: ([name], False) for name in found[0]}
+    ways = {name: ([name], False) for name in features[0]}
     if crop is not None:
         for names in (TOGETHER[1:], TOGETHER):
             ways[" + ".join(names)] = (names, False)
@@ -52,7 +52,7 @@ def run(rows: Sequence[ListedVideo], *, crop: Crop | None, yamnet: Path | None) 
     table = []
     for name, (parts, late) in ways.items():
         hits, per_fold = _hits(
-            [{part: blocks[part] for part in parts} for blocks in found], labels, rows, late=late
+            [{part: blocks[part] for part in parts} for blocks in features], labels, rows, late=late
         )
         tested = ~np.isnan(hits)
         estimate = mean_interval(hits[tested], groups[tested])
@@ -124,16 +124,16 @@ def _features(pool: DecodePool, path: Path, crop: Crop | None, yamnet: Path | No
             f"{path} has {' and '.join(decoded.reasons)}; every file must have what is compared"
         )
     rows = log_mel(decoded.samples, SAMPLE_RATE)
-    found = {
+    features = {
         "log-mel, mean and deviation": np.concatenate([rows.mean(axis=0), rows.std(axis=0)]),
         "log-mel, slices": _slices(rows),
     }
     if yamnet is not None:
         segments = _yamnet(decoded.samples, yamnet)
-        found |= {"YAMNet, mean": segments.mean(axis=0), "YAMNet, maximum": segments.max(axis=0)}
+        features |= {"YAMNet, mean": segments.mean(axis=0), "YAMNet, maximum": segments.max(axis=0)}
     if crop is not None and decoded.frames is not None:
-        found |= _looks(decoded.frames, crop)
-    return found
+        features |= _looks(decoded.frames, crop)
+    return features
 
 
 def _looks(frames: np.ndarray, crop: Crop) -> Blocks:

@@ -29,7 +29,7 @@ def _second_run(subject: Subject) -> Table:
     from tristream.streams.compute import choose
     from tristream.streams.extraction import extract
 
-    made = [paper_streams.stream(name, subject) for name in streams.names()]
+    trained = [paper_streams.stream(name, subject) for name in streams.names()]
     backend = Kept(
         choose("auto", device=torch.device("cpu"), cache=Cache(subject.scratch / "networks"))
     )
@@ -39,18 +39,20 @@ def _second_run(subject: Subject) -> Table:
         for which in seconds:
             with paper_streams.decoding() as pool:
                 begun = time.perf_counter()
-                found = paper_streams.videos(subject.videos[:N_VIDEOS], made, pool, cache)
-                list(extract(found, made, cache=cache, backend=backend, n_threads=n_cores() + 1))
+                videos = paper_streams.videos(subject.videos[:N_VIDEOS], trained, pool, cache)
+                list(
+                    extract(videos, trained, cache=cache, backend=backend, n_threads=n_cores() + 1)
+                )
                 seconds[which] += (
                     [time.perf_counter() - begun] if turn else []
                 )  # the first turn prepares the networks
-    first, second = (statistics.median(found) for found in seconds.values())
+    first, second = (statistics.median(videos) for videos in seconds.values())
     return Table(
         f"a second run, {len(subject.videos[:N_VIDEOS])} videos, all streams",
         ["run", "seconds"],
         [("first", first), ("second, from the cache", second), ("second / first", second / first)],
         [
-            f"{paper_streams.said(subject, *made)}; networks prepared before; target: at most 1/50 = 0.02"
+            f"{paper_streams.said(subject, *trained)}; networks prepared before; target: at most 1/50 = 0.02"
         ],
     )
 

@@ -65,9 +65,9 @@ def _passes(subject: Subject) -> Table:
     from tristream.streams.compute import choose
     from tristream.streams.extraction import extract
 
-    made = {name: paper_streams.stream(name, subject, n_samples=8) for name in streams.names()}
-    pictures = [one for one in made.values() if one.stream.needs_pictures]
-    groups = {"one stream": pictures[:1], "all streams": list(made.values())}
+    trained = {name: paper_streams.stream(name, subject, n_samples=8) for name in streams.names()}
+    pictures = [one for one in trained.values() if one.stream.needs_pictures]
+    groups = {"one stream": pictures[:1], "all streams": list(trained.values())}
     spent: dict[str, list[float]] = {name: [] for name in groups}
     backend = Kept(
         choose("auto", device=torch.device("cpu"), cache=Cache(subject.scratch / "networks"))
@@ -79,11 +79,11 @@ def _passes(subject: Subject) -> Table:
                     Cache(subject.scratch / f"passes-{turn}-{name}"),
                     cpu_seconds(pool.pids()),
                 )
-                found = paper_streams.videos(subject.videos[:4], group, pool, cache)
-                list(extract(found, group, cache=cache, backend=backend, n_threads=2, force=True))
+                videos = paper_streams.videos(subject.videos[:4], group, pool, cache)
+                list(extract(videos, group, cache=cache, backend=backend, n_threads=2, force=True))
                 if turn:
                     spent[name].append(cpu_seconds(pool.pids()) - before)
-    rows = [(name, sorted(found)[len(found) // 2]) for name, found in spent.items()]
+    rows = [(name, sorted(videos)[len(videos) // 2]) for name, videos in spent.items()]
     rows.append(("all / one", rows[1][1] / rows[0][1]))
     return Table(
         "decoding in a pass over the videos",

@@ -28,8 +28,8 @@ def run(subject: Subject) -> list[Table]:
 
     rows: list[tuple[str | float | int | None, ...]] = []
     shares: list[tuple[str | float | int | None, ...]] = []
-    made = [paper_streams.stream(name, subject) for name in streams.names()]
-    for one in made:
+    trained = [paper_streams.stream(name, subject) for name in streams.names()]
+    for one in trained:
         figures, spent, seconds = _measure(one, subject)
         rows.append(figures)
         shares.append((one.name, seconds, *spent.values()))
@@ -41,7 +41,7 @@ def run(subject: Subject) -> list[Table]:
             ["stream", "engine", "segments", "whole, s", "network alone, s", "network / whole",
              "(network + decode) CPU / cores / whole"],
             rows,
-            [f"{subject.repeats} turns, medians; {paper_streams.said(subject, *made)}; the network is prepared before",
+            [f"{subject.repeats} turns, medians; {paper_streams.said(subject, *trained)}; network prepared before",
              "targets (spatial, InceptionResNetV2): network / whole at least 0.93, the last at least 0.95"],
         ),
         Table(
@@ -86,10 +86,10 @@ def _measure(
         network = backend.compile(Embedding(one.model.encoder), batches[0])  # type: ignore[arg-type]
 
         def whole(turn: int) -> None:
-            found = paper_streams.videos(
+            videos = paper_streams.videos(
                 paths, [one], pool, Cache(subject.scratch / f"{one.name}-{turn}")
             )
-            list(extract(found, [one], cache=Cache(subject.scratch / f"{one.name}-{turn}"), backend=backend,
+            list(extract(videos, [one], cache=Cache(subject.scratch / f"{one.name}-{turn}"), backend=backend,
                          n_threads=n_cores() + 1))  # fmt: skip
 
         def forward(turn: int) -> None:
@@ -115,7 +115,7 @@ def _measure(
         list(extract(paper_streams.videos(paths[:1], [one], pool, cache, stages=stages), [one], cache=cache,
                      backend=backend, n_threads=n_cores() + 1, stages=stages))  # fmt: skip
         lasted = time.perf_counter() - begun
-    median = {name: statistics.median(found) for name, found in seconds.items()}
+    median = {name: statistics.median(times) for name, times in seconds.items()}
     busy = (median["network CPU"] + median["decode CPU"]) / n_cores() / median["whole"]
     figures = (one.name, backend.name, len(rows), median["whole"], median["network"],
                median["network"] / median["whole"], busy)  # fmt: skip

@@ -29,7 +29,7 @@ def main(text: str) -> None:
     paths = [Path(path) for path in wanted["videos"]]
     subject = Subject(paths, "", Path(wanted["cache"]), seed=wanted["seed"])
     light = {"encoder": "small", "input_size": (96, 128)}
-    made = [
+    trained = [
         paper_streams.stream(
             name, subject, n_samples=wanted["n_samples"], **(light if wanted.get("light") else {})
         )
@@ -39,8 +39,10 @@ def main(text: str) -> None:
     backend = choose("auto", device=torch.device("cpu"), cache=cache)
     first, started = 0.0, time.perf_counter()
     with paper_streams.decoding() as pool:
-        found = paper_streams.videos(paths, made, pool, cache)
-        for result in extract(found, made, cache=cache, backend=backend, n_threads=n_cores() + 1):
+        videos = paper_streams.videos(paths, trained, pool, cache)
+        for result in extract(
+            videos, trained, cache=cache, backend=backend, n_threads=n_cores() + 1
+        ):
             first = first or time.perf_counter() - begun
             if result.rejected:
                 raise MachineError(result.rejected)

@@ -102,12 +102,12 @@ def accuracy(name: str, pairs: list[Pair], subject: Subject) -> Table:
         subject.repeats,
     )
     rows: list[list[str | float | int | None]] = []
-    found: dict[str, np.ndarray] = {"no motion": still}
-    found |= {
+    flows: dict[str, np.ndarray] = {"no motion": still}
+    flows |= {
         key: np.stack([estimate(pair.frames)[0] for pair in pairs])
         for key, estimate in estimators.items()
     }
-    for key, flow in found.items():
+    for key, flow in flows.items():
         errors = measure(flow, truth)
         shares = (errors.above_1_px, errors.above_3_px, errors.above_5_px, errors.fl_all)
         rows.append(
@@ -141,11 +141,11 @@ def ready(subject: Subject) -> tuple[dict[str, Any], list[str]]:
     from tristream.flow import estimators
     from tristream.store import weights
 
-    where = weights.places(subject.weights_dir)
+    places = weights.places(subject.weights_dir)
     found, missing = {}, []
     for name in estimators.names():
         if estimators.is_learned(name):
-            state, path = weights.state(estimators.weights_name(name), where=where)
+            state, path = weights.state(estimators.weights_name(name), where=places)
             if state != weights.READY:
                 missing.append(name)
                 continue
@@ -227,10 +227,10 @@ def flownet2_table(subject: Subject) -> Table:
     torch.set_num_threads(1)
     try:
         seconds = in_turns({"ptlflow": run_stock, "ours": lambda: ours(frames)}, subject.repeats)
-        wanted, found = run_stock(), ours(frames)
+        wanted, computed = run_stock(), ours(frames)
     finally:
         torch.set_num_threads(n_threads)
-    error = float(np.abs(found - wanted).max() / np.abs(wanted).max())
+    error = float(np.abs(computed - wanted).max() / np.abs(wanted).max())
     rows: list[list[str | float | int | None]] = [
         ["ptlflow, its correlation in Python", _milliseconds(seconds["ptlflow"]), 1.0, None],
         ["ours", _milliseconds(seconds["ours"]), seconds["ptlflow"] / seconds["ours"], error],

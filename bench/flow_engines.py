@@ -22,16 +22,16 @@ def run(subject: Subject) -> list[Table]:
     """Nothing where ptlflow or OpenVINO is not installed."""
     if not all(importlib.util.find_spec(name) for name in ("ptlflow", "openvino")):
         return []
-    where = str(subject.scratch / "networks-flow")
-    _child(cache=where, seed=subject.seed, repeats=0)
-    ran = _child(cache=where, seed=subject.seed, repeats=0)
-    found = json.loads(
-        _child(cache=where, seed=subject.seed, repeats=subject.repeats).stdout.splitlines()[-1]
+    cache = str(subject.scratch / "networks-flow")
+    _child(cache=cache, seed=subject.seed, repeats=0)
+    ran = _child(cache=cache, seed=subject.seed, repeats=0)
+    figures = json.loads(
+        _child(cache=cache, seed=subject.seed, repeats=subject.repeats).stdout.splitlines()[-1]
     )
-    stock = found["seconds"]["stock ptlflow"]
+    stock = figures["seconds"]["stock ptlflow"]
     rows: list[tuple[str | float | int | None, ...]] = [
-        (name, 1000 * seconds, stock / seconds, found["errors"].get(name))
-        for name, seconds in found["seconds"].items()
+        (name, 1000 * seconds, stock / seconds, figures["errors"].get(name))
+        for name, seconds in figures["seconds"].items()
     ]
     return [
         Table(
@@ -44,8 +44,8 @@ def run(subject: Subject) -> list[Table]:
         Table(
             "FlowNet2: what its process and its flow take",
             ["what", "here"],
-            [("peak memory, MB", ran.peak_bytes / 1e6), ("codec, both ways, ms a pair", 1000 * found["codec"]),
-             ("codec / float32 pair", found["codec"] / found["seconds"]["openvino float32"])],
+            [("peak memory, MB", ran.peak_bytes / 1e6), ("codec, both ways, ms a pair", 1000 * figures["codec"]),
+             ("codec / float32 pair", figures["codec"] / figures["seconds"]["openvino float32"])],
             ["memory: a process that runs it on OpenVINO, converted before; targets: at most 1500 MB, 0.02"],
         ),
     ]  # fmt: skip

@@ -264,8 +264,8 @@ def _whole(subject: Subject, device: torch.device, name: str) -> Table:
 
     backend = Kept(TorchBackend(device))
     rows: list[tuple[str | float | int | None, ...]] = []
-    made = [paper_streams.stream(part, subject) for part in streams.names()]
-    for chosen in [[one] for one in made] + [made]:
+    trained = [paper_streams.stream(part, subject) for part in streams.names()]
+    for chosen in [[one] for one in trained] + [trained]:
         label = chosen[0].name if len(chosen) == 1 else "all"
         with paper_streams.decoding() as pool:
             for turn in ("first", "again"):  # the first one also prepares the networks
@@ -280,6 +280,6 @@ def _whole(subject: Subject, device: torch.device, name: str) -> Table:
         f"whole extractions on {name}",
         ["streams", "videos", "s", "videos/s", *STAGES],
         rows,
-        [f"{paper_streams.said(subject, *made)}; {n_cores()} cores beside it; DIS flow on them; the parts are summed "
+        [f"{paper_streams.said(subject, *trained)}; {n_cores()} cores beside it; DIS flow on them; parts are summed "
          "over all threads and overlap"],
     )  # fmt: skip

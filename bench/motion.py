@@ -118,8 +118,7 @@ def split_of(clips: Sequence[Clip], split: str) -> dict[str, list[int]]:
         "test" if clip.group in test else "val" if clip.group in val else "train" for clip in clips
     ]
     return {
-        side: [i for i, found in enumerate(sides) if found == side]
-        for side in ("train", "val", "test")
+        side: [i for i, own in enumerate(sides) if own == side] for side in ("train", "val", "test")
     }
 
 
@@ -159,11 +158,11 @@ class Footages:
     def examples(self, config: Any) -> list[Example]:
         key = f"{config.estimator} {config.stack_length} {config.stack_step}"
         if key not in self._kept:
-            kept = []
+            examples = []
             for video, label in zip(self.videos, self.labels, strict=True):
-                kept.append(Example(video.video_id, self.bound(config).footage(video), label))
+                examples.append(Example(video.video_id, self.bound(config).footage(video), label))
                 video.forget()
-            self._kept[key] = kept
+            self._kept[key] = examples
         return self._kept[key]
 
 
@@ -189,18 +188,18 @@ def measure(
             backend=TorchBackend(CPU),
         )
     seconds = time.process_time() - started
-    found = {part: embed(stream, model, chosen[part]) for part in chosen}
+    embeddings = {part: embed(stream, model, chosen[part]) for part in chosen}
     labels = {part: np.array([example.label for example in chosen[part]]) for part in chosen}
-    svm = fit_svm(found["train"][0], labels["train"])
+    svm = fit_svm(embeddings["train"][0], labels["train"])
     mirror = embed(stream, model, [mirrored(example) for example in chosen["test"]])
-    opinions = found["test"][1] + found["test"][2] + mirror[1] + mirror[2]
+    opinions = embeddings["test"][1] + embeddings["test"][2] + mirror[1] + mirror[2]
     return {
         "test": parts["test"],
-        "softmax": hits(found["test"][1], labels["test"]),
-        "svm": (svm.predict(found["test"][0]) == labels["test"]).astype(int).tolist(),
-        "stacks": hits(found["test"][2], labels["test"]),
+        "softmax": hits(embeddings["test"][1], labels["test"]),
+        "svm": (svm.predict(embeddings["test"][0]) == labels["test"]).astype(int).tolist(),
+        "stacks": hits(embeddings["test"][2], labels["test"]),
         "mirrored": hits(opinions, labels["test"]),
-        "val": float(np.mean(hits(found["val"][1], labels["val"]))),
+        "val": float(np.mean(hits(embeddings["val"][1], labels["val"]))),
         "cpu_seconds": round(seconds, 1),
     }
 
@@ -279,10 +278,10 @@ def _row(
 ) -> tuple[str | float, ...]:
     shares = {kind: _shares(here, kind) for kind in ("softmax", "stacks", "svm", "mirrored")}
     cells = []
-    for kind, found in shares.items():
-        cells.append(f"{100 * np.mean(list(found.values())):.1f}" if found else "–")
+    for kind, values in shares.items():
+        cells.append(f"{100 * np.mean(list(values.values())):.1f}" if values else "–")
         if kind in ("svm", "mirrored"):
-            cells.append("{:.1f}–{:.1f}".format(*_interval(found, clips)) if found else "–")
+            cells.append("{:.1f}–{:.1f}".format(*_interval(values, clips)) if values else "–")
     return (name, split, len(here), *cells, float(np.median([line["cpu_seconds"] for line in here])),
             *_agreed(here, shares["softmax"], clips))  # fmt: skip
 
@@ -293,7 +292,7 @@ def _shares(here: Sequence[dict[str, Any]], kind: str) -> dict[int, float]:
     for line in here:
         for clip, hit in zip(line["test"], line.get(kind, []), strict=False):
             by_clip.setdefault(clip, []).append(hit)
-    return {clip: float(np.mean(found)) for clip, found in by_clip.items()}
+    return {clip: float(np.mean(values)) for clip, values in by_clip.items()}
 
 
 def _gain(
@@ -326,7 +325,7 @@ def _interval(
     groups: dict[str, list[float]] = {}
     for clip, share in shares.items():
         groups.setdefault(clips[clip].group, []).append(share)
-    sums = np.array([[sum(found), len(found)] for found in groups.values()])
+    sums = np.array([[sum(values), len(values)] for values in groups.values()])
     picks = np.random.default_rng(0).integers(len(sums), size=(n_draws, len(sums)))
     drawn = sums[picks].sum(axis=1)
     low, high = np.quantile(100 * drawn[:, 0] / drawn[:, 1], (0.025, 0.975))

@@ -124,32 +124,32 @@ def networks(subject: Subject) -> list[tuple[str, nn.Module, np.ndarray]]:
 
     generator = np.random.default_rng(subject.seed)
     frames = subject.pictures()
-    found: list[tuple[str, nn.Module, np.ndarray]] = []
+    entries: list[tuple[str, nn.Module, np.ndarray]] = []
     for name in streams.names():
-        made = paper_streams.stream(name, subject)
-        config: Any = made.config
+        trained = paper_streams.stream(name, subject)
+        config: Any = trained.config
         pictures = _pictures(frames, getattr(config, "input_size", None), squash)
-        encoder = made.model.encoder
+        encoder = trained.model.encoder
         if getattr(config, "encoder", None) == paper_streams.PICTURE_NETWORK:
-            found.append((paper_streams.PICTURE_NETWORK, Embedding(encoder), pictures))  # type: ignore[arg-type]
+            entries.append((paper_streams.PICTURE_NETWORK, Embedding(encoder), pictures))  # type: ignore[arg-type]
             for other in OTHER_NETWORKS:
                 small = paper_streams.stream(
                     name, subject, encoder=other, encoder_weights=None, input_size=(224, 224)
                 )
-                found.append(
+                entries.append(
                     (other, Embedding(small.model.encoder), _pictures(frames, (224, 224), squash))  # type: ignore[arg-type]
                 )
         elif hasattr(config, "stack_length"):
             shape = (ROWS, 2 * config.stack_length, *config.input_size)
             stacks = generator.normal(size=shape).astype(np.float32)
-            found.append(("motion CNN", Embedding(encoder), stacks))  # type: ignore[arg-type]
+            entries.append(("motion CNN", Embedding(encoder), stacks))  # type: ignore[arg-type]
         elif hasattr(config, "n_frames"):
             shape = (ROWS, config.n_frames, 64)
             examples = generator.normal(size=shape).astype(np.float32)
-            found.append((config.encoder, Embedding(encoder), examples))  # type: ignore[arg-type]
-    for _, module, _ in found:
+            entries.append((config.encoder, Embedding(encoder), examples))  # type: ignore[arg-type]
+    for _, module, _ in entries:
         module.to(memory_format=torch.channels_last).eval()
-    return found
+    return entries
 
 
 def _pictures(frames: np.ndarray | None, size: tuple[int, int] | None, squash: Any) -> np.ndarray:

@@ -57,10 +57,10 @@ def own_weights(name: str, subject: Subject) -> Path | None:
     from tristream.store import weights
 
     try:
-        found, path = weights.state(name, where=weights.places(subject.weights_dir))
+        state, path = weights.state(name, where=weights.places(subject.weights_dir))
     except ValueError:  # not a name that weights are known of
         return None
-    return path if found == weights.READY else None
+    return path if state == weights.READY else None
 
 
 def said(subject: Subject, *made: TrainedStream) -> str:

@@ -116,8 +116,8 @@ def measure(data: Path, workers: int, flow_from: Path | None = None) -> Table:
             return frames[..., 0], known.astype(np.float16)
 
         videos = {
-            split: dict(zip([path.stem for path in some], threads.map(look, some), strict=True))
-            for split, some in paths.items()
+            split: dict(zip([path.stem for path in part], threads.map(look, part), strict=True))
+            for split, part in paths.items()
         }
         size = size_of_what_moves([flow.astype(np.float32) for _, flow in videos["train"].values()])
         side = max(3, round(size / 2) | 1)  # odd, on maps of half the size
@@ -126,8 +126,8 @@ def measure(data: Path, workers: int, flow_from: Path | None = None) -> Table:
             return region_maps(video[0], video[1].astype(np.float32), side)
 
         maps = {
-            split: dict(zip(some, threads.map(cut, some.values()), strict=True))
-            for split, some in videos.items()
+            split: dict(zip(part, threads.map(cut, part.values()), strict=True))
+            for split, part in videos.items()
         }
     rows = [figures("largest |flow| in the frame", {n: np.hypot(f[:, 0], f[:, 1]).max(axis=(1, 2)).astype(float)
                                                     for n, (_, f) in videos["test"].items()}, labels)]  # fmt: skip
@@ -185,16 +185,16 @@ def _learned(
     """Detectors of region embeddings, standardised by row, on the strongest regions of each frame."""
 
     def strongest(split: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        found = {}
+        scores = {}
         for name, values in maps[split].items():
             ratio = (speed[split][name] / extremes[:, None]).reshape(len(values), -1)
             index = np.argsort(-ratio, axis=1)[:, :N_STRONGEST]
             flat = np.sqrt(values.reshape(len(values), -1, values.shape[-1]).astype(np.float64))
-            found[name] = (
+            scores[name] = (
                 np.take_along_axis(flat, index[..., None], axis=1),
                 index // values.shape[2],
             )
-        return found
+        return scores
 
     chosen = {split: strongest(split) for split in maps}
     X = np.concatenate([x.reshape(-1, len(NAMES)) for x, _ in chosen["train"].values()])
@@ -209,18 +209,18 @@ def _learned(
         "PCA residual": PlainDetector("pca", columns=BLOCKS),
         "k-NN distance": PlainDetector("knn", columns=BLOCKS),
     }
-    found = {}
+    scores = {}
     for name, detector in detectors.items():
         detector.fit(Z[few], X_val=Z[few_held])
         unit = float(np.quantile(detector.anomaly_score(Z[few_held]), 0.9995))
-        found[name] = {
+        scores[name] = {
             n: detector.anomaly_score(scale.transform(x.reshape(-1, len(NAMES)), r.ravel()))
             .reshape(r.shape)
             .max(axis=1)
             / unit
             for n, (x, r) in chosen["test"].items()
         }
-    return found
+    return scores
 
 
 def _gaussians(
@@ -244,15 +244,15 @@ def _gaussians(
         )
 
     def distances(m: np.ndarray) -> np.ndarray:
-        found = np.empty(m.shape[:3])
+        distances = np.empty(m.shape[:3])
         for r, (mean, precision) in enumerate(of_row):
             away = (
                 np.sqrt(m[:, r][..., columns].astype(np.float64)) - mean
             )  # (T, columns of regions, F)
-            found[:, r] = np.where(
+            distances[:, r] = np.where(
                 away[..., 0] > 0, np.einsum("tnf,fg,tng->tn", away, precision, away), 0.0
             )
-        return found
+        return distances
 
     normal = [distances(m) for m in maps["train"].values()]
     row = np.concatenate(

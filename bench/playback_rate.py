@@ -80,11 +80,11 @@ def render(data: Path, out: Path) -> dict[str, int]:
 
 def intervals(data: Path) -> dict[str, list[list[float]]]:
     """{test video: [[start, stop], …] in seconds} of the official frame labels."""
-    found = {}
+    intervals = {}
     for name, labels in json.loads((data / "frame_labels.json").read_text()).items():
         edges = np.flatnonzero(np.diff([0, *labels, 0])).reshape(-1, 2) / FPS
-        found[f"test/{int(name.removeprefix('Test')):02d}.mp4"] = edges.tolist()
-    return found
+        intervals[f"test/{int(name.removeprefix('Test')):02d}.mp4"] = edges.tolist()
+    return intervals
 
 
 def main() -> None:

@@ -75,5 +75,5 @@ def _extract(subject: Subject, videos: Sequence[Path], names: Sequence[str], cas
 
 
 def _figures(ran: Ran) -> tuple[float, float, float]:
-    said = json.loads(ran.stdout.splitlines()[-1])
-    return said["extraction"], ran.seconds, ran.peak_bytes / 1e6
+    figures = json.loads(ran.stdout.splitlines()[-1])
+    return figures["extraction"], ran.seconds, ran.peak_bytes / 1e6

@@ -24,7 +24,7 @@ def run(subject: Subject) -> list[Table]:
     for _ in range(subject.repeats):
         for name, arguments in lines.items():
             seconds[name].append(run_child(arguments).seconds)
-    rows = [(name, statistics.median(found), min(found)) for name, found in seconds.items()]
+    rows = [(name, statistics.median(times), min(times)) for name, times in seconds.items()]
     return [
         Table(
             "from process start",

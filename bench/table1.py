@@ -92,13 +92,13 @@ class Sequences:
 def embed(trained: TrainedStream, manifest_path: Path, cache: Cache) -> dict[str, Sequences]:
     """Split → what the trained encoder makes of its videos."""
     manifest = read_manifest(manifest_path)
-    found: dict[str, tuple[list[np.ndarray], list[int]]] = {
+    sequences: dict[str, tuple[list[np.ndarray], list[int]]] = {
         split: ([], []) for split in ("train", "val", "test")
     }
     backend = TorchBackend(CPU)
     with DecodePool(1) as pool:
         for row in manifest.rows:
-            if row.split not in found:
+            if row.split not in sequences:
                 continue
 
             def decode(path: Path, **wanted: Any) -> Any:
@@ -114,11 +114,11 @@ def embed(trained: TrainedStream, manifest_path: Path, cache: Cache) -> dict[str
                 batch_size=trained.config.encode_batch_size,
                 backend=backend,
             )
-            found[row.split][0].append(embedding)
-            found[row.split][1].append(trained.classes.index(row.label))
+            sequences[row.split][0].append(embedding)
+            sequences[row.split][1].append(trained.classes.index(row.label))
     return {
         split: Sequences(embeddings, np.array(labels))
-        for split, (embeddings, labels) in found.items()
+        for split, (embeddings, labels) in sequences.items()
     }
 
 

@@ -40,7 +40,7 @@ def in_turns(
             begun = clock()
             call()
             seconds[name].append(clock() - begun)
-    return {name: statistics.median(found) for name, found in seconds.items()}
+    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 @dataclass(frozen=True)

@@ -242,11 +242,11 @@ def _decompressed(data: bytes, start: int, sizes: Sequence[int], what: str) -> I
     for size in [*sizes, None]:
         while (size is None or len(waiting) < size) and at < len(data) and not decompressor.eof:
             try:
-                found = decompressor.decompress(data[at : at + _COMPACT_PIECE])
+                piece = decompressor.decompress(data[at : at + _COMPACT_PIECE])
             except zstandard.ZstdError as error:
                 raise damaged(error) from error
-            at, n_found = at + _COMPACT_PIECE, n_found + len(found)
-            waiting += found
+            at, n_found = at + _COMPACT_PIECE, n_found + len(piece)
+            waiting += piece
             if n_found > expected:
                 break
         if n_found > expected or (size is not None and len(waiting) < size and decompressor.eof):

@@ -32,9 +32,9 @@ def fuse_tables(
         raise TristreamError("there is no embedding table to fuse; give one per stream")
     windows = any(len(set(table.video_id)) < len(table.video_id) for table in tables.values())
     keys = {name: _keys(table, windows=windows) for name, table in tables.items()}
-    for name, found in keys.items():
-        if len(set(found)) < len(found):
-            twice = next(key for key in found if found.count(key) > 1)
+    for name, own in keys.items():
+        if len(set(own)) < len(own):
+            twice = next(key for key in own if own.count(key) > 1)
             raise TristreamError(
                 f"the table of '{name}' holds {_words(twice)} twice; a video has one embedding per stream"
             )
@@ -79,11 +79,11 @@ def _keys(table: EmbeddingTable, *, windows: bool) -> list[tuple[str, float]]:
 
 
 def _check_same(keys: Mapping[str, list[tuple[str, float]]], what: str) -> None:
-    has = {name: set(found) for name, found in keys.items()}
-    union = list(dict.fromkeys(key for found in keys.values() for key in found))
+    has = {name: set(own) for name, own in keys.items()}
+    union = list(dict.fromkeys(key for own in keys.values() for key in own))
     differences = []
     for name in keys:
-        others = set().union(*(found for other, found in has.items() if other != name))
+        others = set().union(*(own for other, own in has.items() if other != name))
         alone = [key for key in keys[name] if key not in others] if len(keys) > 1 else []
         missing = [key for key in union if key not in has[name]] if len(keys) > 2 else []
         for rows, relation in ((alone, "only in"), (missing, "missing from")):

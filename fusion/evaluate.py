@@ -125,10 +125,11 @@ def hardest_videos(
     is_true = labels[:, None] == classes
     own = np.where(is_true, scores, -np.inf).max(axis=1)
     margin = own - np.where(is_true, -np.inf, scores).max(axis=1)
-    named = classes[scores.argmax(axis=1)]
+    predicted = classes[scores.argmax(axis=1)]
     worst = np.argsort(margin, kind="stable")[:n_videos]
     return [
-        HardVideo(video_ids[i], labels[i].item(), named[i].item(), float(margin[i])) for i in worst
+        HardVideo(video_ids[i], labels[i].item(), predicted[i].item(), float(margin[i]))
+        for i in worst
     ]
 
 

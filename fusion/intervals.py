@@ -147,14 +147,14 @@ def statistic_interval(
         return Estimate(value, float("nan"), float("nan"), len(index), n_groups)
     members = np.split(np.argsort(index, kind="stable"), np.cumsum(np.bincount(index))[:-1])
     rng = np.random.default_rng(seed)
-    found = []
+    values = []
     for _ in range(n_resamples):
         rows = np.concatenate([members[group] for group in rng.integers(n_groups, size=n_groups)])
         try:
-            found.append(float(statistic(rows)))
+            values.append(float(statistic(rows)))
         except ValueError:
             continue
-    low, high = _percentiles(np.array(found)) if found else (float("nan"), float("nan"))
+    low, high = _percentiles(np.array(values)) if values else (float("nan"), float("nan"))
     return Estimate(value, low, high, len(index), n_groups)
 
 

@@ -36,8 +36,8 @@ def cosines(
         norm_q += both * np.square(Zq[:, block]).sum(axis=1)[:, None]
         norm_x += both * np.square(Zx[:, block]).sum(axis=1)
     shared = (has_q[:, None] & has_x).any(axis=2)
-    found = dot / np.maximum(np.sqrt(norm_q * norm_x), 1e-12)
-    return np.where(shared, np.clip(found, -1, 1), np.nan)
+    similarity = dot / np.maximum(np.sqrt(norm_q * norm_x), 1e-12)
+    return np.where(shared, np.clip(similarity, -1, 1), np.nan)
 
 
 def most_alike(cosine: Float64[np.ndarray, "n"], n_videos: int) -> Int[np.ndarray, "k"]:

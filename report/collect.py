@@ -107,8 +107,8 @@ class Run:
     @property
     def streams(self) -> list[str]:
         """Every stream the run knows, sorted."""
-        told = {*self.configs, *self.curves, *self.decisions.get("streams", ())}
-        return sorted(told | (set(self.fused.columns) if self.fused else set()))
+        names = {*self.configs, *self.curves, *self.decisions.get("streams", ())}
+        return sorted(names | (set(self.fused.columns) if self.fused else set()))
 
     @property
     def rows(self) -> tuple[VideoRow, ...]:
@@ -138,21 +138,21 @@ class Run:
             Subset(
                 streams=tuple(name.split("+")),
                 test=test,
-                train=found.get("train_top1"),
-                mean_class=found.get("mean_class"),
-                top5=estimate(found.get("test_top5")),
+                train=figures.get("train_top1"),
+                mean_class=figures.get("mean_class"),
+                top5=estimate(figures.get("test_top5")),
                 best_possible=limits.get(frozenset(name.split("+"))),
             )
-            for name, found in (self.classification.get("subsets") or {}).items()
-            if (test := estimate(found.get("test_top1"))) is not None
+            for name, figures in (self.classification.get("subsets") or {}).items()
+            if (test := estimate(figures.get("test_top1"))) is not None
         ]
 
     def gains(self) -> list[Gain]:
         """Accuracy that each stream adds."""
         return [
-            Gain(name, retrained, estimate(found.get("withheld")))
-            for name, found in (self.classification.get("gains") or {}).items()
-            if (retrained := estimate(found.get("retrained"))) is not None
+            Gain(name, retrained, estimate(figures.get("withheld")))
+            for name, figures in (self.classification.get("gains") or {}).items()
+            if (retrained := estimate(figures.get("retrained"))) is not None
         ]
 
 
@@ -257,16 +257,16 @@ def _trained(
 def _json(path: Path, gaps: list[Gap], section: str) -> dict[str, Any]:
     """An object from a JSON file; empty where there is none, and a gap where it cannot be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
         gaps.append(Gap(section, f"{path} is not JSON ({error}); it is left out."))
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         gaps.append(Gap(section, f"{path} holds no JSON object; it is left out."))
         return {}
-    return found
+    return content
 
 
 def _rows(path: Path) -> tuple[dict[str, str], ...]:

@@ -50,10 +50,10 @@ class Origin:
 
 def part_of(region: str) -> tuple[float, float, float, float] | None:
     """Left, top, width and height of a region `#xywh=percent:…`, in parts of the picture; None for the whole."""
-    found = _XYWH.fullmatch(region)
-    if found is None:
+    match = _XYWH.fullmatch(region)
+    if match is None:
         return None
-    left, top, width, height = (float(part) / 100 for part in found.groups())
+    left, top, width, height = (float(part) / 100 for part in match.groups())
     return left, top, width, height
 
 

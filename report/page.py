@@ -169,14 +169,14 @@ def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _accuracy(run: Run, beside: Beside) -> dict[str, Any]:
     subsets, gains = run.subsets(beside.accuracy), run.gains()
     n_classes = verdict.n_training_classes(run)
-    found = run.classification
+    classification = run.classification
     rivals: list[tuple[str, Estimate]] = []
-    if softmax := estimate(found.get("softmax")):
+    if softmax := estimate(classification.get("softmax")):
         rivals.append(("softmax head on all embeddings", softmax))
-    for name, figure in (found.get("late") or {}).items():
+    for name, figure in (classification.get("late") or {}).items():
         if late := estimate(figure):
             rivals.append((RIVALS.get(name, name), late))
-    for name, figure in (found.get("heads") or {}).items():
+    for name, figure in (classification.get("heads") or {}).items():
         if head := estimate(figure):
             rivals.append((f"{name}: the softmax layer it was trained with", head))
     views = [
@@ -187,7 +187,7 @@ def _accuracy(run: Run, beside: Beside) -> dict[str, Any]:
                 "figures": [estimate(view.get(key)) for key in "abcd"],
             },
         )
-        for name, view in (found.get("views") or {}).items()
+        for name, view in (classification.get("views") or {}).items()
         if view.get("n_test_without") or view.get("n_train_without")
     ]
     return {
@@ -198,28 +198,29 @@ def _accuracy(run: Run, beside: Beside) -> dict[str, Any]:
         "has": {key: any(getattr(s, key) is not None for s in subsets) for key in ("mean_class", "top5", "train")},
         "gains": plots.gains(gains),
         "withheld": {gain.stream: gain.withheld.value for gain in gains if gain.withheld},
-        "presence": (found.get("presence") or {}).get("words"),
+        "presence": (classification.get("presence") or {}).get("words"),
         "views": views,
         "rivals": rivals,
         "warnings": [f"{word[0].upper()}{word[1:].removesuffix('.')}" for word in
-                     dict.fromkeys([*(found.get("words") or ()), *(found.get("warnings") or ())]) if word],
+                     dict.fromkeys([*(classification.get("words") or ()),
+                                    *(classification.get("warnings") or ())]) if word],
     }  # fmt: skip
 
 
 def _mistakes(run: Run, pictures: Pictures, place: Any) -> dict[str, Any]:
-    found = run.classification
+    classification = run.classification
     matrix, per_class, reliability = (
         plots.confusion(run),
         plots.per_class(run),
         plots.reliability(run),
     )
-    classes = found.get("per_class") or {}
+    classes = classification.get("per_class") or {}
     alone = {name: figures.get("alone") or {} for name, figures in classes.items()}
     by_stream = list(next(iter(alone.values()), {}))
     hardest = [
         {"video_id": video["video_id"], "label": video.get("label"), "predicted": video.get("predicted"),
          "margin": video.get("margin"), "picture": pictures.videos.get(video["video_id"])}
-        for video in (found.get("hardest") or ())[:MOST_HARD]
+        for video in (classification.get("hardest") or ())[:MOST_HARD]
     ]  # fmt: skip
     return {
         "confusion": svg.confusion(matrix, links.cell_links(run, pictures.clips))
@@ -231,8 +232,8 @@ def _mistakes(run: Run, pictures: Pictures, place: Any) -> dict[str, Any]:
         "class_streams": by_stream if len(by_stream) > 1 else [],
         "hardest": hardest,
         "reliability": svg.curves(reliability, place) if reliability else None,
-        "calibration_words": verdict.calibration(found.get("calibration") or {}),
-        "rejection": found.get("rejection") or [],
+        "calibration_words": verdict.calibration(classification.get("calibration") or {}),
+        "rejection": classification.get("rejection") or [],
     }
 
 

@@ -106,11 +106,11 @@ def gains(found: Sequence[Gain]) -> Whiskers:
 
 def confusion(run: Run) -> Confusion | None:
     """The confusion matrix of the classifier on all streams; None where fuse stored none."""
-    found = run.classification.get("confusion")
-    if not isinstance(found, Mapping):
+    matrix = run.classification.get("confusion")
+    if not isinstance(matrix, Mapping):
         return None
-    counts = next((found[key] for key in ("counts", "matrix") if key in found), None)
-    classes = found.get("classes")
+    counts = next((matrix[key] for key in ("counts", "matrix") if key in matrix), None)
+    classes = matrix.get("classes")
     if counts is None or classes is None or len(counts) != len(classes):
         return None
     return Confusion(
@@ -178,9 +178,9 @@ def _timeline(
 def per_class(run: Run) -> Whiskers:
     """Share of each class's test videos that were named rightly, in %, the worst first."""
     rows = [
-        Whisker(name, 100 * found.value, 100 * found.low, 100 * found.high)
+        Whisker(name, 100 * accuracy.value, 100 * accuracy.low, 100 * accuracy.high)
         for name, figures in (run.classification.get("per_class") or {}).items()
-        if (found := estimate(figures.get("accuracy"))) is not None
+        if (accuracy := estimate(figures.get("accuracy"))) is not None
     ]
     rows.sort(key=lambda row: row.value)
     return Whiskers("per-class", "Class by class", "named rightly, %", rows, (0, 100))

@@ -87,10 +87,10 @@ def _plane(
     mean = fitted.mean(axis=0)
     _, strength, axes = np.linalg.svd(fitted - mean, full_matrices=False)
     place = np.zeros((len(Z), 2))
-    found = min(2, len(axes))
-    axes = axes[:found]
-    largest = axes[np.arange(found), np.abs(axes).argmax(axis=1)]
-    place[:, :found] = (Z - mean) @ (
+    n_axes = min(2, len(axes))
+    axes = axes[:n_axes]
+    largest = axes[np.arange(n_axes), np.abs(axes).argmax(axis=1)]
+    place[:, :n_axes] = (Z - mean) @ (
         axes * np.sign(largest)[:, None]
     ).T  # a sign that no library decides
     total = float((strength**2).sum())

@@ -138,18 +138,18 @@ def rehearsed(run: Run) -> list[str]:
 
 def _settings(run: Run) -> list[tuple[str, str]]:
     """Settings: those shared by all streams first, then each stream's own."""
-    found = []
+    rows = []
     for name, stored in sorted(run.configs.items()):
         about = stored.get("lineage") or {}
         source = (about.get("settings") or {}).get("source", "")
-        told = {key: stored[key] for key in ("data", "sampler", "config") if key in stored}
-        found.append(
+        own = {key: stored[key] for key in ("data", "sampler", "config") if key in stored}
+        rows.append(
             (
                 f"{name}{f' ({source})' if source else ''}",
-                json.dumps(told, indent=1, ensure_ascii=False),
+                json.dumps(own, indent=1, ensure_ascii=False),
             )
         )
-    return found
+    return rows
 
 
 def sampler_words(run: Run) -> str:

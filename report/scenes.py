@@ -173,11 +173,11 @@ def _binned(chart: Timeline) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarr
     if n <= MOST_BINS:
         return chart.times, chart.scores, chart.shares
     bounds = np.linspace(0, n, MOST_BINS + 1).astype(int)
-    kept = np.array([a + int(np.argmax(chart.scores[a:b])) for a, b in itertools.pairwise(bounds)])
+    peaks = np.array([a + int(np.argmax(chart.scores[a:b])) for a, b in itertools.pairwise(bounds)])
     return (
-        chart.times[kept],
-        chart.scores[kept],
-        {name: share[kept] for name, share in chart.shares.items()},
+        chart.times[peaks],
+        chart.scores[peaks],
+        {name: share[peaks] for name, share in chart.shares.items()},
     )
 
 

@@ -53,7 +53,7 @@ def pictures(
     Returns:
         {key: data URI}, and {key: why there is none} for the others.
     """
-    found: dict[str, str] = {}
+    uris: dict[str, str] = {}
     missing: dict[str, str] = {}
     for key, moment, result in _decoded(moments, pool, root, follow_links, 2 * height_px):
         move()
@@ -62,10 +62,10 @@ def pictures(
         elif result.frames is None or not len(result.frames):
             missing[key] = "no_video"
         else:
-            found[key] = data_uri(
+            uris[key] = data_uri(
                 result.frames[frame_at(result.start_seconds, moment.seconds)], height_px=height_px
             )
-    return found, missing
+    return uris, missing
 
 
 def _decoded(

@@ -120,13 +120,13 @@ def _streams(gains: Sequence[Gain], subsets: Sequence[Subset]) -> list[Markup]:
         [gain for gain in gains if effect(gain.retrained) == kind]
         for kind in ("helps", "worse", "unclear")
     )
-    found = []
+    sentences = []
     if len(helps) == len(gains):
-        found.append(html("Every stream helps: {}.", _losses(helps)))
+        sentences.append(html("Every stream helps: {}.", _losses(helps)))
     elif helps:
-        found.append(html("What helps: {}.", _losses(helps)))
+        sentences.append(html("What helps: {}.", _losses(helps)))
     for gain in hurts:
-        found.append(
+        sentences.append(
             html(
                 "<strong>{} makes it worse</strong>: an SVM without it names {} points more [{}, {}].",
                 gain.stream.capitalize(),
@@ -135,8 +135,8 @@ def _streams(gains: Sequence[Gain], subsets: Sequence[Subset]) -> list[Markup]:
         )
     if unclear:
         parts = [f"{gain.stream} {_points(gain.retrained)}" for gain in unclear]
-        found.append(html("No effect can be told from chance for {}.", listed(parts)))
-    return found
+        sentences.append(html("No effect can be told from chance for {}.", listed(parts)))
+    return sentences
 
 
 def _losses(gains: Sequence[Gain]) -> str:
@@ -237,17 +237,17 @@ def n_training_classes(run: Run) -> int:
 
 def facts(run: Run) -> list[str]:
     """Number of videos, classes and streams, in a few words each."""
-    found = []
+    words = []
     if run.rows:
         seconds = sum(row.duration_seconds or 0.0 for row in run.rows)
-        found.append(
+        words.append(
             f"{len(run.rows)} videos" + (f", {seconds / 60:.0f} minutes" if seconds >= 60 else "")
         )
     if n_classes := n_training_classes(run):
-        found.append(f"{n_classes} classes")
+        words.append(f"{n_classes} classes")
     if run.streams:
-        found.append(listed(run.streams))
-    return found
+        words.append(listed(run.streams))
+    return words
 
 
 def phase(accuracy: Curves) -> str:

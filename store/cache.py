@@ -88,8 +88,8 @@ class Cache:
         path = self.path(kind, key)
         try:
             with path.open("rb") as file:
-                found = os.fstat(file.fileno())
-                mapped = found.st_size >= MAP_BYTES
+                status = os.fstat(file.fileno())
+                mapped = status.st_size >= MAP_BYTES
                 data = (
                     mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
                     if mapped
@@ -97,14 +97,14 @@ class Cache:
                 )
         except FileNotFoundError:
             return None
-        known = (path, found.st_ino)
+        known = (path, status.st_ino)
         arrays = entry.unpack(data, verify=known not in self._verified)
         if arrays is None:
             self._report(f"cache entry is corrupt, removed and recomputed: {path}")
             path.unlink(missing_ok=True)
             return None
         self._verified.add(known)
-        if abs(time.time() - found.st_mtime) > USE_SECONDS:
+        if abs(time.time() - status.st_mtime) > USE_SECONDS:
             with contextlib.suppress(
                 OSError
             ):  # gone since, or the cache is read-only: nothing depends on it
@@ -127,8 +127,8 @@ class Cache:
     def info(self) -> dict[str, Use]:
         """Return the current use of the cache by each kind of entries."""
         sizes: dict[str, list[os.stat_result]] = {kind: [] for kind in KINDS}
-        for kind, _, found in self._found():
-            sizes[kind].append(found)
+        for kind, _, status in self._found():
+            sizes[kind].append(status)
         return {
             kind: Use(
                 len(all_),
@@ -145,13 +145,13 @@ class Cache:
         what killed processes have left half-written.
         """
         entries = sorted(self._found(), key=lambda each: (each[2].st_mtime, each[1]))
-        surplus = sum(found.st_size for _, _, found in entries) - max_bytes
+        surplus = sum(status.st_size for _, _, status in entries) - max_bytes
         n_entries = n_bytes = 0
-        for _, path, found in entries:
+        for _, path, status in entries:
             if surplus - n_bytes <= 0:
                 break
             path.unlink(missing_ok=True)
-            n_entries, n_bytes = n_entries + 1, n_bytes + found.st_size
+            n_entries, n_bytes = n_entries + 1, n_bytes + status.st_size
         for path in self.root.glob(f"*/??/{TEMPORARY}*"):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > LEFT_BEHIND_SECONDS:

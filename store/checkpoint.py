@@ -96,10 +96,10 @@ def load_artifact(
         raise ArtifactError(
             f"{file} does not exist, though {config_name} does; make it again"
         ) from None
-    found = hashlib.sha256(data).hexdigest()
-    if found != config["sha256"]:
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != config["sha256"]:
         raise ArtifactError(
-            f"{file} is corrupt: its sha256 is {found[:12]}…, {config_name} says {config['sha256'][:12]}…; "
+            f"{file} is corrupt: its sha256 is {digest[:12]}…, {config_name} says {config['sha256'][:12]}…; "
             "make it again"
         )
     try:

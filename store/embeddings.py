@@ -123,14 +123,14 @@ class EmbeddingTable:
             "stop_seconds": pa.array(self.stop_seconds, pa.float64(), from_pandas=True),
             "embedding": embedding,
         }
-        about = {
+        metadata = {
             "schema_version": SCHEMA_VERSION,
             "stream": self.stream,
             "space_id": self.space_id,
             "lineage": self.lineage,
         }
         return pa.table(columns).replace_schema_metadata(
-            {_METADATA: json.dumps(about, sort_keys=True)}
+            {_METADATA: json.dumps(metadata, sort_keys=True)}
         )
 
 
@@ -178,10 +178,10 @@ def _read_file(path: Path) -> EmbeddingTable:
         data = path.read_bytes()
     except FileNotFoundError:
         raise EmbeddingsError(f"{path} does not exist; run `embed` to make it") from None
-    named = _PART.fullmatch(path.name)
-    if named and (found := hashlib.sha256(data).hexdigest()[:16]) != named[1]:
+    match = _PART.fullmatch(path.name)
+    if match and (digest := hashlib.sha256(data).hexdigest()[:16]) != match[1]:
         raise EmbeddingsError(
-            f"{path} is corrupt: its content is {found}…; delete it and run `embed` again"
+            f"{path} is corrupt: its content is {digest}…; delete it and run `embed` again"
         )
     try:
         arrow = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
@@ -205,7 +205,7 @@ def _from_arrow(arrow: pa.Table, path: Path) -> EmbeddingTable:
         raise EmbeddingsError(
             f"{path}: column 'embedding' is {kind}; it must be fixed_size_list<float32>"
         )
-    about = _about(arrow.schema.metadata, path)
+    facts = _about(arrow.schema.metadata, path)
     text = {
         name: arrow.column(name).cast(pa.string()).fill_null("").to_pylist()
         for name in TEXT_COLUMNS
@@ -224,7 +224,7 @@ def _from_arrow(arrow: pa.Table, path: Path) -> EmbeddingTable:
         raise EmbeddingsError(f"{path}: {first} is marked present but its embedding is null")
     embedding[stored] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, kind.list_size)
     embedding[~present] = np.nan
-    stream, space = spaces[0] if spaces else (about.get("stream", ""), about.get("space_id", ""))
+    stream, space = spaces[0] if spaces else (facts.get("stream", ""), facts.get("space_id", ""))
     return EmbeddingTable(
         stream=stream,
         space_id=space,
@@ -235,7 +235,7 @@ def _from_arrow(arrow: pa.Table, path: Path) -> EmbeddingTable:
         start_seconds=arrow.column("start_seconds").cast(pa.float64()).to_numpy(),
         stop_seconds=arrow.column("stop_seconds").cast(pa.float64()).to_numpy(),
         embedding=embedding,
-        lineage=about.get("lineage", {}),
+        lineage=facts.get("lineage", {}),
     )
 
 
@@ -245,17 +245,17 @@ def _about(metadata: Mapping[bytes, bytes] | None, path: Path) -> dict[str, Any]
     if text is None:
         return {}
     try:
-        about = json.loads(text)
+        facts = json.loads(text)
     except ValueError as error:
         raise EmbeddingsError(
             f"{path}: its lineage is not JSON ({error}); delete it and run `embed` again"
         ) from error
-    if about.get("schema_version") != SCHEMA_VERSION:
+    if facts.get("schema_version") != SCHEMA_VERSION:
         raise EmbeddingsError(
-            f"{path} has schema version {about.get('schema_version')}; this program reads {SCHEMA_VERSION}; "
+            f"{path} has schema version {facts.get('schema_version')}; this program reads {SCHEMA_VERSION}; "
             "run `embed` again"
         )
-    return about
+    return facts
 
 
 def _join(files: Sequence[Path], tables: Sequence[EmbeddingTable]) -> EmbeddingTable:
@@ -289,15 +289,15 @@ def _join(files: Sequence[Path], tables: Sequence[EmbeddingTable]) -> EmbeddingT
 
 
 def _without_repeats(table: EmbeddingTable, where: Path) -> EmbeddingTable:
-    kept: dict[tuple[str, float], int] = {}
+    first: dict[tuple[str, float], int] = {}
     for row, key in enumerate(table.row_keys()):
-        other = kept.setdefault(key, row)
+        other = first.setdefault(key, row)
         if other != row and not _same(table, other, row):
             raise EmbeddingsError(
                 f"{where} holds {key[0]} (from {key[1]:g} s) twice with different contents; "
                 "delete the folder and run `embed` again"
             )
-    return table if len(kept) == len(table) else table.take(list(kept.values()))
+    return table if len(first) == len(table) else table.take(list(first.values()))
 
 
 def _same(table: EmbeddingTable, a: int, b: int) -> bool:

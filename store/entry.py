@@ -37,8 +37,8 @@ def unpack(data: bytearray | mmap.mmap, *, verify: bool) -> dict[str, np.ndarray
         start = _LENGTH.size + n_header
         header = json.loads(data[_LENGTH.size : start].decode())
         expected = header.pop("__metadata__")["sha256"]
-        arrays = {name: _view(data, start, **about) for name, about in header.items()}
-        spans = sorted(tuple(about["data_offsets"]) for about in header.values())
+        arrays = {name: _view(data, start, **layout) for name, layout in header.items()}
+        spans = sorted(tuple(layout["data_offsets"]) for layout in header.values())
         # every byte belongs to one array
         ends = [0, *(stop for _, stop in spans)]
         if [first for first, _ in spans] != ends[:-1] or start + ends[-1] != len(data):

@@ -66,9 +66,9 @@ def write_parquet(table: ExportTable, path: Path) -> None:
         f"present_{name}": pa.array(table.masks[:, s]) for s, name in enumerate(table.columns)
     }
     columns["embedding"] = pa.FixedSizeListArray.from_arrays(values, width)
-    about = {_METADATA: json.dumps(table.description(), sort_keys=True)}
+    metadata = {_METADATA: json.dumps(table.description(), sort_keys=True)}
     buffer = io.BytesIO()
-    pq.write_table(pa.table(columns).replace_schema_metadata(about), buffer, compression="zstd")
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), buffer, compression="zstd")
     write_bytes(path, buffer.getvalue())
 
 
@@ -103,10 +103,10 @@ def write_csv(table: ExportTable, path: Path) -> None:
     ]
     writer.writerow([*table.about_rows, *(f"present_{name}" for name in table.columns), *values])
     for row in range(len(table)):
-        about = [_cell(column[row]) for column in table.about_rows.values()]
+        cells = [_cell(column[row]) for column in table.about_rows.values()]
         present = [str(bool(there)).lower() for there in table.masks[row]]
         writer.writerow(
-            [*about, *present, *("" if np.isnan(x) else f"{x:.9g}" for x in table.X[row])]
+            [*cells, *present, *("" if np.isnan(x) else f"{x:.9g}" for x in table.X[row])]
         )
     write_bytes(path, buffer.getvalue().encode("utf-8", "backslashreplace"))
 

@@ -59,10 +59,10 @@ def space_id(definition: Mapping[str, Any]) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of every library whose arithmetic can reach a result."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in LIBRARIES:
-        found[name] = version_of(name) or "absent"
-    return found
+        versions[name] = version_of(name) or "absent"
+    return versions
 
 
 def version_of(name: str) -> str | None:

@@ -115,8 +115,8 @@ class BatchFiller(Generic[Key]):
             started = self._makers.submit(_submit, self._network, parts, self._batch_size)
         self._in_flight.append((started, n_rows))
         if len(self._in_flight) > self._n_makers:
-            made, _ = self._in_flight[-1 - self._n_makers]
-            made.result()  # wait until the network has accepted it
+            batch, _ = self._in_flight[-1 - self._n_makers]
+            batch.result()  # wait until the network has accepted it
 
     def _finished(self, *, wait: bool) -> Iterator[tuple[Key, np.ndarray]]:
         """Yield the videos whose results are available, in order."""

@@ -51,10 +51,10 @@ def classify(
     rows = FusedRows(fused.X, fused.masks, fused.columns, labels, splits, groups)
     parts = chosen.fusion
     options = SVMOptions(parts.l2, parts.reading, parts.select, parts.stream_dropout)
-    found = ablate(rows, options, seed=seed)
+    ablation = ablate(rows, options, seed=seed)
     val = (splits == "val") & (labels != "")
     machine = calibrate(
-        found.svm,
+        ablation.svm,
         fused.X[val],
         labels[val],
         masks=fused.masks[val],
@@ -64,20 +64,22 @@ def classify(
     arrays, config = machine.to_arrays()
     config |= {"spaces": fused.spaces, "settings": chosen.to_json()["fusion"]}
     save_artifact(workspace.fusion_dir / "svm", arrays, config)
-    views = stream_views(found.svm, rows, seed=seed)
+    views = stream_views(ablation.svm, rows, seed=seed)
     train = (splits == "train") & (labels != "") & fused.masks.any(axis=1)
-    softmax = fit_softmax(fused.X[train], labels[train], l2=found.svm.l2, columns=fused.columns,
+    softmax = fit_softmax(fused.X[train], labels[train], l2=ablation.svm.l2, columns=fused.columns,
                           masks=fused.masks[train])  # fmt: skip
-    softmax_named = softmax.predict(fused.X[found.test_rows], masks=fused.masks[found.test_rows])
-    late, without_late = _late(fused, found)
+    softmax_named = softmax.predict(
+        fused.X[ablation.test_rows], masks=fused.masks[ablation.test_rows]
+    )
+    late, without_late = _late(fused, ablation)
     report = {
-        **_subsets(found),
+        **_subsets(ablation),
         **_views(views),
-        **_classes(fused, found, seed),
-        **_probabilities(fused, found, machine, parts.calibration),
-        **_rivals(fused, found, late, softmax_named, seed),
+        **_classes(fused, ablation, seed),
+        **_probabilities(fused, ablation, machine, parts.calibration),
+        **_rivals(fused, ablation, late, softmax_named, seed),
     }
-    report["warnings"] = [*found.words, *without_late, *report.pop("unsure")]
+    report["warnings"] = [*ablation.words, *without_late, *report.pop("unsure")]
     return report
 
 
@@ -159,9 +161,9 @@ def _classes(fused: Fused, found: Ablation, seed: int) -> dict[str, Any]:
     from tristream.fusion import evaluate
 
     rows, whole = found.test_rows, found.subsets[-1].streams
-    labels, groups, named = fused.of("label")[rows], fused.of("group")[rows], found.named[whole]
+    labels, groups, predicted = fused.of("label")[rows], fused.of("group")[rows], found.named[whole]
     classes = sorted({*found.svm.classes_.tolist(), *labels.tolist()})
-    matrix = evaluate.confusion(labels, named, classes=classes)
+    matrix = evaluate.confusion(labels, predicted, classes=classes)
     totals = matrix.sum(axis=1, keepdims=True)
     alone = {
         "+".join(streams): evaluate.per_class_accuracy(labels, names)
@@ -177,7 +179,7 @@ def _classes(fused: Fused, found: Ablation, seed: int) -> dict[str, Any]:
         "per_class": {
             c.label: {"n": c.n, "accuracy": plain(c.accuracy), "precision": c.precision,
                       "alone": {name: by[c.label] for name, by in alone.items()}}
-            for c in evaluate.class_figures(labels, named, groups, seed=seed)
+            for c in evaluate.class_figures(labels, predicted, groups, seed=seed)
         },
         "confusion": {
             "classes": classes,
@@ -200,7 +202,7 @@ def _probabilities(
     from tristream.fusion.action.classifier import calibration_figures, class_index
 
     rows, classes = found.test_rows, found.svm.classes_
-    labels, named = fused.of("label")[rows], found.named[found.subsets[-1].streams]
+    labels, predicted = fused.of("label")[rows], found.named[found.subsets[-1].streams]
     unsure: list[str] = []
     calibration, rejections, sure = None, [], None
     if machine.calibration is None:
@@ -213,13 +215,14 @@ def _probabilities(
         figures = calibration_figures(found.scores, class_index(labels, classes), sure)
         calibration = {"method": method, "n_val": len(machine.hits), **(vars(figures) if figures else {}),
                        "temperature": getattr(machine.calibration, "temperature", None)}  # fmt: skip
-        best = sure[np.arange(len(named)), found.scores.argmax(axis=1)]
+        best = sure[np.arange(len(predicted)), found.scores.argmax(axis=1)]
         rejections = [
-            _rejected(machine, max_error, best, named == labels, used) for max_error in MAX_ERRORS
+            _rejected(machine, max_error, best, predicted == labels, used)
+            for max_error in MAX_ERRORS
         ]
     cells = []
     for i, row in enumerate(rows):
-        cell = {"video_id": fused.rows[row].video_id, "label": labels[i].item(), "predicted": named[i].item(),
+        cell = {"video_id": fused.rows[row].video_id, "label": labels[i].item(), "predicted": predicted[i].item(),
                 "streams": [name for name, there in zip(fused.columns, fused.masks[row], strict=True) if there],
                 "scores": np.round(found.scores[i], 4).tolist()}  # fmt: skip
         if sure is not None:
@@ -245,15 +248,15 @@ def _rejected(
         rule = machine.rejection(max_error)
     except TristreamError as error:
         return {"max_error": max_error, "confidence": None, "words": str(error)}
-    kept = confidence >= [machine.limit(max_error, mask) for mask in masks]
+    is_named = confidence >= [machine.limit(max_error, mask) for mask in masks]
     return {
         "max_error": max_error,
         "confidence": rule.confidence,
         "val_error": rule.error,
         "val_kept": rule.kept,
         "val_upper": rule.upper,
-        "test_error": float((~hits[kept]).mean()) if kept.any() else None,
-        "test_kept": float(kept.mean()),
+        "test_error": float((~hits[is_named]).mean()) if is_named.any() else None,
+        "test_kept": float(is_named.mean()),
     }
 
 
@@ -267,22 +270,24 @@ def _rivals(
     labels, groups = fused.of("label")[rows], fused.of("group")[rows]
     svm_hits = found.named[found.subsets[-1].streams] == labels
     rivals = {"softmax": softmax_named}
-    rivals |= {name: named[rows] for name, named in (late.named if late else {}).items()}
+    rivals |= {
+        name: predictions[rows] for name, predictions in (late.named if late else {}).items()
+    }
     result = {
         "late": {},
         "late_weights": dict(late.weights) if late else {},
         "heads": {
-            name: plain(mean_interval(named[rows] == labels, groups, seed=seed))
-            for name, named in (late.heads if late else {}).items()
+            name: plain(mean_interval(predictions[rows] == labels, groups, seed=seed))
+            for name, predictions in (late.heads if late else {}).items()
         },
         "minus_svm": {
-            name: plain(paired_difference(named == labels, svm_hits, groups, seed=seed))
-            for name, named in rivals.items()
+            name: plain(paired_difference(predictions == labels, svm_hits, groups, seed=seed))
+            for name, predictions in rivals.items()
         },
     }
     figures = {
-        name: plain(mean_interval(named == labels, groups, seed=seed))
-        for name, named in rivals.items()
+        name: plain(mean_interval(predictions == labels, groups, seed=seed))
+        for name, predictions in rivals.items()
     }
     return result | {"softmax": figures.pop("softmax"), "late": figures}
 

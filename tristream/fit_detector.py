@@ -172,7 +172,7 @@ def detect(
     stored.set_rule(*chosen.detector.rule())
     note_fit(workspace.progress, stored, by_what, (len(train), len(val)), "videos")
     stored.save(workspace)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "kind": stored.kind,
         "bottleneck": getattr(stored.detector, "bottleneck_", None),
         "threshold": stored.detector.threshold_.value,
@@ -183,11 +183,11 @@ def detect(
     )
     abnormal = np.array([truth[fused.rows[row].video_id] for row in test], bool)
     if not has_both(abnormal, workspace.progress):
-        return found
+        return figures
     scores = stored.scores(fused.X[test], np.zeros(len(test), np.int64))
     alarms = scores >= stored.detector.threshold_.value
-    found |= measured(abnormal, scores)
-    found |= {
+    figures |= measured(abnormal, scores)
+    figures |= {
         "hits": float(alarms[abnormal].mean()),
         "false_alarms": float(alarms[~abnormal].mean()),
     }
@@ -199,13 +199,13 @@ def detect(
     peaks = peak_motion(workspace, [fused.rows[row] for row in test], list(fused.columns))
     if np.isfinite(peaks).all():
         rivals["max |flow|"] = peaks
-    found["rivals"] = {name: measured(abnormal, values) for name, values in rivals.items()}
-    found |= {"n_test": len(test), "n_abnormal": int(abnormal.sum())}
+    figures["rivals"] = {name: measured(abnormal, values) for name, values in rivals.items()}
+    figures |= {"n_test": len(test), "n_abnormal": int(abnormal.sum())}
     workspace.progress.note(
-        f"at the threshold {100 * found['hits']:.0f} % of the abnormal and "
-        f"{100 * found['false_alarms']:.0f} % of the normal alarm"
+        f"at the threshold {100 * figures['hits']:.0f} % of the abnormal and "
+        f"{100 * figures['false_alarms']:.0f} % of the normal alarm"
     )
-    return found
+    return figures
 
 
 def set_normal(stored: StoredDetector, X: np.ndarray) -> None:
@@ -303,10 +303,10 @@ def peak_motion(workspace: Workspace, rows: Sequence[VideoRow], names: Sequence[
     from tristream.media.reasons import Rejected
     from tristream.streams.segments import Absent
 
-    found = np.full(len(rows), np.nan)
+    peaks = np.full(len(rows), np.nan)
     seeing = [name for name in names if streams.stream_class(name).needs_pictures]
     if not seeing:
-        return found
+        return peaks
     trained, cache = workspace.load_streams(seeing), workspace.cache()
     with (
         decode_pool(workspace) as pool,
@@ -316,7 +316,7 @@ def peak_motion(workspace: Workspace, rows: Sequence[VideoRow], names: Sequence[
         for n, row in enumerate(rows):
             video = make_video(row, row.content_id, trained, decode=decode, cache=cache)
             with contextlib.suppress(Absent, Rejected):  # it stays NaN
-                found[n] = video.peak_motion.max()
+                peaks[n] = video.peak_motion.max()
             video.forget()
             move()
-    return found
+    return peaks

@@ -87,7 +87,7 @@ def detect_windows(
     write_windows(workspace, results, trained, plan)
     whole = side_by_side(results, trained)
     in_train, in_val = (
-        np.isin(whole.video_id, [rows[row].video_id for row in some]) for some in (train, val)
+        np.isin(whole.video_id, [rows[row].video_id for row in part]) for part in (train, val)
     )
     if in_train.sum() < 2:
         progress.note(
@@ -115,7 +115,7 @@ def detect_windows(
     by_id = {row.video_id: row for row in rows}
     lines = scored(stored, whole, np.isin(whole.video_id, tested_ids))
     write_timelines(workspace, stored, whole, lines, by_id, labels)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "kind": stored.kind,
         "bottleneck": getattr(stored.detector, "bottleneck_", None),
         "threshold": stored.detector.threshold_.value,
@@ -135,8 +135,8 @@ def detect_windows(
                 stored, whole, tested, _by_row(whole, plan, in_train, tested)
             )
     truth = truth_of_test(rows, normal, progress)
-    found |= _measure(rival_lines, truth, labels, stored, progress)
-    return found
+    figures |= _measure(rival_lines, truth, labels, stored, progress)
+    return figures
 
 
 def _by_row(
@@ -201,10 +201,10 @@ def _set_threshold(
     standardiser = stored.neighbours.standardiser_
     stored.pattern_scores = {}
     for pattern in patterns(standardiser):
-        masked, kept = masked_to(whole.X[rows], pattern, standardiser)
+        masked, having = masked_to(whole.X[rows], pattern, standardiser)
         if len(masked):
             alike = np.zeros(len(rows), bool)
-            alike[np.flatnonzero(rows)[kept]] = True
+            alike[np.flatnonzero(rows)[having]] = True
             stored.pattern_scores[pattern] = _normal_scores(stored, whole, alike, masked)
     stored.set_rule(*chosen.detector.rule())
 
@@ -290,20 +290,21 @@ def _measure(
     progress: Progress,
 ) -> dict[str, Any]:
     """Measure videos by their highest score, and frames and events where labels give times."""
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     own = lines[stored.kind]
     known = [n for n, line in enumerate(own) if line.video_id in truth]
     abnormal = np.array([truth[own[n].video_id] for n in known], bool)
     if has_both(abnormal, progress):
         highest = {
-            name: np.array([some[n].scores.max() for n in known]) for name, some in lines.items()
+            name: np.array([timelines[n].scores.max() for n in known])
+            for name, timelines in lines.items()
         }
-        found |= {"n_test": len(known), "n_abnormal": int(abnormal.sum())}
-        found["rivals"] = {name: measured(abnormal, scores) for name, scores in highest.items()}
-        found |= found["rivals"][stored.kind]
+        figures |= {"n_test": len(known), "n_abnormal": int(abnormal.sum())}
+        figures["rivals"] = {name: measured(abnormal, scores) for name, scores in highest.items()}
+        figures |= figures["rivals"][stored.kind]
     if labels is not None:
-        found |= _frames(lines, labels) | _events(own, labels, stored, progress)
-    return found
+        figures |= _frames(lines, labels) | _events(own, labels, stored, progress)
+    return figures
 
 
 def _frames(lines: Mapping[str, Sequence[Timeline]], labels: Labels) -> dict[str, Any]:
@@ -311,25 +312,27 @@ def _frames(lines: Mapping[str, Sequence[Timeline]], labels: Labels) -> dict[str
     from tristream.fusion.evaluate import frame_auroc
 
     step = 1 / INSTANTS_PER_SECOND
-    found = {}
-    for name, some in lines.items():
+    figures = {}
+    for name, timelines in lines.items():
         instants = [
             np.arange(line.start_seconds.min() + step / 2, line.stop_seconds.max(), step)
-            for line in some
+            for line in timelines
         ]
         truth = [
             frame_labels(labels.get(line.video_id, []), at)
-            for line, at in zip(some, instants, strict=True)
+            for line, at in zip(timelines, instants, strict=True)
         ]
         if not 0 < sum(map(np.sum, truth)) < sum(map(len, truth)):
             return {}
-        auroc = frame_auroc(truth, [line.at(at) for line, at in zip(some, instants, strict=True)])
-        found[name] = {
+        auroc = frame_auroc(
+            truth, [line.at(at) for line, at in zip(timelines, instants, strict=True)]
+        )
+        figures[name] = {
             "micro": auroc.micro,
             "macro": as_float(auroc.macro),
             "n_undefined": auroc.n_undefined,
         }
-    return {"frames": found}
+    return {"frames": figures}
 
 
 def _events(

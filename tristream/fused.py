@@ -189,8 +189,8 @@ def newest_windows(workspace: Workspace, names: Sequence[str]) -> dict[str, Embe
 
     tables = {}
     for name in names:
-        found = (workspace.folder / "windows" / name).glob("*/part-*.parquet")
-        parts = sorted(found, key=lambda part: part.stat().st_mtime)
+        files = (workspace.folder / "windows" / name).glob("*/part-*.parquet")
+        parts = sorted(files, key=lambda part: part.stat().st_mtime)
         if not parts:
             raise UsageError(
                 f"{workspace.folder} has no windows of '{name}'; make them: tristream fuse --window 2 --hop 1 "

@@ -103,15 +103,15 @@ def report(
     _check_installed(how, options.figures)
     out = options.out or run / "report.html"
     workspace.check_writable(out.parent, *([options.figures] if options.figures else []))
-    found = collect.collect(run, data=data)
-    beside = _beside(found, options.claims, ceilings)
-    chart = projection.project(found.fused, how=how, seed=options.seed) if found.fused else None
-    timelines = plots.timelines(found)
-    pictures, gaps = _pictures(found, workspace, chart, timelines, options.thumbnails)
-    pictures = dataclasses.replace(pictures, clips=links.clip_links(found, out))
-    found = dataclasses.replace(found, gaps=(*found.gaps, *gaps))
+    content = collect.collect(run, data=data)
+    beside = _beside(content, options.claims, ceilings)
+    chart = projection.project(content.fused, how=how, seed=options.seed) if content.fused else None
+    timelines = plots.timelines(content)
+    pictures, gaps = _pictures(content, workspace, chart, timelines, options.thumbnails)
+    pictures = dataclasses.replace(pictures, clips=links.clip_links(content, out))
+    content = dataclasses.replace(content, gaps=(*content.gaps, *gaps))
     text = page.render(
-        found,
+        content,
         title=options.title or run.resolve().name,
         made=datetime.datetime.now().strftime("%-d %B %Y, %H:%M"),
         version=importlib.metadata.version("tristream"),
@@ -123,9 +123,9 @@ def report(
     write_bytes(out, text.encode())
     written: list[Path] = []
     if options.figures is not None:
-        charts = _charts(found, beside, chart, timelines, pictures.looks)
-        written = papers.write(charts, options.figures, streams=found.streams)
-    return Written(out, len(text.encode()), tuple(written), found.gaps)
+        charts = _charts(content, beside, chart, timelines, pictures.looks)
+        written = papers.write(charts, options.figures, streams=content.streams)
+    return Written(out, len(text.encode()), tuple(written), content.gaps)
 
 
 def _check_installed(how: str, figures: Path | None) -> None:
@@ -163,13 +163,13 @@ def _beside(found: Run, claims: Path | None, ceilings: Mapping[str, float] | Non
 
 def _read_claims(path: Path) -> tuple[str, dict[str, float]]:
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        claims = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML ({error})") from error
-    words, accuracy = told.get("words"), told.get("accuracy")
-    if not isinstance(words, str) or not isinstance(accuracy, Mapping) or len(told) != 2:
+    words, accuracy = claims.get("words"), claims.get("accuracy")
+    if not isinstance(words, str) or not isinstance(accuracy, Mapping) or len(claims) != 2:
         raise UsageError(
-            f'{path} has {", ".join(sorted(told)) or "nothing"}; it must have words = "whose figures" and a table '
+            f'{path} has {", ".join(sorted(claims)) or "nothing"}; it must have words = "whose figures" and a table '
             '[accuracy] of percentages, as "spatial+temporal" = 88.0'
         )
     for name, value in accuracy.items():
@@ -229,15 +229,17 @@ def _pictures(
             Gap("looks", words, f"tristream report --run {found.folder} --data DIR")
         ]
     wanted, peaks = _moments(found, chart, n_most), _peaks(found, timelines)
-    about: dict[str, Any] = {"root": root, "follow_links": workspace.reading.follow_links}
+    access: dict[str, Any] = {"root": root, "follow_links": workspace.reading.follow_links}
     with (
         decode_pool(workspace) as pool,
         workspace.progress.bar("pictures", len(wanted) + len(peaks)) as move,
     ):
-        videos, lost = thumbnails.pictures(wanted, pool, height_px=THUMBNAIL_PX, move=move, **about)
+        videos, lost = thumbnails.pictures(
+            wanted, pool, height_px=THUMBNAIL_PX, move=move, **access
+        )
         moments = {key: moment for key, (_, moment) in peaks.items()}
         at_peaks, missing = thumbnails.pictures(
-            moments, pool, height_px=PEAK_PX, move=move, **about
+            moments, pool, height_px=PEAK_PX, move=move, **access
         )
     gaps = []
     lost = {

@@ -214,8 +214,8 @@ def note_numbers(
     n_val = len(machine.hits)
     progress.note(f"the numbers are probabilities, calibrated on {n_val} validation videos")
     if max_error is not None and limit is not None:
-        named = machine.confidence >= limit.confidence
-        n_named, n_wrong = int(named.sum()), int((named & ~machine.hits).sum())
+        is_named = machine.confidence >= limit.confidence
+        n_named, n_wrong = int(is_named.sum()), int((is_named & ~machine.hits).sum())
         progress.note(
             f"not sure below {limit.confidence:.2f}: of the {n_val} validation videos {n_named} "
             f"reach it, of which {n_wrong} are wrong; in other videos the share is below "

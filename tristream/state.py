@@ -198,14 +198,14 @@ def _embeddings(workspace: Workspace, name: str, space: str, rows: Sequence[Vide
 
 def _decisions(workspace: Workspace, spaces: dict[str, str], newest: float) -> list[Part]:
     """Return the SVM and the detector, compared with the current embeddings."""
-    found = []
+    parts = []
     for file, title in (("svm", "classifier"), ("detector", "anomaly detector")):
         path = workspace.fusion_dir / f"{file}.json"
         config = _json(path)
         if config is None:
             report = _json(workspace.fusion_dir / "report.json")
             # fuse was run and had nothing to fit one on: no reason to run it again.
-            found.append(
+            parts.append(
                 Part(
                     title, MISSING, "none" if report else "not fitted yet", "" if report else "fuse"
                 )
@@ -223,7 +223,7 @@ def _decisions(workspace: Workspace, spaces: dict[str, str], newest: float) -> l
         elif newest > written:
             words += "; embeddings are newer"
         stale = bool(other) or newest > written
-        found.append(
+        parts.append(
             Part(
                 title,
                 STALE if stale else DONE,
@@ -232,12 +232,12 @@ def _decisions(workspace: Workspace, spaces: dict[str, str], newest: float) -> l
                 {"written": written},
             )
         )
-    return found
+    return parts
 
 
 def _pages(workspace: Workspace) -> list[Part]:
     """Return windows, timelines, exports and report; only a missing report is reported."""
-    found = []
+    parts = []
     for path, title in (
         (workspace.folder / "windows", "windows"),
         (workspace.fusion_dir / "timelines.json", "timelines"),
@@ -247,7 +247,7 @@ def _pages(workspace: Workspace) -> list[Part]:
         decided = workspace.fusion_dir / "report.json"
         if not path.exists():
             if title == "report" and decided.exists():
-                found.append(Part(title, MISSING, "not written yet", "report"))
+                parts.append(Part(title, MISSING, "not written yet", "report"))
             continue
         stale = (
             title == "report"
@@ -255,8 +255,8 @@ def _pages(workspace: Workspace) -> list[Part]:
             and decided.stat().st_mtime > path.stat().st_mtime
         )
         words = f"{path}; fuse has been run since" if stale else str(path)
-        found.append(Part(title, STALE if stale else DONE, words, "report" if stale else ""))
-    return found
+        parts.append(Part(title, STALE if stale else DONE, words, "report" if stale else ""))
+    return parts
 
 
 def _last_metrics(path: Path) -> dict[str, Any] | None:

@@ -80,9 +80,9 @@ class StoredDetector:
 
     def errors(self, X: np.ndarray, region: np.ndarray) -> np.ndarray:
         """Return the error of each stream, in the units of the row's pattern of streams."""
-        found = self.detector.stream_errors(self._scaled(X, region))
+        errors = self.detector.stream_errors(self._scaled(X, region))
         return (
-            found if self.extremes is None else found / self.extremes[self._rows(region)][:, None]
+            errors if self.extremes is None else errors / self.extremes[self._rows(region)][:, None]
         )
 
     def _scaled(self, X: np.ndarray, region: np.ndarray) -> np.ndarray:
@@ -93,13 +93,13 @@ class StoredDetector:
 
     def nearest(self, X: np.ndarray, region: np.ndarray, *, n_videos: int = 3) -> list[list[str]]:
         """Return for each row the normal training videos with the most similar rows, nearest first."""
-        found = []
+        videos = []
         for row in self._scaled(X, region):
             index, _ = self.neighbours.nearest_normal(row[None], n_videos=10 * n_videos)
-            found.append(
+            videos.append(
                 list(dict.fromkeys(self.neighbour_ids[i] for i in index[0].tolist()))[:n_videos]
             )
-        return found
+        return videos
 
     def threshold(self, *, rule: str, level: float) -> Threshold:
         """Return the threshold of another rule, from the stored validation scores.
@@ -324,19 +324,19 @@ def fit_stored(
         chosen.kind, columns=columns, seed=seed, combine=chosen.combine, **chosen.autoencoder()
     )
     detector.fit(X, X_val=X_val if len(X_val) else None)
-    kept = thinned(len(X), MAX_NEIGHBOURS)
-    neighbours = PlainDetector("knn", columns=columns).fit(X[kept], X_val=X[kept[:50]])
+    index = thinned(len(X), MAX_NEIGHBOURS)
+    neighbours = PlainDetector("knn", columns=columns).fit(X[index], X_val=X[index[:50]])
     extremes = None
     if scale is not None and rows is not None:
-        some, where = (X_val, rows_val) if len(X_val) and rows_val is not None else (X, rows)
+        scored, places = (X_val, rows_val) if len(X_val) and rows_val is not None else (X, rows)
         extremes = row_extremes(
-            detector.anomaly_score(some), where, n_rows, quantile=0.99, spread=1
+            detector.anomaly_score(scored), places, n_rows, quantile=0.99, spread=1
         )
     return StoredDetector(
         kind=chosen.kind,
         detector=detector,
         neighbours=neighbours,
-        neighbour_ids=[str(train.ids[i]) for i in kept],
+        neighbour_ids=[str(train.ids[i]) for i in index],
         val_scores=NormalScores.of_videos([]),
         plan=plan,
         spaces=spaces,

@@ -150,14 +150,16 @@ def side_by_side(results: Sequence[WindowRows], trained: Sequence[TrainedStream]
         for r in usable
     ]
     X = np.concatenate([np.zeros((0, start)), *blocks])
-    kept = ~np.isnan(X).all(axis=1)
+    usable_rows = ~np.isnan(X).all(axis=1)
 
     def all_rows(values: list[np.ndarray]) -> np.ndarray:
-        return np.concatenate([np.zeros(0, values[0].dtype if values else float), *values])[kept]
+        return np.concatenate([np.zeros(0, values[0].dtype if values else float), *values])[
+            usable_rows
+        ]
 
     return WindowSet(
         results=list(results),
-        X=X[kept],
+        X=X[usable_rows],
         columns=columns,
         video_id=all_rows([np.full(len(r.region), r.source.video_id, object) for r in usable]),
         start_seconds=all_rows([r.start_seconds for r in usable]),

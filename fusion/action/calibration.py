@@ -253,7 +253,7 @@ def _known(
         raise TristreamError(
             f"label {labels.max()} has no column; scores have {scores.shape[1]} classes"
         )
-    kept = labels >= 0
-    if not kept.any():
+    known = labels >= 0
+    if not known.any():
         raise TristreamError("there are 0 labelled videos to calibrate on; give a validation split")
-    return scores[kept], labels[kept]
+    return scores[known], labels[known]

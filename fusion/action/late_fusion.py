@@ -69,12 +69,14 @@ def late_fusion(
     labels, splits, classes = np.asarray(labels), np.asarray(splits), np.asarray(classes)
     index = class_index(labels, classes)
     train, val = (np.flatnonzero((splits == split) & (index >= 0)) for split in ("train", "val"))
-    temperatures = {name: _temperature(found[val], index[val]) for name, found in logits.items()}
-    scores = [softmax(found / temperatures[name]) for name, found in logits.items()]
+    temperatures = {
+        name: _temperature(scores_of[val], index[val]) for name, scores_of in logits.items()
+    }
+    scores = [softmax(scores_of / temperatures[name]) for name, scores_of in logits.items()]
     prior = np.bincount(index[train], minlength=len(classes)) / max(1, len(train))
-    lacks_all = np.all([np.isnan(found).any(axis=1) for found in scores], axis=0)
-    seen = [np.where(lacks_all[:, None], prior, found) for found in scores]
-    weights = accuracy_weights([found[val] for found in seen], index[val])
+    lacks_all = np.all([np.isnan(scores_of).any(axis=1) for scores_of in scores], axis=0)
+    seen = [np.where(lacks_all[:, None], prior, scores_of) for scores_of in scores]
+    weights = accuracy_weights([scores_of[val] for scores_of in seen], index[val])
     width = len(classes)
     columns = {name: slice(s * width, (s + 1) * width) for s, name in enumerate(logits)}
     features = simonyan_features(scores)
@@ -87,9 +89,11 @@ def late_fusion(
         },
         heads={
             name: np.where(
-                np.isnan(found).any(axis=1), "", classes[np.nan_to_num(found).argmax(axis=1)]
+                np.isnan(scores_of).any(axis=1),
+                "",
+                classes[np.nan_to_num(scores_of).argmax(axis=1)],
             )
-            for name, found in logits.items()
+            for name, scores_of in logits.items()
         },
         weights=dict(zip(logits, weights.tolist(), strict=True)),
         temperatures=temperatures,

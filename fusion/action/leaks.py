@@ -85,11 +85,11 @@ def _by_presence(
 ) -> tuple[Bool[np.ndarray, "test"], Bool[np.ndarray, "test"]]:
     """Return the hits of the commonest class of each pattern, and of the commonest class alone."""
     commonest = _commonest(labels[train])
-    named = {
+    classes = {
         pattern: _commonest(labels[train[patterns[train] == pattern]])
         for pattern in set(patterns[train].tolist())
     }
-    predicted = np.array([named.get(pattern, commonest) for pattern in patterns[test].tolist()])
+    predicted = np.array([classes.get(pattern, commonest) for pattern in patterns[test].tolist()])
     return predicted == labels[test], labels[test] == commonest
 
 

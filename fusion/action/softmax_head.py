@@ -73,8 +73,8 @@ def fit_softmax(
     standardiser = fit_standardiser(X, columns=columns, masks=masks, least_share=LEAST_SHARE)
     Z = standardiser.transform(X, masks)
     with one_thread():
-        found = LogisticRegression(C=1 / (len(X) * l2), tol=1e-6, max_iter=2000).fit(Z, y)
-    coef, intercept = found.coef_, found.intercept_
-    if len(found.classes_) == 2:  # scikit-learn keeps the difference of the two logits
+        fitted = LogisticRegression(C=1 / (len(X) * l2), tol=1e-6, max_iter=2000).fit(Z, y)
+    coef, intercept = fitted.coef_, fitted.intercept_
+    if len(fitted.classes_) == 2:  # scikit-learn keeps the difference of the two logits
         coef, intercept = np.vstack([-coef / 2, coef / 2]), np.r_[-intercept / 2, intercept / 2]
-    return SoftmaxHead(found.classes_, coef, intercept, standardiser)
+    return SoftmaxHead(fitted.classes_, coef, intercept, standardiser)

@@ -177,12 +177,12 @@ def _drop_streams(masks: torch.Tensor, share: float, generator: torch.Generator)
 
     if not share:
         return masks
-    kept = masks.clone()
+    remaining = masks.clone()
     chosen = torch.rand(len(masks), generator=generator) < share
     stream = torch.randint(masks.shape[1], (len(masks),), generator=generator)
     chosen &= masks.sum(dim=1) > 1
-    kept[chosen, stream[chosen]] = 0
-    return kept
+    remaining[chosen, stream[chosen]] = 0
+    return remaining
 
 
 def _copy(parameters: list[torch.Tensor]) -> list[np.ndarray]:

@@ -60,14 +60,14 @@ def fit_basis(
         )
     with one_thread():
         pca = PCA(min(max_axes, *Z.shape), random_state=0).fit(Z * weight)
-    kept = pca.explained_variance_ratio_ > 1e-10
+    large = pca.explained_variance_ratio_ > 1e-10
     return Basis(
         axes=np.ascontiguousarray(
-            pca.components_[kept].T
+            pca.components_[large].T
         ),  # as it is read back: another layout sums in another order
         weight=weight,
         scale=float(np.sqrt(pca.explained_variance_[0])),
-        variance=pca.explained_variance_[kept],
+        variance=pca.explained_variance_[large],
     )
 
 

@@ -62,14 +62,14 @@ def events(
     if hop_seconds is None:
         hop_seconds = float(np.median(steps[steps <= largest])) if (steps <= largest).any() else 0.0
     half = hop_seconds / 2
-    found = []
+    runs = []
     for first, last in _runs(scores, threshold, threshold - hysteresis, steps > largest):
         start, stop = float(times[first]) - half, float(times[last]) + half
         if stop - start < min_seconds - 1e-9:
             continue
         peak = first + int(np.argmax(scores[first : last + 1]))
-        found.append(Event(start, stop, float(times[peak]), float(scores[peak])))
-    return found
+        runs.append(Event(start, stop, float(times[peak]), float(scores[peak])))
+    return runs
 
 
 def largest_step(window_seconds: float, hop_seconds: float | None = None) -> float:

@@ -228,7 +228,7 @@ def _find(name: str) -> Any:
             f"'pyod.{name}' trains a network of its own; use kind = \"autoencoder\", or ECOD, IForest, LOF"
         )
     try:
-        found = getattr(importlib.import_module(f"pyod.models.{name.lower()}"), name)
+        detector = getattr(importlib.import_module(f"pyod.models.{name.lower()}"), name)
     except (ImportError, AttributeError) as error:
         raise TristreamError(
             f"PyOD has no detector '{name}'; some that it has: ECOD, COPOD, IForest, LOF, KNN, HBOS, OCSVM, GMM, MCD"
@@ -237,7 +237,7 @@ def _find(name: str) -> Any:
     def make(seed: int) -> Any:
         import inspect
 
-        takes_seed = "random_state" in inspect.signature(found.__init__).parameters
-        return found(random_state=seed) if takes_seed else found()
+        takes_seed = "random_state" in inspect.signature(detector.__init__).parameters
+        return detector(random_state=seed) if takes_seed else detector()
 
     return make

@@ -110,15 +110,15 @@ def timelines(
         key = (float(starts[row]), float(stops[row]))
         if key not in best or values[row] > values[best[key]]:
             best[key] = row
-    found = []
+    lines = []
     for video, best in rows_of.items():
         rows = np.array([best[key] for key in sorted(best)], np.int64)
-        found.append(
+        lines.append(
             Timeline(
                 video, starts[rows], stops[rows], values[rows], errors[rows], regions[rows], rows
             )
         )
-    return found
+    return lines
 
 
 def caused_events(
@@ -245,7 +245,7 @@ def mapping_of(labels: Any, known: Sequence[str]) -> Mapping[str, list[tuple[flo
         raise TristreamError(
             f"frame labels are a {type(labels).__name__}; they must be {{video_id: [[start, stop], …]}}"
         )
-    found: dict[str, list[tuple[float, float]]] = {}
+    intervals: dict[str, list[tuple[float, float]]] = {}
     for video, pairs in labels.items():
         if video not in known:
             raise TristreamError(
@@ -257,10 +257,10 @@ def mapping_of(labels: Any, known: Sequence[str]) -> Mapping[str, list[tuple[flo
             raise TristreamError(
                 f"frame labels of '{video}' are {pairs!r}; they must be [[start, stop], …] in seconds"
             )
-        found[video] = [(float(start), float(stop)) for start, stop in pairs]
-        for start, stop in found[video]:
+        intervals[video] = [(float(start), float(stop)) for start, stop in pairs]
+        for start, stop in intervals[video]:
             if not 0 <= start < stop:
                 raise TristreamError(
                     f"frame labels of '{video}' hold [{start:g}, {stop:g}); start must lie before stop"
                 )
-    return found
+    return intervals

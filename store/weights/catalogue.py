@@ -125,10 +125,10 @@ def describe(name: str, *, quick: bool = False) -> Weight:
             entry.library
         ]
         return _joined(entry, ask(name))
-    found = _of_ptlflow(name) or (None if name.startswith(PTLFLOW) else _of_timm(name))
-    if found is None:
+    weight = _of_ptlflow(name) or (None if name.startswith(PTLFLOW) else _of_timm(name))
+    if weight is None:
         raise UnknownWeights(_unknown(name))
-    return found
+    return weight
 
 
 def _joined(entry: Weight, found: Weight | None) -> Weight:
@@ -210,7 +210,7 @@ def _of_ptlflow(name: str) -> Weight | None:
 
 def _checkpoints(models: Path) -> list[dict[str, str]]:
     """Every literal {trained on: address} that a class of ptlflow calls `pretrained_checkpoints`."""
-    found = []
+    checkpoints = []
     for path in sorted(models.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         if "pretrained_checkpoints" not in text:
@@ -221,10 +221,10 @@ def _checkpoints(models: Path) -> list[dict[str, str]]:
                 and ast.unparse(node.targets[0]) == "pretrained_checkpoints"
             ):
                 try:
-                    found.append(ast.literal_eval(node.value))
+                    checkpoints.append(ast.literal_eval(node.value))
                 except ValueError:  # computed, not written down
                     continue
-    return [entry for entry in found if isinstance(entry, dict) and entry]
+    return [entry for entry in checkpoints if isinstance(entry, dict) and entry]
 
 
 def _unknown(name: str) -> str:

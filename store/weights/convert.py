@@ -161,13 +161,13 @@ def to_safetensors(source: Path, target: Path) -> dict[str, str]:
                 f"{source}: reading it took more than {MAX_SECONDS:g} s, and was stopped"
             ) from error
         if done.returncode != 0:
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines() or [
+            lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or [
                 "it said nothing"
             ]
             if done.returncode == _REFUSED:
-                raise ImportRefused(f"{source} is not taken: {said[-1]}")
+                raise ImportRefused(f"{source} is not taken: {lines[-1]}")
             raise ImportRefused(
-                f"{source} is not taken: the process that read it ended with {done.returncode} ({said[-1][:200]})"
+                f"{source} is not taken: the process that read it ended with {done.returncode} ({lines[-1][:200]})"
             )
     return metadata_of(target)
 

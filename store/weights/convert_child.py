@@ -79,14 +79,14 @@ def _torch() -> Read:
 
     def load(data: bytes) -> bytes:
         try:
-            found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except MemoryError:
             raise
         except Exception as error:  # whatever a file of a stranger's makes of the reader
             raise Refused(
                 f"PyTorch reads no plain tensors from it ({_first_line(error)})"
             ) from error
-        return write(_state_dict(found), {})
+        return write(_state_dict(content), {})
 
     write = _torch_writer()
     warm = io.BytesIO()

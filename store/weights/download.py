@@ -99,7 +99,7 @@ def _receive(
     total = int(length) if length and length.isdigit() else None
     if total is not None and total > max_bytes:
         raise DownloadFailed(f"the server offers {total} bytes; at most {max_bytes} were expected")
-    found, n_bytes = hashlib.sha256(), 0
+    digest, n_bytes = hashlib.sha256(), 0
     since, n_before = time.monotonic(), 0
     while piece := answer.read1(CHUNK_BYTES):
         n_bytes += len(piece)
@@ -107,7 +107,7 @@ def _receive(
             raise DownloadFailed(
                 f"the server sends more than the {max_bytes} bytes that were expected"
             )
-        found.update(piece)
+        digest.update(piece)
         target.write(piece)
         if progress is not None:
             progress(n_bytes, total)
@@ -121,7 +121,7 @@ def _receive(
             since, n_before = time.monotonic(), n_bytes
     if total is not None and n_bytes != total:
         raise DownloadFailed(f"the body is short: {n_bytes} of {total} bytes came", network=True)
-    digits = found.hexdigest()
+    digits = digest.hexdigest()
     if not digits.startswith(sha256):
         raise DownloadFailed(
             f"its sha256 is {digits} ({n_bytes} bytes); it must {'be' if len(sha256) == 64 else 'begin with'} {sha256}"

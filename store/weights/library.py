@@ -130,10 +130,10 @@ def about(path: Path) -> dict[str, Any]:
     Of a file that is not ours: its sha256 alone.
     """
     try:
-        found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {"sha256": sha256_of(path)}
-    return found if isinstance(found, dict) and "sha256" in found else {"sha256": sha256_of(path)}
+    return facts if isinstance(facts, dict) and "sha256" in facts else {"sha256": sha256_of(path)}
 
 
 def add(
@@ -153,15 +153,15 @@ def add(
     """
     weight, where = describe(name), where or places()
     _check_licence(weight, where, accept_licence)
-    found = sha256_of(file)
-    if not found.startswith(weight.sha256):
+    digest = sha256_of(file)
+    if not digest.startswith(weight.sha256):
         raise Missing(
-            f"{file} is not the file of '{name}' ({weight.file}): its sha256 is {found}, it must {_must_be(weight)}"
+            f"{file} is not the file of '{name}' ({weight.file}): its sha256 is {digest}, it must {_must_be(weight)}"
         )
-    before = _pinned(where, weight).get("original_sha256", found)
-    if before != found and say is not None:
+    before = _pinned(where, weight).get("original_sha256", digest)
+    if before != digest and say is not None:
         say(f"weights '{name}': this file takes the place of the one with sha256 {before}")
-    return _take(weight, file, found, str(file), where, say)
+    return _take(weight, file, digest, str(file), where, say)
 
 
 def _check_licence(weight: Weight, where: Places, accept: bool) -> None:
@@ -202,9 +202,9 @@ def _is_whole(folder: Path, weight: Weight, tried: list[str]) -> bool:
             f"{path}: made from a file with sha256 {original or 'unknown'}; it must {_must_be(weight)}"
         )
         return False
-    if (found := sha256_of(path)) != beside["sha256"]:
+    if (digest := sha256_of(path)) != beside["sha256"]:
         tried.append(
-            f"{path}: corrupt, its sha256 is {found}, {known.name} says {beside['sha256']}"
+            f"{path}: corrupt, its sha256 is {digest}, {known.name} says {beside['sha256']}"
         )
         return False
     return True
@@ -223,16 +223,16 @@ def _in_folder(weight: Weight, where: Places, tried: list[str], say: Say | None)
     candidates = _candidates(folder, weight)
     there = [file for file in candidates if file.is_file()]
     for file in there:
-        found = sha256_of(file)
-        if not found.startswith(weight.sha256):
-            tried.append(f"{file}: its sha256 is {found}; it must {_must_be(weight)}")
+        digest = sha256_of(file)
+        if not digest.startswith(weight.sha256):
+            tried.append(f"{file}: its sha256 is {digest}; it must {_must_be(weight)}")
             continue
         stored = _stored(where.cache, weight.name)
-        if _about_or_none(stored).get("original_sha256") == found and _is_whole(
+        if _about_or_none(stored).get("original_sha256") == digest and _is_whole(
             where.cache, weight, []
         ):
             return stored
-        return _take(weight, file, found, str(file), where, say)
+        return _take(weight, file, digest, str(file), where, say)
     if not there:
         tried.append(
             f"--weights-dir {folder}: holds no {' and no '.join(file.name for file in candidates)}"
@@ -271,14 +271,14 @@ def _from_address(
             file = Path(folder) / "download"
             try:
                 with file.open("wb") as target:
-                    found = download(
+                    digest = download(
                         weight.address,
                         target,
                         sha256=pinned,
                         max_bytes=weight.max_bytes,
                         progress=progress,
                     )
-                return _take(weight, file, found, weight.address, where, say)
+                return _take(weight, file, digest, weight.address, where, say)
             except DownloadFailed as error:
                 tried.append(f"{weight.address}: {error}")
                 network = error.network

@@ -41,17 +41,17 @@ def calls_in(data: bytes) -> set[str]:
     Raises:
         TristreamError: these bytes are no pickle.
     """
-    found: set[str] = set()
+    calls: set[str] = set()
     memo: dict[int, str] = {}
     strings: list[str] = []  # the latest pushed, in order: the last two are what STACK_GLOBAL takes
     for opcode, argument, _ in pickletools.genops(data):
         name = opcode.name
         if name in ("GLOBAL", "INST"):
-            found.add(str(argument).replace(" ", ".", 1))
+            calls.add(str(argument).replace(" ", ".", 1))
         elif name == "STACK_GLOBAL":
-            found.add(".".join(strings[-2:]) if len(strings) > 1 else "?")
+            calls.add(".".join(strings[-2:]) if len(strings) > 1 else "?")
         elif name.startswith("EXT"):
-            found.add("?")
+            calls.add("?")
         elif name in _STRINGS:
             strings.append(str(argument))
         elif name in _STORES and strings:
@@ -59,7 +59,7 @@ def calls_in(data: bytes) -> set[str]:
         elif name in _FETCHES:
             strings.append(memo.get(int(argument or 0), "?"))
         strings = strings[-2:]
-    return found
+    return calls
 
 
 def forbidden(names: set[str]) -> list[str]:
