@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tristream.choices import check_level
-from tristream.commands import options, output, screen
+from tristream.commands import options, screen
 from tristream.errors import UsageError
 from tristream.paths import expanded
 
@@ -95,7 +95,7 @@ def run(
     """
     from tristream.detect import ThresholdRule, detect
 
-    output.check_out(out)
+    screen.check_out(out)
     check_level("--quantile", quantile, above=0, below=1)
     check_level("--mean-sd", mean_sd, above=0)
     check_level("--false-alarms-per-hour", false_alarms_per_hour, above=0)
@@ -140,7 +140,7 @@ def _lines(row: dict[str, Any]) -> list[str]:
     limit = row["threshold"]
     head = f"{row['path']}: {word}  {row['anomaly_score']:.3f} (threshold {limit:.3f})"
     if "events" in row:
-        events = [f"  {output.event_words(event)}" for event in row["events"]]
+        events = [f"  {screen.event_words(event)}" for event in row["events"]]
         head = (
             f"{row['path']}: {word}  {row['anomaly_score']:.3f} (threshold {limit:.3f}, of a video "
             f"{row['video_threshold']:.3f})"
@@ -154,7 +154,7 @@ def _lines(row: dict[str, Any]) -> list[str]:
 def _write(out: Path | None, rows: list[dict[str, Any]]) -> None:
     """Write --out: of windows, one line per event in a CSV."""
     if not rows or "events" not in rows[0]:
-        output.write_out(out, rows, output.flat_detection)
+        screen.write_out(out, rows, screen.flat_detection)
     elif out is not None and out.suffix == ".csv":
         names = ("path", "anomaly_score", "threshold", "abnormal")
         cells = [
@@ -162,9 +162,9 @@ def _write(out: Path | None, rows: list[dict[str, Any]]) -> None:
             for row in rows
             for event in row["events"] or [{}]
         ]
-        output.write_out(out, cells, output.flat_event)
+        screen.write_out(out, cells, screen.flat_event)
     else:
-        output.write_out(out, rows, dict)
+        screen.write_out(out, rows, dict)
 
 
 def _local(source: str) -> str:
@@ -189,7 +189,7 @@ def _follow(workspace: Workspace, source: str, chosen: FollowOptions, as_json: b
 def _live_line(item: Alarm | LiveEvent | Notice) -> str:
     row = item.to_json()
     if row["type"] == "event":
-        return "event " + output.event_words(row)
+        return "event " + screen.event_words(row)
     return (
         f"ALARM at {row['start_seconds']:.2f} s  score {row['score']:.3f} "
         f"(threshold {row['threshold']:.3f})  by {'+'.join(row['streams'])}"

@@ -21,6 +21,7 @@ COMMANDS = {
     "train-stream": "Train one stream alone: spatial, temporal or audio.",
     "embed": "Compute one embedding per video and trained stream.",
     "fuse": "Fit the linear SVM and the anomaly detector on all streams; show the effect of each.",
+    "cross-validate": "Test every labelled video once, by streams that have not seen its group.",
     "report": "Write one HTML file about a run that opens without a network.",
     "show": "Show the state of a run, outdated parts and the next command.",
     "export": "Write the embeddings of a run as Parquet, npz, CSV or a FAISS index.",

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tristream.commands import options, output, screen
+from tristream.commands import options, screen
 
 
 @screen.command
@@ -55,7 +55,7 @@ def run(
     """
     from tristream.predict import PredictOptions, predict
 
-    output.check_out(out)
+    screen.check_out(out)
     parts: dict[str, Any] = {
         "weights_dir": weights_dir,
         "limits": options.limits(config, assignments),
@@ -76,7 +76,7 @@ def run(
     rows = [prediction.to_json() for prediction in predictions]
     for row in rows if not as_json else ():
         screen.echo(_line(row))
-    output.write_out(out, rows, output.flat_prediction)
+    screen.write_out(out, rows, screen.flat_prediction)
     screen.emit({"predictions": rows, "rejected": predictions.failures}, as_json=as_json)
     return screen.SOME_REJECTED if predictions.failures else screen.OK
 

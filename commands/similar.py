@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tristream.commands import options, output, screen
+from tristream.commands import options, screen
 from tristream.paths import expanded
 
 
@@ -42,7 +42,7 @@ def run(
     from tristream.fused import trained_spaces
     from tristream.similar import similar
 
-    output.check_out(out)
+    screen.check_out(out)
     wanted = options.names(stream_list)
     workspace = options.existing(
         run,
@@ -67,7 +67,7 @@ def run(
         screen.echo(_line(row, names))
     if not rows:
         screen.note(f"no video of {run} has a stream in common with {video}")
-    output.write_out(out, rows, lambda row: {**row, "streams": " ".join(row["streams"])})
+    screen.write_out(out, rows, lambda row: {**row, "streams": " ".join(row["streams"])})
     screen.emit({"query": video, "by": names, "similar": rows}, as_json=as_json)
     return screen.OK
 

@@ -88,6 +88,9 @@ WRONG = [
     ("plan x.mp4 --streams smell", "unknown stream 'smell'"),
     ("flow show x.mp4 --set n_sample=3", "did you mean sampler.n_samples?"),
     ("cache prune --max-size 10", "--max-size 10 has no unit; it must be like 10GB or 10MB"),
+    ("cross-validate --by group", "--by group is unknown; it can be: fold"),
+    ("cross-validate --by fold --folds 3", "--folds and --by exclude each other"),
+    ("cross-validate --set epochs=3", "encoder_training.epochs"),
     ("settings --preset heavy", "unknown preset 'heavy'; available: light, "),
 ]
 
@@ -116,6 +119,7 @@ WITH_RUN = [
     "predict x.mp4",
     "detect x.mp4",
     "plan x.mp4",
+    "cross-validate",
 ]
 
 
