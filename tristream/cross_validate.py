@@ -161,7 +161,7 @@ def _by_groups(rows: Sequence[VideoRow], options: CrossValidateOptions) -> dict[
         )
     splitter = StratifiedGroupKFold(options.n_folds, shuffle=True, random_state=options.train.seed)
     labels, groups = [row.label for row in rows], [row.group for row in rows]
-    fold_of = {}
+    fold_of: dict[str, str] = {}
     for number, (_, test) in enumerate(splitter.split(rows, labels, groups), start=1):
         fold_of |= {rows[index].video_id: str(number) for index in test}
     return fold_of
