@@ -11,7 +11,7 @@ from tristream.errors import MachineError
 
 
 def main(text: str) -> None:
-    """Prints one JSON line: seconds until the first result, until the last, and inside the extraction.
+    """Print one JSON line: seconds until the first result, until the last, and inside the extraction.
 
     The argument: `videos`, `cache`, `streams` (names), `n_samples`, `seed`, `light` (small networks).
     """

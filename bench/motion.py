@@ -333,7 +333,7 @@ def _interval(
 
 
 def main() -> None:
-    """Runs what is asked for and not done yet, then prints the table."""
+    """Run what is asked for and not done yet, then prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -263,7 +263,7 @@ def _gaussians(
 
 
 def main() -> None:
-    """Prints the table, and writes it as JSON."""
+    """Print the table, and writes it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--data", type=Path, required=True, help="folder with train/, test/ and frame_labels.json"

@@ -51,7 +51,7 @@ def places(
 
 
 def render(data: Path, out: Path) -> dict[str, int]:
-    """Writes the clips and their table; returns how many clips there are of each split."""
+    """Write the clips and their table; returns how many clips there are of each split."""
     cells = WindowPlan(1.0, 1.0, REGIONS).cells()
     paths = sorted((data / "train").glob("*.mp4"))
     rows: list[dict[str, str]] = []
@@ -88,7 +88,7 @@ def intervals(data: Path) -> dict[str, list[list[float]]]:
 
 
 def main() -> None:
-    """Writes the folder and says what is in it."""
+    """Write the folder and says what is in it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--data", type=Path, required=True, help="folder with train/, test/ and frame_labels.json"

@@ -63,7 +63,7 @@ class Ran:
 def run_child(
     arguments: Sequence[str | Path], *, environment: Mapping[str, str] | None = None
 ) -> Ran:
-    """Runs this Python with `arguments` in a process of its own and watches it.
+    """Run this Python with `arguments` in a process of its own and watches it.
 
     Raises:
         RuntimeError: it failed; the end of what it said on stderr is in the message.

@@ -127,7 +127,7 @@ def load(
 
 
 def _load_weights(name: str, network: torch.nn.Module, path: Path) -> str:
-    """Fills the core; returns the file's sha256."""
+    """Fill the core; returns the file's sha256."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 

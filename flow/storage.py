@@ -34,7 +34,7 @@ _COMPACT_PIECE = 1 << 16  # bytes that are decompressed at a time: a few megabyt
 
 
 def write_flo(path: Path, flow: Float[np.ndarray, "2 H W"]) -> None:
-    """Writes one field in Middlebury's format, float32, the same bytes as OpenCV; NaN becomes its mark for unknown."""
+    """Write one field in Middlebury's format, float32, the same bytes as OpenCV; NaN becomes its mark for unknown."""
     _, height, width = flow.shape
     interleaved = np.ascontiguousarray(flow.transpose(1, 2, 0), dtype="<f4")  # (H, W, 2)
     interleaved = np.where(np.isnan(interleaved), np.float32(1e10), interleaved)
@@ -65,7 +65,7 @@ def read_flo(path: Path) -> Float32[np.ndarray, "2 H W"]:
 
 
 def write_kitti(path: Path, flow: Float[np.ndarray, "2 H W"]) -> None:
-    """Writes one field as KITTI's 16-bit png, steps of 1/64 px; NaN becomes invalid.
+    """Write one field as KITTI's 16-bit png, steps of 1/64 px; NaN becomes invalid.
 
     Raises:
         TristreamError: a displacement outside [-512, 512) px.

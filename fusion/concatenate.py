@@ -55,7 +55,7 @@ def fuse_tables(
 
 
 def check_spaces(tables: Mapping[str, EmbeddingTable], spaces: Mapping[str, str]) -> None:
-    """Raises ValueError unless `tables` are of the streams and embedding spaces that something was fitted on.
+    """Raise ValueError unless `tables` are of the streams and embedding spaces that something was fitted on.
 
     Args:
         spaces: {stream: space_id} of the fit.

@@ -179,7 +179,7 @@ def fit_standardiser(
 
 
 def check_width(X: Float[np.ndarray, "n F"], columns: Mapping[str, slice], width: int) -> None:
-    """Raises ValueError where X has not the columns that a fit has seen."""
+    """Raise ValueError where X has not the columns that a fit has seen."""
     if X.ndim != 2 or X.shape[1] != width:
         raise TristreamError(
             f"X is {X.shape}; the fit has seen {width} columns ({_widths(columns)})"
@@ -189,7 +189,7 @@ def check_width(X: Float[np.ndarray, "n F"], columns: Mapping[str, slice], width
 def check_finite(
     X: Float[np.ndarray, "n F"], masks: Bool[np.ndarray, "n streams"], columns: Mapping[str, slice]
 ) -> None:
-    """Raises ValueError where a present block of X holds NaN or infinity."""
+    """Raise ValueError where a present block of X holds NaN or infinity."""
     for s, (name, block) in enumerate(columns.items()):
         bad = masks[:, s] & ~np.isfinite(X[:, block]).all(axis=1)
         if not bad.any():
@@ -207,7 +207,7 @@ def check_finite(
 
 
 def check_arrays(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises ValueError where a saved array is absent, of another shape, or not finite."""
+    """Raise ValueError where a saved array is absent, of another shape, or not finite."""
     for name, shape in shapes.items():
         if name not in arrays:
             raise TristreamError(

@@ -300,5 +300,5 @@ class Sound:
 
 
 def _channels(frame: AudioFrame) -> Float32[np.ndarray, "n C"]:
-    """Samples of a frame of interleaved samples, one column per channel."""
+    """Sample of a frame of interleaved samples, one column per channel."""
     return frame.to_ndarray().reshape(-1, len(frame.layout.channels))

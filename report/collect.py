@@ -168,7 +168,7 @@ def estimate(found: Mapping[str, Any] | None) -> Estimate | None:
 
 
 def collect(folder: Path, *, data: Path | None = None) -> Run:
-    """Reads what is in a run's folder; nothing is computed, and no file is changed.
+    """Read what is in a run's folder; nothing is computed, and no file is changed.
 
     Args:
         folder: of the run.

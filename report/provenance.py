@@ -39,7 +39,7 @@ def left_out(run: Run, most: int) -> dict[str, Any]:
 
 
 def lineage(run: Run) -> dict[str, Any]:
-    """Splits, streams, versions and settings."""
+    """Split, streams, versions and settings."""
     streams = [
         {"name": name, "facts": _facts(run, name, config)}
         for name, config in sorted(run.configs.items())

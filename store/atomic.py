@@ -42,7 +42,7 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes `data` to `path`, whole or not at all."""
+    """Write `data` to `path`, whole or not at all."""
     with replace_file(path) as handle:
         handle.write(data)
 

@@ -112,7 +112,7 @@ class Cache:
         return arrays
 
     def put(self, kind: str, key: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Writes an entry, whole or not at all."""
+        """Write an entry, whole or not at all."""
         path = self.path(kind, key)
         if kind in self._written:
             write_bytes(path, entry.pack(arrays))
@@ -139,7 +139,7 @@ class Cache:
         }
 
     def prune(self, max_bytes: int) -> Use:
-        """Removes the entries that were used longest ago until the others take at most `max_bytes`; says what is gone.
+        """Remove the entries that were used longest ago until the others take at most `max_bytes`; says what is gone.
 
         Other processes may go on: what they have read stays theirs, what they miss they compute again. Removed too is
         what killed processes have left half-written.

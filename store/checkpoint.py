@@ -24,7 +24,7 @@ def save_artifact(
     *,
     config_file: str | None = None,
 ) -> str:
-    """Writes `path`.safetensors and `path`.json (or `config_file` beside it); returns the sha256 of the former.
+    """Write `path`.safetensors and `path`.json (or `config_file` beside it); returns the sha256 of the former.
 
     The JSON is the manifest: it holds the sha256 of the arrays and, on its last line, that of its own bytes before.
     It is written last, so that a crash between the two leaves an artifact that is refused.
@@ -40,7 +40,7 @@ def save_artifact(
 
 
 def save_config(path: Path, config: dict[str, Any], *, config_file: str | None = None) -> None:
-    """Writes the JSON half of an artifact anew, sealed; the arrays stay, and so must their sha256 in `config`."""
+    """Write the JSON half of an artifact anew, sealed; the arrays stay, and so must their sha256 in `config`."""
     write_bytes(_config_path(path, config_file), _sealed(_text(config)))
 
 

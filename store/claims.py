@@ -47,12 +47,12 @@ class Claims:
         return True
 
     def release(self, name: str) -> None:
-        """Gives `name` up; nothing, if it is not ours."""
+        """Return `name` up; nothing, if it is not ours."""
         if claim := self._held.pop(name, None):
             claim.close()
 
     def wait_for(self, name: str, seconds: float = PATIENCE_SECONDS) -> None:
-        """Waits until nobody has `name` any more, or it has taken too long; does not claim it."""
+        """Wait until nobody has `name` any more, or it has taken too long; does not claim it."""
         deadline = time.monotonic() + seconds
         while not self.take(name) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)

@@ -135,7 +135,7 @@ class EmbeddingTable:
 
 
 def write(table: EmbeddingTable, folder: Path, *, replace: bool = False) -> Path:
-    """Writes `table` as one part file of `folder`, whole or not at all, named by its content; returns its path.
+    """Write `table` as one part file of `folder`, whole or not at all, named by its content; returns its path.
 
     Args:
         replace: remove the folder's other part files once the new one is there.

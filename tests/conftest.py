@@ -190,7 +190,7 @@ class CommandLine:
         self.folder, self._monkeypatch, self._capsys = folder, monkeypatch, capsys
 
     def __call__(self, *arguments, code=0):
-        """Runs it, checks the exit code, and returns stdout; stderr is in `said`."""
+        """Run it, checks the exit code, and returns stdout; stderr is in `said`."""
         self._capsys.readouterr()
         found = _tristream(self.folder, self._monkeypatch, arguments)
         out, self.said = self._capsys.readouterr()

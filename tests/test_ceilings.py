@@ -46,7 +46,7 @@ needs = pytest.mark.skipif(
 
 
 def tristream(*arguments: object) -> dict:
-    """Runs the command line as a user does and returns its --json."""
+    """Run the command line as a user does and returns its --json."""
     command = [sys.executable, ROOT / "orchestrate.py", *map(str, arguments), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -749,7 +749,7 @@ class Browser:
         return answer["result"]
 
     def open(self, page: Path, *, dark: bool = False, width: int = 1200, height: int = 900) -> None:
-        """Loads a page as people with these wishes and this window see it."""
+        """Load a page as people with these wishes and this window see it."""
         self.events.clear()
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", features=[scheme])

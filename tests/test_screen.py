@@ -200,7 +200,7 @@ def test_an_interrupt_passes_through(said):
 def test_a_command_keeps_its_name_and_its_help():
     @screen.command
     def run() -> int:
-        """Does a thing."""
+        """Do a thing."""
         return 0
 
     assert (run.__name__, run.__doc__) == ("run", "Does a thing.")

@@ -288,7 +288,7 @@ def test_a_mistake_is_said_before_any_work(
 
 
 def spoil_the_confidence(run: Path) -> None:
-    """Makes the surest validation video a wrong one."""
+    """Make the surest validation video a wrong one."""
     from tristream.store.checkpoint import load_artifact, save_artifact
 
     arrays, config = load_artifact(run / "fusion" / "svm")

@@ -233,7 +233,7 @@ def test_mutated_files_never_end_the_parent_nor_outlast_the_limit():
 
 
 def test_what_is_no_media_is_judged_too(kit, capsys):
-    """Lists, pickles, lying weights and archives end in the state that the kit expects, and no pickle is run."""
+    """List, pickles, lying weights and archives end in the state that the kit expects, and no pickle is run."""
     found = json.loads((kit / "expectations.json").read_text())["cases"]
     others = {
         case["file"]: case["expect"]["reason"]

@@ -69,7 +69,7 @@ def render(
     side_px: int = SIDE_PX,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Renders a data set of 2.4 s videos and returns its videos.csv, which is written last.
+    """Render a data set of 2.4 s videos and returns its videos.csv, which is written last.
 
     What is there already is kept, so a second call is quick and an interrupted one is completed; a larger size adds
     clips. A clip depends on the seed, its variant, class, split and number, on nothing else.
@@ -234,7 +234,7 @@ class _Job:
 
 
 def _render_all(root: Path, jobs: list[_Job], n_workers: int) -> Iterator[int]:
-    """Runs the jobs; yields how many more are done, as they are."""
+    """Run the jobs; yields how many more are done, as they are."""
     if n_workers <= 1 or len(jobs) <= 2 * _BATCH:  # starting processes takes longer than that
         for job in jobs:
             job.run(root)

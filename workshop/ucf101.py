@@ -36,7 +36,7 @@ def render(
     n_workers: int = 2,
     progress: Callable[[int, int], None] = lambda n_done, n_total: None,
 ) -> Path:
-    """Renders the videos that are not there yet and writes the lists; returns the lists' folder.
+    """Render the videos that are not there yet and writes the lists; returns the lists' folder.
 
     Args:
         root: becomes the folder of the class folders.

@@ -69,7 +69,7 @@ def _pair_network(core: torch.nn.Module) -> torch.nn.Module:
 
 
 def _exchange_correlations(core: torch.nn.Module) -> None:
-    """Puts our correlation wherever ptlflow's runs in Python."""
+    """Put our correlation wherever ptlflow's runs in Python."""
     from ptlflow.models.flownet.flownetc import FlowNetC
     from ptlflow.utils.correlation import IterSpatialCorrelationSampler
 

@@ -88,7 +88,7 @@ def _format_of_zip(path: Path) -> str:
 
 
 def _refuse_calls(path: Path, member: str) -> None:
-    """Looks, before PyTorch does, at what the pickle in its archive would call."""
+    """Look, before PyTorch does, at what the pickle in its archive would call."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open(member) as file:
             data = file.read(MAX_PICKLE_BYTES + 1)
@@ -129,7 +129,7 @@ def _looks_like(head: bytes) -> str:
 
 
 def to_safetensors(source: Path, target: Path) -> dict[str, str]:
-    """Writes the tensors of `source` to `target` as safetensors, whole or not at all.
+    """Write the tensors of `source` to `target` as safetensors, whole or not at all.
 
     Of TFLite every constant is kept: named `<index>:<tensor name>`, de-quantised to float32; the graph is in the
     metadata.

@@ -43,7 +43,7 @@ def download(
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Progress | None = None,
 ) -> str:
-    """Writes what stands at `address` to `target`; returns its sha256.
+    """Write what stands at `address` to `target`; returns its sha256.
 
     Args:
         address: https only, on every step of a redirection.

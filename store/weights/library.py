@@ -144,7 +144,7 @@ def add(
     accept_licence: bool = False,
     say: Say | None = None,
 ) -> Path:
-    """Takes a file the user has as the weights called `name`; where no sha256 is known, this one is from now on.
+    """Take a file the user has as the weights called `name`; where no sha256 is known, this one is from now on.
 
     Raises:
         Missing: another file than the one of that name, or a licence that was not accepted.

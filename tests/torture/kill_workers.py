@@ -104,7 +104,7 @@ def embed(
 
 
 def kill_children(process: subprocess.Popen[bytes], every: float) -> int:
-    """Kills one decode process of `process` after another; how many."""
+    """Kill one decode process of `process` after another; how many."""
     chosen, n_kills = random.Random(0), 0
     while process.poll() is None:
         time.sleep(every)

@@ -24,7 +24,7 @@ QUICK = [
 def render(
     folder: Path, n_videos: int, *, seconds: float = 1.2, label: str = "", side: int | None = None
 ) -> Path:
-    """Writes so many clips of the workshop, half of them bouncing with a knock, half spinning with a hum.
+    """Write so many clips of the workshop, half of them bouncing with a knock, half spinning with a hum.
 
     Args:
         folder: made; with `label` = "class" each class has a folder of its own in it.
@@ -89,7 +89,7 @@ def train(folder: Path) -> Path:
 
 
 def tristream(*arguments: str, codes: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
-    """Runs a command line to its end.
+    """Run a command line to its end.
 
     Raises:
         RuntimeError: another exit code, with what it said.
