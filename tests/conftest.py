@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
 import types
 from pathlib import Path
@@ -263,3 +264,7 @@ def trained_run(two_classes, quick, tmp_path_factory):
     finally:
         patch.undo()
     return folder
+
+
+# A shell starts background jobs with SIGINT ignored, and children inherit it: tests of interrupts need Python's own.
+signal.signal(signal.SIGINT, signal.default_int_handler)
