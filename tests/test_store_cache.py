@@ -440,7 +440,7 @@ def test_the_cache_command_says_what_there_is_and_what_is_gone(cache, capsys):
     from tristream.commands import cache as command
 
     size = used(cache, new=10, old=9000)
-    for part, given in ((command.info, [cache.root]), (command.prune, ["500", cache.root])):
+    for part, given in ((command.info, [cache.root]), (command.prune, ["500B", cache.root])):
         with pytest.raises(typer.Exit) as stopped:
             part(*given, as_json=True)
         assert stopped.value.exit_code == 0

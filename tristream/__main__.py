@@ -18,7 +18,7 @@ def main() -> None:
     except SystemExit as end:
         if end.code != INTERRUPTED:
             raise
-        # Python itself would die of SIGINT after an interrupt inside exec(), even a handled one.
+        # Python itself would die of SIGINT after an interrupt inside `exec`, even a handled one.
         atexit._run_exitfuncs()
         sys.stderr.flush()
         os._exit(INTERRUPTED)
