@@ -181,6 +181,7 @@ class AutoencoderDetector(OutlierMixin, BaseEstimator):
 
     def decision_function(self, X: ArrayLike) -> Float64[np.ndarray, "n"]:
         """`score_samples` minus the offset of the video's streams; negative = abnormal."""
+        check_is_fitted(self)
         if not self.thresholds_:
             return self.score_samples(X) - self.offset_
         return self.score_samples(X) - np.nextafter(-self.limits(X), np.inf)
