@@ -203,7 +203,7 @@ def test_a_command_keeps_its_name_and_its_help():
         """Do a thing."""
         return 0
 
-    assert (run.__name__, run.__doc__) == ("run", "Does a thing.")
+    assert (run.__name__, run.__doc__) == ("run", "Do a thing.")
 
 
 @pytest.mark.parametrize(
