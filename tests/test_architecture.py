@@ -287,8 +287,12 @@ def test_a_function_with_many_parameters_is_a_command():
     assert set(many) <= MANY_KEYWORDS
 
 
-def test_the_commands_are_few_files():
-    assert len(list((HOME / "commands").glob("*.py"))) <= 26
+def test_a_command_is_one_file_and_only_four_others_serve_them_all():
+    from tristream.commands.main import COMMANDS
+
+    shared = {"__init__", "main", "options", "screen"}
+    names = {path.stem for path in (HOME / "commands").glob("*.py")}
+    assert names == {name.replace("-", "_") for name in COMMANDS} | shared
 
 
 def test_the_library_imports_neither_typer_nor_rich():
