@@ -79,15 +79,14 @@ def test_a_tone_keeps_its_phase_and_loudness(tmp_path):
 
 
 def test_the_same_arrays_give_the_same_bytes(tmp_path):
-    # Once, after several hundred other tests in one process, one file of two differed; 350 encodings in a process of
-    # their own never did. Until the cause is known the majority is held to the claim, not every single file.
-    found = []
-    for name in "abcdefghi":
-        write_video(
-            tmp_path / f"{name}.mp4", _smooth_frames(), fps=25, samples=_click_samples([5000])
-        )
-        found.append((tmp_path / f"{name}.mp4").read_bytes())
-    assert max(found.count(data) for data in found) >= 7
+    frames, samples = _smooth_frames(), _click_samples([5000])
+
+    def encoded() -> bytes:
+        write_video(tmp_path / "a.mp4", frames, fps=25, samples=samples)
+        return (tmp_path / "a.mp4").read_bytes()
+
+    # x264's code for AVX-512 made one of 150 files differ (media/encode.py, _same_bits)
+    assert len({encoded() for _ in range(200)}) == 1
 
 
 @pytest.mark.parametrize(
