@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tristream.commands import options, screen
 from tristream.errors import UsageError
 
+if TYPE_CHECKING:
+    from tristream.workspace import Workspace
+
+ONNX = "onnx"
+
 
 @screen.command
 def run(
-    to: Annotated[str, typer.Option("--to", help="parquet, npz, csv or faiss.")] = "parquet",
+    to: Annotated[
+        str, typer.Option("--to", help="parquet, npz, csv or faiss; onnx: networks and classifier.")
+    ] = "parquet",
     run: options.Run = options.RUN,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the files; default: RUN/export.")
@@ -38,13 +45,19 @@ def run(
 
     video_id, label, split and group are beside the numbers. docs/embeddings.md describes the files.
     A FAISS index always holds standardised embeddings of length 1: its inner product is their cosine.
+    --to onnx writes each stream's encoder and aggregator and the classifier as ONNX graphs, and compares each with
+    torch on the first videos of the run.
     """
     from tristream.export import FORMATS, export
 
-    if to not in FORMATS:
-        raise UsageError(f"--to {to} is no format; available: {', '.join(FORMATS)}")
+    if to not in (*FORMATS, ONNX):
+        raise UsageError(f"--to {to} is no format; available: {', '.join((*FORMATS, ONNX))}")
+    if to == ONNX and (windows or standardise):
+        raise UsageError("--to onnx writes networks; leave out --windows and --standardise")
     streams = options.names(stream_list)
     workspace = options.existing(run)
+    if to == ONNX:
+        return _graphs(workspace, run, out, streams, as_json)
     screen.begin(f"exporting the embeddings of {run}")
     written = export(
         workspace,
@@ -61,4 +74,31 @@ def run(
         for name, file in written.items()
     }
     screen.emit({"format": to, "written": files}, as_json=as_json)
+    return screen.OK
+
+
+def _graphs(
+    workspace: Workspace, run: Path, out: Path | None, streams: list[str] | None, as_json: bool
+) -> int:
+    from tristream.onnx_export import export_onnx
+
+    screen.begin(f"exporting the networks of {run}")
+    graphs = export_onnx(workspace, out=out, streams=streams)
+    for graph in graphs.values() if not as_json else ():
+        [(taken, shape)] = graph.inputs.items()
+        screen.echo(
+            f"{graph.path}  {taken} {shape}: differs from torch by {graph.error:.0e} "
+            f"on {graph.n_checked} inputs"
+        )
+    written = {
+        name: {
+            "path": str(graph.path),
+            "inputs": graph.inputs,
+            "outputs": graph.outputs,
+            "error": graph.error,
+            "checked": graph.n_checked,
+        }
+        for name, graph in graphs.items()
+    }
+    screen.emit({"format": ONNX, "written": written}, as_json=as_json)
     return screen.OK

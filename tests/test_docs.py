@@ -64,7 +64,7 @@ def run_block(code: str, folder: Path, **environment: str) -> str:
 
 def test_the_page_has_an_example_for_each_of_the_libraries_it_promises() -> None:
     headings = [heading for heading, _ in BLOCKS]
-    for library in ("pandas", "scikit-learn", "PyOD", "FAISS"):
+    for library in ("pandas", "scikit-learn", "PyOD", "FAISS", "ONNX Runtime"):
         assert f"Ten lines of {library}" in headings
     for heading, code in BLOCKS:
         assert len([line for line in code.splitlines() if line.strip()]) <= 11, heading
@@ -77,10 +77,11 @@ def test_a_block_runs_and_prints_something(heading: str, code: str, exported: Pa
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.ImportFrom | ast.Import):
             name = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
-            if name.partition(".")[0] in ("pandas", "pyod", "faiss"):
+            if name.partition(".")[0] in ("pandas", "pyod", "faiss", "onnxruntime"):
                 pytest.importorskip(name.partition(".")[0])
-    if "faiss" in code:
-        tristream(exported, "export", "--to", "faiss")
+    for form in ("faiss", "onnx"):
+        if form in code:
+            tristream(exported, "export", "--to", form)
     assert run_block(code, exported).strip()
 
 

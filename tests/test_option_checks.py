@@ -85,6 +85,7 @@ WRONG = [
     ("fuse --regions 4", "--regions 4 is not ROWSxCOLUMNS"),
     ("similar x.mp4 --streams smell", "unknown stream 'smell'"),
     ("export --to xlsx", "--to xlsx is no format; available: parquet"),
+    ("export --to onnx --windows", "--to onnx writes networks; leave out --windows"),
     ("plan x.mp4 --streams smell", "unknown stream 'smell'"),
     ("flow show x.mp4 --set n_sample=3", "did you mean sampler.n_samples?"),
     ("cache prune --max-size 10", "--max-size 10 has no unit; it must be like 10GB or 10MB"),
