@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 RUN    ?= runs/paper
 
-.PHONY: help setup demo paper bench torture faults audit test test-fast test-lowest lint lock clean
+.PHONY: help setup demo paper bench torture faults audit test test-fast test-lowest lint docs lock clean
 
 help:           ## show the targets
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 22
@@ -54,6 +54,10 @@ test-lowest: $(READY)  ## the fast tests with the oldest libraries that pyprojec
 
 lint: $(READY)   ## ruff and mypy alone
 	@$(BIN)/python -m pytest -q tests/test_lint.py
+
+docs: $(READY)   ## build the documentation site: build/site/index.html
+	@$(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 lock: $(READY)   ## renew requirements.lock (Python 3.11, with hashes, naming no index)
 	@$(BIN)/uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --extra dev pyproject.toml -o requirements.lock

@@ -30,6 +30,7 @@ COMMANDS = {
     "detect": "Score how abnormal new videos are, when, and by which stream.",
     "flow": "Draw optical flow: flow show VIDEO writes frames, flow and motion side by side.",
     "plan": "Show the moments of a video that each stream reads.",
+    "models": "List encoders, aggregators, flow estimators and detectors by name.",
     "settings": "Print every setting with its default, permitted values and meaning.",
     "bench": "Measure speed and memory against the limits of this machine.",
     "weights": "List, download or convert pretrained weights by name.",
