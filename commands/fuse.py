@@ -127,14 +127,15 @@ def _show_detection(detection: dict[str, Any]) -> None:
             [
                 [
                     name,
-                    f"{m['auroc']:.3f}",
+                    _with_bounds(m["auroc"], m.get("auroc_interval")),
                     f"{m['average_precision']:.3f}",
                     f"{m['equal_error_rate']:.3f}",
                     f"{m['fpr_at_95_tpr']:.3f}",
                 ]
                 for name, m in rows.items()
             ],
-            caption=f"prevalence {n_abnormal / detection['n_test']:.3f}: the average precision of "
+            caption=f"95 % intervals over {rows[next(iter(rows))].get('n_groups', '?')} groups; "
+            f"prevalence {n_abnormal / detection['n_test']:.3f}: the average precision of "
             "chance; equal error rate by interpolation of the ROC curve",
         )
     if frames := detection.get("frames"):
@@ -294,7 +295,15 @@ def _details(report: dict[str, Any]) -> None:
 
 
 def _interval(figure: Figure) -> str:
-    return f"{100 * figure['value']:.1f} [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}]"
+    """Return a share in % with its interval, or alone where one group gives no interval."""
+    value, low, high = figure["value"], figure["low"], figure["high"]
+    if low is None or high is None:
+        return f"{100 * value:.1f}"
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _with_bounds(value: float, bounds: list[float] | None) -> str:
+    return f"{value:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
 
 
 def _loss(gain: Figure) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from numpy.typing import ArrayLike
 
 from tristream.errors import TristreamError
-from tristream.fusion.intervals import Estimate, mean_interval
+from tristream.fusion.intervals import LEAST_GROUPS, Estimate, mean_interval
 
 
 def top_k_hits(
@@ -81,13 +81,18 @@ class ClassFigures:
 def class_figures(
     labels: ArrayLike, predictions: ArrayLike, groups: ArrayLike, *, seed: int = 0
 ) -> list[ClassFigures]:
-    """Accuracy with its interval over groups, and precision, of every class that occurs in `labels`, sorted."""
+    """Accuracy with its interval over groups, and precision, of every class that occurs in `labels`, sorted.
+
+    The interval of a class with fewer than five groups has NaN bounds: it would say nothing.
+    """
     labels, predictions, groups = np.asarray(labels), np.asarray(predictions), np.asarray(groups)
     hits = labels == predictions
     figures = []
     for name in np.unique(labels).tolist():
         own, called = labels == name, predictions == name
         accuracy = mean_interval(hits[own], groups[own], seed=seed)
+        if accuracy.n_groups < LEAST_GROUPS:
+            accuracy = replace(accuracy, low=float("nan"), high=float("nan"))
         precision = float(hits[called].mean()) if called.any() else None
         figures.append(ClassFigures(name, int(own.sum()), accuracy, precision))
     return figures

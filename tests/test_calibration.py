@@ -176,10 +176,10 @@ def test_a_small_set_without_a_mistake_gives_no_certainty() -> None:
     labels = np.arange(20) % 4
     scores = 3.0 * np.eye(4)[labels] + 0.1 * rng.normal(size=(20, 4))
     curve = fit_temperature(scores, labels)
-    assert curve.probabilities(scores).max() <= 1 - 0.7 / 22
-    assert curve.floor == 1 / 22
+    assert 0.3 < curve.temperature < 1  # the likelihood alone goes to its bound, exp(-6)
+    assert curve.floor == 0.1 / 22
     wrong = curve.probabilities(3.0 * np.eye(4)[[1]])
-    assert -np.log(wrong[0, 0]) < 5  # nats; by maximum likelihood alone, hundreds
+    assert -np.log(wrong[0, 0]) < 7  # nats; by maximum likelihood alone, hundreds
 
 
 @pytest.mark.slow

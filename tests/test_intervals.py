@@ -21,7 +21,7 @@ def slow_bootstrap(values: np.ndarray, groups: np.ndarray, n_resamples: int = 40
     return np.percentile(means, [2.5, 97.5])
 
 
-def correlated_hits(n_groups: int = 40, size: int = 7) -> tuple[np.ndarray, np.ndarray]:
+def correlated_hits(n_groups: int = 70, size: int = 7) -> tuple[np.ndarray, np.ndarray]:
     """Whole groups right or wrong together, of unequal sizes."""
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(n_groups), rng.integers(1, size, n_groups))
@@ -33,7 +33,7 @@ def test_the_interval_equals_a_plain_bootstrap_over_groups() -> None:
     found = mean_interval(hits, groups)
     assert found.value == hits.mean()
     np.testing.assert_allclose([found.low, found.high], slow_bootstrap(hits, groups), atol=0.012)
-    assert (found.n, found.n_groups) == (len(hits), 40)
+    assert (found.n, found.n_groups) == (len(hits), 70)
 
 
 def test_correlated_videos_widen_the_interval() -> None:
@@ -162,3 +162,15 @@ def test_twenty_thousand_groups_need_no_resample() -> None:
     found = mean_interval(hits, np.arange(40_000) // 2)
     error = np.sqrt(0.16 / 40_000)
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.05)
+
+
+@pytest.mark.parametrize("value", [-1.0, 1.0])
+def test_a_difference_that_is_one_in_every_video_keeps_a_width(value: float) -> None:
+    """Ten sources, all of them right with one classifier and wrong with the other."""
+    a = np.full(10, max(value, 0.0))
+    found = paired_difference(a, 1 - a, np.arange(10))
+    assert found.value == value
+    assert 0.3 < found.high - found.low < 1
+    assert found.low * found.high > 0  # ten of ten are no accident
+    two = paired_difference(a[:2], 1 - a[:2], np.arange(2))
+    assert two.low <= 0 <= two.high  # two of two may be

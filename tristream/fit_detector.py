@@ -186,7 +186,8 @@ def detect(
         return figures
     scores = stored.scores(fused.X[test], np.zeros(len(test), np.int64))
     alarms = scores >= stored.detector.threshold_.value
-    figures |= measured(abnormal, scores)
+    groups = [fused.rows[row].group or fused.rows[row].video_id for row in test]
+    figures |= measured(abnormal, scores, groups, seed=seed)
     figures |= {
         "hits": float(alarms[abnormal].mean()),
         "false_alarms": float(alarms[~abnormal].mean()),
@@ -199,7 +200,9 @@ def detect(
     peaks = peak_motion(workspace, [fused.rows[row] for row in test], list(fused.columns))
     if np.isfinite(peaks).all():
         rivals["max |flow|"] = peaks
-    figures["rivals"] = {name: measured(abnormal, values) for name, values in rivals.items()}
+    figures["rivals"] = {
+        name: measured(abnormal, values, groups, bootstrap=False) for name, values in rivals.items()
+    }
     figures |= {"n_test": len(test), "n_abnormal": int(abnormal.sum())}
     workspace.progress.note(
         f"at the threshold {100 * figures['hits']:.0f} % of the abnormal and "
@@ -254,17 +257,40 @@ def has_both(abnormal: np.ndarray, progress: Progress) -> bool:
     return 0 < n_abnormal < len(abnormal)
 
 
-def measured(abnormal: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """Return ranking figures of anomaly scores."""
-    from tristream.fusion import evaluate
+def measured(
+    abnormal: np.ndarray,
+    scores: np.ndarray,
+    groups: Sequence[str],
+    *,
+    bootstrap: bool = True,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return ranking figures of anomaly scores, with 95 % intervals over groups.
 
-    return {
-        "auroc": evaluate.auroc(abnormal, scores),
-        "average_precision": evaluate.average_precision(abnormal, scores),
+    An interval is [low, high], or None where there are too few groups for one.
+
+    Args:
+        abnormal: True for an abnormal video.
+        scores: higher is more anomalous.
+        groups: source of each video.
+        bootstrap: also intervals of average precision and equal error rate, which take a second.
+        seed: of the bootstrap.
+    """
+    from tristream.fusion import evaluate
+    from tristream.fusion.ranking_intervals import ranking_intervals
+
+    figures: dict[str, Any] = {
         "prevalence": float(np.mean(abnormal)),
-        "equal_error_rate": evaluate.equal_error_rate(abnormal, scores),
         "fpr_at_95_tpr": evaluate.false_positive_rate_at_tpr(abnormal, scores),
+        "n_groups": len(set(groups)),
     }
+    for name, figure in ranking_intervals(
+        abnormal, scores, groups, bootstrap=bootstrap, seed=seed
+    ).items():
+        bounds = [figure.low, figure.high]
+        figures[name] = figure.value
+        figures[f"{name}_interval"] = bounds if np.isfinite(bounds).all() else None
+    return figures
 
 
 def fit_rivals(

@@ -135,7 +135,8 @@ def detect_windows(
                 stored, whole, tested, _by_row(whole, plan, in_train, tested)
             )
     truth = truth_of_test(rows, normal, progress)
-    figures |= _measure(rival_lines, truth, labels, stored, progress)
+    sources = {row.video_id: row.group or row.video_id for row in rows}
+    figures |= _measure(rival_lines, truth, labels, stored, sources, progress)
     return figures
 
 
@@ -287,6 +288,7 @@ def _measure(
     truth: Mapping[str, bool],
     labels: Labels | None,
     stored: StoredDetector,
+    sources: Mapping[str, str],
     progress: Progress,
 ) -> dict[str, Any]:
     """Measure videos by their highest score, and frames and events where labels give times."""
@@ -300,7 +302,11 @@ def _measure(
             for name, timelines in lines.items()
         }
         figures |= {"n_test": len(known), "n_abnormal": int(abnormal.sum())}
-        figures["rivals"] = {name: measured(abnormal, scores) for name, scores in highest.items()}
+        groups = [sources[own[n].video_id] for n in known]
+        figures["rivals"] = {
+            name: measured(abnormal, scores, groups, bootstrap=name == stored.kind)
+            for name, scores in highest.items()
+        }
         figures |= figures["rivals"][stored.kind]
     if labels is not None:
         figures |= _frames(lines, labels) | _events(own, labels, stored, progress)

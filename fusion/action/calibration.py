@@ -16,6 +16,7 @@ from tristream.fusion.intervals import design_effect
 from tristream.fusion.standardise import check_arrays
 
 N_BINS = 15  # of the calibration error, Guo et al. 2017
+PSEUDO_MISTAKES = 0.1  # in n + 2 videos
 SURE = 0.95  # of the bound on the error among named videos
 
 
@@ -25,8 +26,8 @@ class Temperature:
 
     Attributes:
         temperature: above 0.
-        floor: weight of the equal probabilities: 1 / (n + 2) for n validation videos. Without it a
-            small set on which every video is correct makes fresh mistakes infinitely surprising.
+        floor: weight of the equal probabilities: 0.1 / (n + 2) for n validation videos. Without it
+            a fresh mistake is infinitely surprising.
     """
 
     temperature: float
@@ -42,9 +43,14 @@ class Temperature:
 def fit_temperature(
     scores: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, "n"]
 ) -> Temperature:
-    """Return the temperature of least negative log-likelihood on videos outside the training.
+    """Return the most probable temperature given videos outside the training.
 
-    The probabilities are mixed with 1 / (n + 2) of equal ones, as one pseudo-mistake in n videos.
+    The prior of its logarithm is Cauchy's, around 0 with scale 1: few videos hardly change the
+    scores, many or clear ones decide alone. By likelihood alone a set on which every video is correct
+    sends the temperature to its bound. The probabilities are mixed with 0.1 / (n + 2) of equal ones,
+    a tenth of a mistake in n videos. Chosen by simulation (tests/test_pattern_promises.py): on logits
+    that are calibrated already, 8 videos cost .008 nats on fresh ones; by likelihood and a whole
+    mistake, .085.
 
     Args:
         scores: logits or margins.
@@ -58,12 +64,14 @@ def fit_temperature(
     from scipy.optimize import minimize_scalar
 
     scores, labels = _known(scores, labels)
-    floor = 1 / (len(labels) + 2)
-    best = minimize_scalar(
-        lambda log_t: negative_log_likelihood(_tempered(scores, np.exp(log_t), floor), labels),
-        bounds=(-6, 6),
-        method="bounded",
-    )
+    n = len(labels)
+    floor = PSEUDO_MISTAKES / (n + 2)
+
+    def cost(log_t: float) -> float:
+        likelihood = negative_log_likelihood(_tempered(scores, np.exp(log_t), floor), labels)
+        return n * likelihood + np.log1p(log_t**2)
+
+    best = minimize_scalar(cost, bounds=(-6, 6), method="bounded")
     return Temperature(float(np.exp(best.x)), floor)
 
 
