@@ -135,10 +135,13 @@ class EmbeddingTable:
 
 
 def write(table: EmbeddingTable, folder: Path, *, replace: bool = False) -> Path:
-    """Write `table` as one part file of `folder`, whole or not at all, named by its content; returns its path.
+    """Write a part file of `folder`, named by its content, completely or not at all; return its path.
+
+    Several processes may write parts into one folder.
 
     Args:
-        replace: remove the folder's other part files once the new one is there.
+        replace: remove the folder's other part files once the new one is there; for a folder with
+            one writer.
     """
     import pyarrow.parquet as pq
 
@@ -154,20 +157,27 @@ def write(table: EmbeddingTable, folder: Path, *, replace: bool = False) -> Path
 
 
 def read(path: Path | str) -> EmbeddingTable:
-    """The table in a Parquet file, or in all `part-*.parquet` of a folder (in the order of their names).
+    """Return the table in a Parquet file, or in all `part-*.parquet` of a folder, oldest first.
 
-    A row that is in two parts counts once if both say the same.
+    A row that is in two parts counts once, as the later part has it.
 
     Raises:
-        EmbeddingsError: no such file, no parts, a damaged file, parts of different spaces, or two parts that disagree
-            on a row.
+        EmbeddingsError: no such file, no parts, a damaged file, parts of different spaces, or one
+            file that has a row twice with different contents.
     """
     path = Path(path)
-    files = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
+    files = parts_of(path) if path.is_dir() else [path]
     if not files:
         raise EmbeddingsError(f"{path} holds no part-*.parquet; run `embed` to make them")
     tables = [_read_file(file) for file in files]
     return _join(files, tables)
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """Return the part files of a folder in the order in which they were written."""
+    return sorted(
+        folder.glob("part-*.parquet"), key=lambda part: (part.stat().st_mtime_ns, part.name)
+    )
 
 
 def _read_file(path: Path) -> EmbeddingTable:
@@ -285,19 +295,32 @@ def _join(files: Sequence[Path], tables: Sequence[EmbeddingTable]) -> EmbeddingT
         embedding=np.concatenate([table.embedding for table in tables]),
         lineage=lineages[0] if len(lineages) == 1 else {"parts": lineages},
     )
-    return _without_repeats(joined, files[0] if len(files) == 1 else files[0].parent)
+    ends = np.cumsum([len(table) for table in tables])
+    return _without_repeats(joined, files, ends)
 
 
-def _without_repeats(table: EmbeddingTable, where: Path) -> EmbeddingTable:
-    first: dict[tuple[str, float], int] = {}
+def _without_repeats(
+    table: EmbeddingTable, files: Sequence[Path], ends: np.ndarray
+) -> EmbeddingTable:
+    """Return the table with each key once, as the last file has it.
+
+    Args:
+        table: rows of all files, one file after the other.
+        files: the files.
+        ends: row after the last one of each file.
+    """
+    last: dict[tuple[str, float], int] = {}
     for row, key in enumerate(table.row_keys()):
-        other = first.setdefault(key, row)
-        if other != row and not _same(table, other, row):
-            raise EmbeddingsError(
-                f"{where} holds {key[0]} (from {key[1]:g} s) twice with different contents; "
-                "delete the folder and run `embed` again"
-            )
-    return table if len(first) == len(table) else table.take(list(first.values()))
+        other = last.get(key)
+        if other is not None and not _same(table, other, row):
+            file, earlier = (int(np.searchsorted(ends, r, side="right")) for r in (row, other))
+            if file == earlier:
+                raise EmbeddingsError(
+                    f"{files[file]} holds {key[0]} (from {key[1]:g} s) twice with different "
+                    "contents; delete it and run `embed` again"
+                )
+        last[key] = row
+    return table if len(last) == len(table) else table.take(sorted(last.values()))
 
 
 def _same(table: EmbeddingTable, a: int, b: int) -> bool:

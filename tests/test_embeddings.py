@@ -103,11 +103,9 @@ def test_replace_leaves_the_new_part_alone(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_parts_that_disagree_on_a_video_are_refused_with_its_name(tmp_path: Path) -> None:
-    write(table(), tmp_path)
-    other = table().embedding.copy()
-    other[3] += 1
-    write(table(embedding=other), tmp_path)
+def test_a_file_with_two_rows_of_a_video_is_refused_with_its_name(tmp_path: Path) -> None:
+    names = table().video_id
+    write(table(video_id=[*names[:4], names[3]]), tmp_path)
     with pytest.raises(
         EmbeddingsError, match=r"holds klasse/v_003.mp4 \(from 0 s\) twice with different contents"
     ):

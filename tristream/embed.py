@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,14 @@ from tristream.extract import extract_rows, kept_engine
 from tristream.files import write_json
 from tristream.forecast import Forecast, forecast
 from tristream.media.reasons import Rejected
+from tristream.part_writer import PartWriter, Tally
 from tristream.precision import in_precision
-from tristream.status import Earlier, write_status
+from tristream.status import Earlier
 from tristream.videos import contents, decode_pool, expand_paths, given_rows, note_links
 from tristream.workspace import Workspace, check_names
 
 if TYPE_CHECKING:
     from tristream.dataset.manifest import VideoRow
-    from tristream.store.embeddings import EmbeddingTable
     from tristream.streams.extraction import VideoResult
     from tristream.streams.model import TrainedStream
     from tristream.streams.timings import Stages
@@ -48,12 +49,26 @@ class EmbedResult:
     """Result of embedding the videos of a run.
 
     Attributes:
-        embeddings: of the videos that were embedded now.
         report: counts of states, spaces and seconds, as in lineage.json.
+        folders: {stream: folder of its tables}.
+        tally: names and states of the videos that were embedded now.
     """
 
-    embeddings: Embeddings
     report: dict[str, Any]
+    folders: Mapping[str, Path]
+    tally: Tally
+
+    @cached_property
+    def embeddings(self) -> Embeddings:
+        """Embeddings of the videos that were embedded now, read from the tables when first used."""
+        from tristream.store import embeddings
+
+        tables = {}
+        for name, folder in self.folders.items():
+            table = embeddings.read(folder)
+            place = {video: row for row, video in enumerate(table.video_id)}
+            tables[name] = table.take([place[video] for video in self.tally.video_ids])
+        return Embeddings(tables, self.tally.failures, self.tally.sentences)
 
 
 class _Job:
@@ -105,6 +120,8 @@ def embed(
 ) -> EmbedResult:
     """Embed the videos of a run and write tables, status.csv, failures.csv and lineage.json.
 
+    Tables and states are written while it runs, in parts of at most 1,000 videos.
+
     Args:
         workspace: of the run.
         options: streams, precision, retry, force.
@@ -119,18 +136,20 @@ def embed(
 
     job = _Job(workspace, options or EmbedOptions(), data, paths)
     started, stages = time.monotonic(), Stages()
-    results = list(job.run(job.rows, job.trained, stages=stages))
-    embeddings = embeddings_of(job.trained, results)
-    write_tables(workspace, embeddings.tables, replace=job.earlier is None)
-    write_status(workspace, results, None if job.earlier is None else job.earlier.states)
-    report = _report(job, results, embeddings, time.monotonic() - started, stages)
+    states = None if job.earlier is None else job.earlier.states
+    parts = PartWriter(workspace, job.trained, replace=states is None, states=states)
+    for result in job.run(job.rows, job.trained, stages=stages):
+        parts.add(result)
+    parts.close()
+    report = _report(job, parts, time.monotonic() - started, stages)
     lineage = {
         "limits": asdict(workspace.reading.limits),
         "streams": {stream.name: dict(stream.lineage) for stream in job.trained},
     }
     write_json(workspace.folder / "lineage.json", {**report, **lineage})
-    note_states(workspace, results)
-    return EmbedResult(embeddings, report)
+    note_tally(workspace, parts.tally)
+    folders = {stream.name: parts.folder_of(stream) for stream in job.trained}
+    return EmbedResult(report, folders, parts.tally)
 
 
 def embed_files(
@@ -147,7 +166,7 @@ def embed_files(
     root = workspace.data_root()
     rows = given_rows(expand_paths(paths), root)
     results = list(extract_rows(workspace.reading_from(root), rows, trained))
-    note_states(workspace, results, stored=False)
+    note_states(workspace, results)
     return embeddings_of(trained, results)
 
 
@@ -193,65 +212,40 @@ def forecast_embedding(
         )
 
 
-def write_tables(
-    workspace: Workspace, tables: Mapping[str, EmbeddingTable], *, replace: bool = True
-) -> None:
-    """Write one Parquet file per stream into the folder of its space, replacing or joining others."""
-    from tristream.store import embeddings
-
-    for name, table in tables.items():
-        if replace or len(table):
-            embeddings.write(table, workspace.embeddings_dir(name, table.space_id), replace=replace)
+def note_states(workspace: Workspace, results: Sequence[VideoResult]) -> None:
+    """Report masked, degraded and rejected videos of results that are not stored, in a few lines."""
+    tally = Tally()
+    for result in results:
+        tally.add(result)
+    note_tally(workspace, tally, stored=False)
 
 
-def note_states(
-    workspace: Workspace, results: Sequence[VideoResult], *, stored: bool = True
-) -> None:
+def note_tally(workspace: Workspace, tally: Tally, *, stored: bool = True) -> None:
     """Report masked, degraded and rejected videos in a few lines; `stored`: in status.csv."""
     progress = workspace.progress
-    absent: dict[str, list[str]] = {}
-    reasons: list[str] = []
-    for result in results:
-        if not result.rejected:
-            reasons += result.reasons
-            for name, reason in result.absent.items():
-                absent.setdefault(name, []).append(reason)
-    note_masks(workspace, absent, len(results))
-    masks = {reason for codes in absent.values() for reason in codes}
-    for reason in sorted(set(reasons) - masks):
-        progress.note(
-            f"degraded: {reasons.count(reason)} of {len(results)} videos ({reason})"
-            + ("; see status.csv" if stored else "")
-        )
-    n_rejected = sum(bool(result.rejected) for result in results)
-    if n_rejected:
+    for (name, reason), n in sorted(tally.masks.items()):
+        progress.note(f"{name}: masked for {n} of {tally.n_videos} videos ({reason})")
+    masks = {reason for _, reason in tally.masks}
+    for reason, n in sorted(tally.reasons.items()):
+        if reason not in masks:
+            progress.note(
+                f"degraded: {n} of {tally.n_videos} videos ({reason})"
+                + ("; see status.csv" if stored else "")
+            )
+    if tally.failures:
         hint = "; see failures.csv" if stored else ""
-        progress.warn(f"{n_rejected} of {len(results)} videos were rejected{hint}")
+        progress.warn(f"{len(tally.failures)} of {tally.n_videos} videos were rejected{hint}")
 
 
-def note_masks(workspace: Workspace, absent: Mapping[str, Sequence[str]], n_videos: int) -> None:
-    """Report each masked stream and reason in one line, however many videos it concerns."""
-    for name, reasons in sorted(absent.items()):
-        for reason in sorted(set(reasons)):
-            n = reasons.count(reason)
-            workspace.progress.note(f"{name}: masked for {n} of {n_videos} videos ({reason})")
-
-
-def _report(
-    job: _Job,
-    results: Sequence[VideoResult],
-    embeddings: Embeddings,
-    seconds: float,
-    stages: Stages,
-) -> dict[str, Any]:
-    states = [result.status for result in results]
+def _report(job: _Job, parts: PartWriter, seconds: float, stages: Stages) -> dict[str, Any]:
+    tally = parts.tally
     return {
-        "n_videos": len(results),
-        **{state: states.count(state) for state in ("ok", "degraded", "rejected")},
-        "rejected_videos": dict(embeddings.failures),
+        "n_videos": tally.n_videos,
+        **{state: tally.states[state] for state in ("ok", "degraded", "rejected")},
+        "rejected_videos": dict(tally.failures),
         "spaces": {stream.name: stream.space_id for stream in job.trained},
-        "present": {name: int(t.present.sum()) for name, t in embeddings.tables.items()},
+        "present": {stream.name: parts.n_present[stream.name] for stream in job.trained},
         "seconds": round(seconds, 2),
-        "seconds_per_video": round(seconds / max(1, len(results)), 4),
+        "seconds_per_video": round(seconds / max(1, tally.n_videos), 4),
         "stage_seconds": {stage: round(spent, 3) for stage, spent in stages.seconds.items()},
     }

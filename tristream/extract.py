@@ -52,7 +52,7 @@ def extract_rows(
     pace, cache = Pace(len(rows), stages), workspace.cache()
     model.check_same_reading(trained)
     warn_of_estimated_flow(workspace, trained)
-    content = contents(rows, reading)
+    content = contents(rows, reading, progress=progress, n_threads=workspace.compute.workers + 1)
     engine = engine or kept_engine(workspace)
     flow = model.shared_estimators(trained)
     flow.backend = engine

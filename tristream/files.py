@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,11 +20,36 @@ _BROKEN_BYTE = re.compile("[\udc80-\udcff]")  # surrogate escapes of the file sy
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Write a CSV whose cells no spreadsheet runs as a formula; names as in videos.csv."""
     buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(header)
+    write_bytes(path, (buffer.getvalue() + _lines(rows)).encode())
+
+
+def append_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Append rows to a file of `write_csv`; after a kill its last line may be incomplete.
+
+    Args:
+        path: of the file, which exists.
+        header: that it has; not written again.
+        rows: one per line.
+    """
+    with path.open("ab") as file:
+        file.write(_lines(rows).encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def complete_lines(path: Path) -> str:
+    """Return the text of a CSV without a last line that a kill cut off."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return text[: text.rfind("\n") + 1]
+
+
+def _lines(rows: Sequence[Sequence[object]]) -> str:
+    buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
     for row in rows:
         writer.writerow([cell if _is_number(cell) else cell_of(cell) for cell in map(str, row)])
-    write_bytes(path, buffer.getvalue().encode())
+    return buffer.getvalue()
 
 
 def _is_number(cell: str) -> bool:

@@ -109,7 +109,7 @@ def embed_new(workspace: Workspace, files: Sequence[Path], spaces: dict[str, str
     root = workspace.data_root()
     rows = given_rows(files, root)
     results = list(extract_rows(workspace.reading_from(root), rows, trained))
-    note_states(workspace, results, stored=False)
+    note_states(workspace, results)
     embeddings = embeddings_of(trained, results)
     typed = {row.video_id: str(path) for row, path in zip(rows, files, strict=True)}
     tables = {

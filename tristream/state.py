@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tristream import streams
 from tristream.errors import UsageError
+from tristream.files import complete_lines
 from tristream.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -187,7 +189,8 @@ def _embeddings(workspace: Workspace, name: str, space: str, rows: Sequence[Vide
     other = [video for video, there in now.items() if content.get(video, there) != there]
     facts = {"stream": name, "n_videos": len(content), "n_present": n_present, "not_embedded": lost, "changed": other,
              "written": max(part.stat().st_mtime for part in parts)}  # fmt: skip
-    words = f"{len(content)} videos, {n_present} of them with this stream"
+    n_videos = f"{len(content):,} of {len(rows):,}" if lost else f"{len(content)}"
+    words = f"{n_videos} videos, {n_present} of them with this stream"
     for videos, what in ((lost, "are not embedded"), (other, "have other contents now")):
         if videos:
             words += f"; {len(videos)} {what} (first: {videos[0]})"
@@ -271,8 +274,9 @@ def _rejected(path: Path) -> set[str]:
 
     if not path.exists():
         return set()
-    with path.open(encoding="utf-8", newline="") as file:
-        return {row["video_id"] for row in csv.DictReader(file)}
+    return {
+        row["video_id"] for row in csv.DictReader(io.StringIO(complete_lines(path), newline=""))
+    }
 
 
 def _json(path: Path) -> Any:

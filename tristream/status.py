@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tristream.dataset.videos_csv import text_of
 from tristream.errors import UsageError
-from tristream.files import write_csv
+from tristream.files import append_csv, complete_lines, write_csv
 from tristream.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -19,32 +19,59 @@ if TYPE_CHECKING:
     from tristream.streams.model import TrainedStream
 
 STATUS = ("video_id", "status", "reasons", "absent_streams")
+FAILURES = ("video_id", "reason", "sentence")
 
 
-def write_status(
-    workspace: Workspace,
-    results: Sequence[VideoResult],
-    states: Mapping[str, Sequence[str]] | None = None,
-) -> None:
-    """Write status.csv (one state per video) and failures.csv (the rejected ones).
+class StatusWriter:
+    """Write status.csv (one state per video) and failures.csv (the rejected ones) bit by bit.
 
     Args:
         workspace: of the run.
-        results: of the videos that were embedded now.
-        states: video_id → earlier row of status.csv, for videos that were not; their order stays.
+        states: earlier rows of status.csv, by video_id, of which those that are not added stay, in
+            their order; the files then appear at the end. None: rows are appended as they are added.
     """
-    rows = {
-        result.video.video_id: [
-            result.video.video_id,
-            result.status,
-            result.rejected_reason or " ".join(sorted({*result.reasons, *result.absent.values()})),
-            " ".join(f"{name}:{reason}" for name, reason in sorted(result.absent.items())),
+
+    def __init__(
+        self, workspace: Workspace, states: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        self._folder = workspace.folder
+        self._states = None if states is None else dict(states)
+        self._failures: list[Sequence[str]] = []
+        self._is_new = True
+
+    def add(self, results: Sequence[VideoResult]) -> None:
+        """Take the states of some videos; without earlier states they are on disk afterwards."""
+        rows = [
+            [
+                result.video.video_id,
+                result.status,
+                result.rejected_reason
+                or " ".join(sorted({*result.reasons, *result.absent.values()})),
+                " ".join(f"{name}:{reason}" for name, reason in sorted(result.absent.items())),
+            ]
+            for result in results
         ]
-        for result in results
-    }
-    write_csv(workspace.folder / "status.csv", STATUS, list({**(states or {}), **rows}.values()))
-    failures = [[r.video.video_id, r.rejected_reason, r.rejected] for r in results if r.rejected]
-    write_csv(workspace.folder / "failures.csv", ["video_id", "reason", "sentence"], failures)
+        failures = [
+            [result.video.video_id, result.rejected_reason, str(result.rejected)]
+            for result in results
+            if result.rejected
+        ]
+        if self._states is not None:
+            self._states |= {row[0]: row for row in rows}
+            self._failures += failures
+            return
+        write = write_csv if self._is_new else append_csv
+        write(self._folder / "status.csv", STATUS, rows)
+        write(self._folder / "failures.csv", FAILURES, failures)
+        self._is_new = False
+
+    def close(self) -> None:
+        """Write what is not on disk yet."""
+        if self._states is not None:
+            write_csv(self._folder / "status.csv", STATUS, list(self._states.values()))
+            write_csv(self._folder / "failures.csv", FAILURES, self._failures)
+        elif self._is_new:
+            self.add([])
 
 
 @dataclass(frozen=True)
@@ -89,7 +116,7 @@ def _states(workspace: Workspace) -> dict[str, list[str]]:
     embed = f"run tristream embed --run {workspace.folder}"
     if not path.exists():
         raise UsageError(f"{path} does not exist: no video was tried yet; {embed}")
-    header, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
+    header, *rows = csv.reader(io.StringIO(complete_lines(path), newline=""))
     if tuple(header) != STATUS:
         raise UsageError(f"{path} has the columns {', '.join(header)}; {embed} again")
     return {row[0]: row for row in ([text_of(cell) for cell in row] for row in rows)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from tristream.dataset.manifest import VideoRow, content_id
 from tristream.errors import UsageError
 from tristream.media.reasons import Rejected
 from tristream.paths import expanded
+from tristream.progress import SILENT, Progress
 from tristream.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -73,19 +75,36 @@ def note_links(workspace: Workspace, root: Path) -> None:
         )
 
 
-def contents(rows: Sequence[VideoRow], reading: Reading) -> dict[str, str]:
+def contents(
+    rows: Sequence[VideoRow], reading: Reading, *, progress: Progress = SILENT, n_threads: int = 1
+) -> dict[str, str]:
     """Return {video_id: sha256 of the current bytes}.
 
     A file that cannot be read gets a name under which nothing is cached; decoding reports why.
+
+    Args:
+        rows: videos.
+        reading: root and links.
+        progress: gets a bar.
+        n_threads: files that are read at once.
     """
-    digests = {}
-    for row in rows:
+
+    def digest(row: VideoRow) -> str:
         try:
-            digests[row.video_id] = content_id(
+            return content_id(
                 row.path, root=reading.inside(row.path), follow_links=reading.follow_links
             )
         except (Rejected, OSError):
-            digests[row.video_id] = f"unreadable {row.video_id}"
+            return f"unreadable {row.video_id}"
+
+    digests = {}
+    with (
+        progress.bar("reading the contents of files", len(rows)) as move,
+        ThreadPoolExecutor(n_threads) as pool,
+    ):
+        for row, found in zip(rows, pool.map(digest, rows), strict=True):
+            digests[row.video_id] = found
+            move()
     return digests
 
 
