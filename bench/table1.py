@@ -30,7 +30,7 @@ from tristream.streams.config import AggregatorPhase
 from tristream.streams.encoding import encode
 from tristream.streams.model import StreamModel, TrainedStream, load, pad
 from tristream.streams.torch_backend import TorchBackend
-from tristream.streams.training_loop import Phase, run_phase
+from tristream.streams.training_loop import Phase, cross_entropy, run_phase
 from tristream.streams.video import Video, View
 
 CPU = torch.device("cpu")
@@ -146,7 +146,7 @@ def learn(
         name="table1",
         config=training,
         module=model,
-        logits=model.classify,
+        objective=cross_entropy(model.classify),
         n_batches=len(batches_of(len(train.labels), size)),
         train_batches=lambda generator: (
             batch(train, rows) for rows in batches_of(len(train.labels), size, generator)

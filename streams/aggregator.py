@@ -2,85 +2,59 @@
 
 All have one interface, `aggregator(segments, lengths)`: segments (B, S, D), of which the first `lengths[b]` belong to
 video b; the rest is padding with any content. The result, (B, `aggregator.embedding_dim`), depends neither on the
-padding nor on the other videos.
+padding nor on the other videos. A sequence model also offers `states(segments, lengths)`, (B, S, embedding_dim): what
+it holds after each segment, 0 for padding; read-outs of steps classify these.
 """
 
 from __future__ import annotations
 
-from typing import Literal, cast
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tristream.errors import TristreamError
+from tristream.streams.attention import AttentionPooling, RecurrentAttention, SelfAttention
+from tristream.streams.sequences import check_lengths, inside
 
 # Tkachenko 2018 §IV-E, §V-D
 HIDDEN_DIM = 512
 N_LAYERS = 2
 DROPOUT = 0.5
 
-Cell = Literal["gru", "lstm"]
-_CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
-KINDS = (*_CELLS, "attention", "mean", "mean_deviation", "max")
+N_STEPS = 8  # a choice of ours; Yao et al. read once for each word
+
+Cell = Literal["gru", "lstm", "rnn_relu"]
+Merge = Literal["concat", "sum"]
+_CELLS: dict[str, type[nn.GRU] | type[nn.LSTM] | type[nn.RNN]] = {
+    "gru": nn.GRU,
+    "lstm": nn.LSTM,
+    "rnn_relu": nn.RNN,
+}
+KINDS = (*_CELLS, "attention", "recurrent_attention", "mean", "mean_deviation", "max", "none")
 
 
-class SelfAttention(nn.Module):
-    """Block of self-attention over the segments of each video, with residual and layer norm.
+@dataclass(frozen=True)
+class More:
+    """Rarer settings of recurrent aggregators.
 
-    Our reading of the paper's "attention" (Tkachenko 2018 §V-E, Table I), which stands "after the input layer" and
-    cites Vaswani et al. 2017 (arXiv:1706.03762) without saying more: their attention sub-layer, dropout included.
-    Positions are not encoded: the recurrent network after it depends on the order.
-
-    Args:
-        dim: D, width of a segment embedding.
-        n_heads: None is 8 where 8 divides D, else 1.
+    Attributes:
+        merge: of the directions of a recurrent network.
+        hidden_dims: width of each layer; none: `hidden_dim` for all.
+        n_steps: readings of "recurrent_attention".
     """
 
-    def __init__(self, dim: int, n_heads: int | None = None, *, dropout: float = 0.1) -> None:
-        super().__init__()
-        n_heads = n_heads or (8 if dim % 8 == 0 else 1)
-        self.attention = nn.MultiheadAttention(dim, n_heads, dropout=dropout, batch_first=True)
-        self.dropout = nn.Dropout(dropout)
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(
-        self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]
-    ) -> Float[Tensor, "B S D"]:
-        inside = _inside(segments, lengths)
-        segments = torch.where(inside[:, :, None], segments, 0)  # a weight of 0 does not remove NaN
-        attended, _ = self.attention(
-            segments, segments, segments, key_padding_mask=~inside, need_weights=False
-        )
-        return self.norm(segments + self.dropout(attended))
+    merge: Merge = "concat"
+    hidden_dims: tuple[int, ...] = ()
+    n_steps: int = N_STEPS
 
 
-class AttentionPooling(nn.Module):
-    """Mean of the segment embeddings with learned weights: softmax over v · tanh(W x + b).
-
-    Source: additive attention (Bahdanau et al. 2015, arXiv:1409.0473) with no query; the second reading of the paper's
-    "attention". Independent of the order.
-    """
-
-    def __init__(
-        self, input_dim: int, hidden_dim: int = HIDDEN_DIM, *, dropout: float = DROPOUT
-    ) -> None:
-        super().__init__()
-        self.embedding_dim = input_dim
-        self.input_dropout = nn.Dropout(dropout)
-        self.score = nn.Sequential(
-            nn.Linear(input_dim, hidden_dim), nn.Tanh(), nn.Linear(hidden_dim, 1, bias=False)
-        )
-
-    def forward(
-        self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]
-    ) -> Float[Tensor, "B E"]:
-        _check_lengths(segments, lengths)
-        inside = _inside(segments, lengths)[:, :, None]
-        segments = self.input_dropout(torch.where(inside, segments, 0))
-        scores = torch.where(inside, self.score(segments), -torch.inf)  # (B, S, 1)
-        return (scores.softmax(dim=1) * segments).sum(dim=1)
+MORE = More()
 
 
 class RecurrentAggregator(nn.Module):
@@ -92,55 +66,94 @@ class RecurrentAggregator(nn.Module):
 
     Args:
         input_dim: D, width of a segment embedding.
-        hidden_dim: width of each direction.
-        cell: "gru" or "lstm".
+        hidden_dim: width of each direction; with a sequence, of each layer in turn, and `n_layers` is its length.
+        cell: "gru", "lstm" or "rnn_relu" (Elman's, with ReLU).
+        merge: join the directions of every layer side by side, or add them (Giel & Diaz).
         dropout: on the input and between layers. The paper's third, before the softmax, belongs to the classifier.
         self_attention: put one `SelfAttention` block first.
 
     Raises:
-        TristreamError: an unknown cell.
+        TristreamError: an unknown cell or merge.
     """
 
     def __init__(
         self,
         input_dim: int,
-        hidden_dim: int = HIDDEN_DIM,
+        hidden_dim: int | Sequence[int] = HIDDEN_DIM,
         n_layers: int = N_LAYERS,
         *,
         cell: Cell = "gru",
         bidirectional: bool = True,
+        merge: Merge = "concat",
         dropout: float = DROPOUT,
         self_attention: bool = False,
     ) -> None:
         super().__init__()
         if cell not in _CELLS:
             raise TristreamError(f"unknown recurrent cell {cell!r}; available: {', '.join(_CELLS)}")
-        self.embedding_dim = hidden_dim * (2 if bidirectional else 1)
+        if merge not in ("concat", "sum"):
+            raise TristreamError(f"unknown merge {merge!r}; available: concat, sum")
+        widths = [hidden_dim] * n_layers if isinstance(hidden_dim, int) else list(hidden_dim)
+        n_joined = 2 if bidirectional and merge == "concat" else 1
+        self.merge = merge
+        self.embedding_dim = widths[-1] * n_joined
         self.self_attention = SelfAttention(input_dim) if self_attention else None
         self.input_dropout = nn.Dropout(dropout)
-        self.rnn = _CELLS[cell](
-            input_dim,
-            hidden_dim,
-            n_layers,
-            batch_first=True,
-            bidirectional=bidirectional,
-            dropout=dropout if n_layers > 1 else 0.0,  # between layers
-        )
+
+        def layers(inputs: int, width: int, n: int) -> nn.RNNBase:
+            return _CELLS[cell](
+                inputs,
+                width,
+                n,
+                batch_first=True,
+                bidirectional=bidirectional,
+                dropout=dropout if n > 1 else 0.0,  # between layers
+                **({"nonlinearity": "relu"} if cell == "rnn_relu" else {}),
+            )
+
+        one_module = len(widths) == 1 or (len(set(widths)) == 1 and merge == "concat")
+        self.rnn = layers(input_dim, widths[0], len(widths) if one_module else 1)
+        self.upper = nn.ModuleList()  # layers that torch's own stacking cannot express
+        if not one_module:
+            for below, width in itertools.pairwise(widths):
+                self.upper.append(layers(below * n_joined, width, 1))
+        self.between_dropout = nn.Dropout(dropout)
 
     def forward(
         self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]
     ) -> Float[Tensor, "B E"]:
-        _check_lengths(segments, lengths)
+        _, state = self._read(segments, lengths)
+        last = state[0] if isinstance(state, tuple) else state  # (layers * directions, B, hidden)
+        return self._merged(last[-2], last[-1]) if self.rnn.bidirectional else last[-1]
+
+    def states(
+        self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]
+    ) -> Float[Tensor, "B S E"]:
+        """Return the outputs of the top layer; 0 for padding."""
+        packed, _ = self._read(segments, lengths)
+        return self._joined(packed, segments.shape[1])
+
+    def _read(self, segments: Tensor, lengths: Tensor) -> tuple[Any, Any]:
+        """Return the packed outputs of the top layer, both directions side by side, and its final state."""
+        check_lengths(segments, lengths)
         if self.self_attention is not None:
             segments = self.self_attention(segments, lengths)
-        packed = pack_padded_sequence(
-            self.input_dropout(segments), lengths.cpu(), batch_first=True, enforce_sorted=False
-        )
-        _, state = self.rnn(packed)
-        last = (
-            state[0] if isinstance(self.rnn, nn.LSTM) else state
-        )  # (layers * directions, B, hidden_dim)
-        return torch.cat([last[-2], last[-1]], dim=1) if self.rnn.bidirectional else last[-1]
+        size, lengths = segments.shape[1], lengths.cpu()
+
+        def packed(rows: Tensor) -> Any:
+            return pack_padded_sequence(rows, lengths, batch_first=True, enforce_sorted=False)
+
+        outputs, state = self.rnn(packed(self.input_dropout(segments)))
+        for layer in self.upper:
+            outputs, state = layer(packed(self.between_dropout(self._joined(outputs, size))))
+        return outputs, state
+
+    def _joined(self, outputs: Any, size: int) -> Float[Tensor, "B S E"]:
+        rows, _ = pad_packed_sequence(outputs, batch_first=True, total_length=size)
+        return self._merged(*rows.chunk(2, dim=2)) if self.rnn.bidirectional else rows
+
+    def _merged(self, forward: Tensor, backward: Tensor) -> Tensor:
+        return forward + backward if self.merge == "sum" else torch.cat([forward, backward], dim=-1)
 
 
 def StackedBiGRU(
@@ -164,19 +177,34 @@ class MeanAggregator(nn.Module):
     def forward(
         self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]
     ) -> Float[Tensor, "B E"]:
-        _check_lengths(segments, lengths)
-        inside, count = _inside(segments, lengths)[:, :, None], lengths.to(segments.device)[:, None]
+        check_lengths(segments, lengths)
+        real, count = inside(segments, lengths)[:, :, None], lengths.to(segments.device)[:, None]
         mean = (
-            torch.where(inside, segments, 0).sum(dim=1) / count
+            torch.where(real, segments, 0).sum(dim=1) / count
         )  # not a product: padding may be NaN
         if not self.with_deviation:
             return mean
-        variance = torch.where(inside, segments - mean[:, None], 0).square().sum(dim=1) / count
+        variance = torch.where(real, segments - mean[:, None], 0).square().sum(dim=1) / count
         varies = variance > 0
         deviation = torch.where(
             varies, torch.where(varies, variance, 1).sqrt(), 0
         )  # the root has no slope at 0
         return torch.cat([mean, deviation], dim=1)
+
+    def states(
+        self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]
+    ) -> Float[Tensor, "B S D"]:
+        """Return the segment embeddings; 0 for padding.
+
+        Raises:
+            TristreamError: with the deviation, which a single segment does not have.
+        """
+        check_lengths(segments, lengths)
+        if self.with_deviation:
+            raise TristreamError(
+                "mean_deviation has no states; a read-out of steps needs kind = none"
+            )
+        return torch.where(inside(segments, lengths)[:, :, None], segments, 0)
 
 
 class MaxAggregator(nn.Module):
@@ -192,8 +220,8 @@ class MaxAggregator(nn.Module):
     def forward(
         self, segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]
     ) -> Float[Tensor, "B E"]:
-        _check_lengths(segments, lengths)
-        return torch.where(_inside(segments, lengths)[:, :, None], segments, -torch.inf).amax(dim=1)
+        check_lengths(segments, lengths)
+        return torch.where(inside(segments, lengths)[:, :, None], segments, -torch.inf).amax(dim=1)
 
 
 def build(
@@ -205,49 +233,27 @@ def build(
     bidirectional: bool = True,
     dropout: float = DROPOUT,
     self_attention: bool = False,
-) -> RecurrentAggregator | AttentionPooling | MeanAggregator | MaxAggregator:
-    """Return the aggregator of this kind: "gru", "lstm", "attention", "mean", "mean_deviation" or "max".
+    more: More = MORE,
+) -> nn.Module:
+    """Return the aggregator of this kind, one of `KINDS`.
 
-    "attention" uses only the widths and dropout, the last three only `input_dim`; `self_attention` applies to the
-    recurrent ones.
+    The attentions use only the widths and dropout, the statistics ("mean" and "none", which are the same network,
+    "mean_deviation", "max") only `input_dim`; `self_attention` applies to the recurrent ones.
 
     Raises:
         TristreamError: an unknown kind.
     """
     if kind in _CELLS:
         return RecurrentAggregator(
-            input_dim, hidden_dim, n_layers, cell=cast(Cell, kind), bidirectional=bidirectional, dropout=dropout,
-            self_attention=self_attention,
+            input_dim, more.hidden_dims or hidden_dim, n_layers, cell=cast(Cell, kind), bidirectional=bidirectional,
+            merge=more.merge, dropout=dropout, self_attention=self_attention,
         )  # fmt: skip
     if kind == "attention":
         return AttentionPooling(input_dim, hidden_dim, dropout=dropout)
+    if kind == "recurrent_attention":
+        return RecurrentAttention(input_dim, hidden_dim, n_steps=more.n_steps, dropout=dropout)
     if kind == "max":
         return MaxAggregator(input_dim)
     if kind in KINDS:
         return MeanAggregator(input_dim, with_deviation=kind == "mean_deviation")
     raise TristreamError(f"unknown aggregator {kind!r}; available: {', '.join(KINDS)}")
-
-
-def _inside(segments: Float[Tensor, "B S D"], lengths: Int[Tensor, "B"]) -> Bool[Tensor, "B S"]:
-    """True where a row is a segment of its video, False for padding."""
-    return (
-        torch.arange(segments.shape[1], device=segments.device)
-        < lengths.to(segments.device)[:, None]
-    )
-
-
-def _check_lengths(segments: Tensor, lengths: Tensor) -> None:
-    if lengths.shape != segments.shape[:1]:
-        raise TristreamError(
-            f"{len(segments)} videos have lengths of shape {tuple(lengths.shape)}; there must be one length per video"
-        )
-    shortest, longest = int(lengths.min()), int(lengths.max())
-    if shortest < 1:
-        raise TristreamError(
-            f"video {int(lengths.argmin())} of the batch has {shortest} segments; it needs at least 1: mask it"
-        )
-    if longest > segments.shape[1]:
-        raise TristreamError(
-            f"video {int(lengths.argmax())} of the batch has a length of {longest} segments, "
-            f"but the batch holds {segments.shape[1]} per video"
-        )

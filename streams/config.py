@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from tristream.errors import TristreamError
 
@@ -15,6 +15,38 @@ Crop = tuple[
 # Unless the size is a multiple of 8, threads share the rows unevenly, and the bits of a row depend on its place in the
 # batch (7 rows on 2 threads: 2e-6 relative; x86, torch 2.15).
 ENCODE_BATCH_SIZE = "fixed, the last batch is padded; a multiple of 8, so that no row depends on its place in the batch"
+
+
+# A setting that is younger than the first stored embeddings: at its default it is no part of any identity.
+LATER: dict[str, Any] = {"later": True}
+
+
+def identity_of(config: Any, *, exclude: set[str] | None = None) -> dict[str, Any]:
+    """Return the settings as JSON, without the younger ones that have their default values.
+
+    Identities and signatures of what was made before such a setting existed stay the same.
+    """
+    settings: dict[str, Any] = config.model_dump(mode="json", exclude=exclude)
+    for name in list(settings):
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            settings[name] = identity_of(value)
+        elif is_later(config, name) and value == type(config).model_fields[name].default:
+            del settings[name]
+    return settings
+
+
+def later_settings(config: BaseModel) -> dict[str, Any]:
+    """Return the younger settings that do not have their default values, as JSON."""
+    return {name: value for name, value in identity_of(config).items() if is_later(config, name)}
+
+
+def is_later(config: BaseModel, name: str) -> bool:
+    """True for a setting that is marked with `LATER`."""
+    return type(config).model_fields[name].json_schema_extra == LATER
+
+
+SEQUENCE_KINDS = ("gru", "lstm", "rnn_relu", "mean", "none")  # aggregators with `states`
 
 
 class DataConfig(BaseModel, extra="forbid", frozen=True):
@@ -61,10 +93,20 @@ class SamplerConfig(BaseModel, extra="forbid", frozen=True):
 
 
 class AggregatorConfig(BaseModel, extra="forbid", frozen=True):
-    """Aggregator: segment embeddings to video embedding (paper, section IV-E)."""
+    """Aggregator: segment embeddings to video embedding (paper, section IV-E), and how it is classified."""
 
-    kind: Literal["gru", "lstm", "attention", "mean", "mean_deviation", "max"] = Field(
-        "gru", description="network, or statistic over the segments"
+    kind: Literal[
+        "gru",
+        "lstm",
+        "rnn_relu",
+        "attention",
+        "recurrent_attention",
+        "mean",
+        "mean_deviation",
+        "max",
+        "none",
+    ] = Field(
+        "gru", description="network, or statistic over the segments; none: each segment by itself"
     )
     hidden_dim: int = Field(512, ge=1, description="units of each direction of each layer")
     n_layers: int = Field(2, ge=1, description="stacked recurrent layers")
@@ -74,8 +116,92 @@ class AggregatorConfig(BaseModel, extra="forbid", frozen=True):
     )
     self_attention: bool = Field(
         False,
-        description="put a self-attention block before gru or lstm: the paper's '+ attention'",
+        description="put a self-attention block before gru, lstm or rnn_relu: the paper's '+ attention'",
     )
+    merge: Literal["concat", "sum"] = Field(
+        "concat",
+        description="two directions of a recurrent network side by side, or added",
+        json_schema_extra=LATER,
+    )
+    hidden_dims: tuple[int, ...] = Field(
+        (),
+        description="units of each recurrent layer; none: n_layers of hidden_dim",
+        json_schema_extra=LATER,
+    )
+    n_steps: int = Field(
+        8, ge=1, description="readings of recurrent_attention", json_schema_extra=LATER
+    )
+    readout: Literal["embedding", "mean_prob", "mean_logits", "max_logits", "weighted_logits"] = (
+        Field(
+            "embedding",
+            description="the softmax layer reads the video embedding, or each step, whose results are joined",
+            json_schema_extra=LATER,
+        )
+    )
+    n_stretches: int = Field(
+        3,
+        ge=1,
+        description="weighted_logits: stretches of a video, each with a weight",
+        json_schema_extra=LATER,
+    )
+    loss: Literal["video", "steps"] = Field(
+        "video",
+        description="of the joined result, or the mean loss of the steps",
+        json_schema_extra=LATER,
+    )
+    clip_length: int | None = Field(
+        None,
+        ge=1,
+        description="segments that are read at a time, their results averaged; none: the whole video",
+        json_schema_extra=LATER,
+    )
+    clip_stride: int | None = Field(
+        None,
+        ge=1,
+        description="from one clip to the next; none: clip_length",
+        json_schema_extra=LATER,
+    )
+    head_dims: tuple[int, ...] = Field(
+        (),
+        description="fully connected layers with ReLU before the softmax layer",
+        json_schema_extra=LATER,
+    )
+
+    @field_validator("hidden_dims", "head_dims")
+    @classmethod
+    def _are_widths(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
+        if min(widths, default=1) < 1:
+            raise TristreamError("each width must be at least 1")
+        return widths
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> AggregatorConfig:
+        if self.readout != "embedding" and self.kind not in SEQUENCE_KINDS:
+            raise TristreamError(
+                f"readout = {self.readout} classifies the steps of a sequence, and kind = {self.kind} has none; "
+                f"choose kind from {', '.join(SEQUENCE_KINDS)}, or readout = embedding"
+            )
+        if self.loss == "steps" and self.readout == "embedding":
+            raise TristreamError(
+                "loss = steps needs a readout of steps, not embedding; choose mean_prob or mean_logits"
+            )
+        if self.clip_stride is not None and self.clip_length is None:
+            raise TristreamError(
+                f"clip_stride = {self.clip_stride} has no effect without clip_length; set both"
+            )
+        if self.clip_stride is not None and self.clip_stride > (self.clip_length or 0):
+            raise TristreamError(
+                f"clip_stride = {self.clip_stride} would skip segments between clips of {self.clip_length}; "
+                "it must not be above clip_length"
+            )
+        return self
+
+    @property
+    def clip(self) -> tuple[int, int] | None:
+        """Length and stride of the clips; None: whole videos."""
+        if self.clip_length is None:
+            return None
+        return self.clip_length, self.clip_stride or self.clip_length
 
 
 class TrainingConfig(BaseModel, extra="forbid", frozen=True):

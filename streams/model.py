@@ -25,11 +25,18 @@ from tristream.store.checkpoint import (
     save_config,
 )
 from tristream.store.lineage import space_id, versions
-from tristream.streams import aggregator
 from tristream.streams.backend import Precision
-from tristream.streams.config import DataConfig, SamplerConfig, StreamConfig
+from tristream.streams.config import (
+    DataConfig,
+    SamplerConfig,
+    StreamConfig,
+    identity_of,
+    later_settings,
+)
+from tristream.streams.consensus import Consensus
 from tristream.streams.flow_estimators import Estimators
 from tristream.streams.flow_needs import estimators_for, names_of, seeds_of
+from tristream.streams.reader import SequenceReader, build_aggregator, build_classifier
 from tristream.streams.stream import Encoder, Stream
 from tristream.streams.torch_backend import channels_last
 
@@ -48,16 +55,31 @@ class StreamModel(nn.Module):
         aggregator: (segment embeddings (B, S, D), lengths (B,)) → (B, E), with `embedding_dim`.
         n_classes: of the softmax layer.
         dropout: before the softmax layer (the paper's third).
+        head_dims: fully connected layers before it.
+        consensus: joins the logits of the segments' states; None: the softmax layer reads the video embedding.
+        clip: length and stride of the clips that are read one at a time; None: whole videos.
     """
 
     def __init__(
-        self, encoder: Encoder, aggregator: nn.Module, n_classes: int, *, dropout: float = 0.5
+        self,
+        encoder: Encoder,
+        aggregator: nn.Module,
+        n_classes: int,
+        *,
+        dropout: float = 0.5,
+        head_dims: Sequence[int] = (),
+        consensus: Consensus | None = None,
+        clip: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.aggregator = aggregator
         embedding_dim = int(aggregator.embedding_dim)  # type: ignore[arg-type]
-        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(embedding_dim, n_classes))
+        self.classifier = build_classifier(
+            embedding_dim, n_classes, dropout=dropout, head_dims=head_dims
+        )
+        self.consensus = consensus
+        self.read = SequenceReader(aggregator, self.classifier, consensus, clip)
 
     @property
     def embedding_dim(self) -> int:
@@ -68,23 +90,26 @@ class StreamModel(nn.Module):
         self, embeddings: Float[torch.Tensor, "B S D"], lengths: Int[torch.Tensor, " B"]
     ) -> Float[torch.Tensor, "B E"]:
         """Return video embeddings."""
-        return self.aggregator(embeddings, lengths)
+        return self.read.embed(embeddings, lengths)
 
     def classify(
         self, embeddings: Float[torch.Tensor, "B S D"], lengths: Int[torch.Tensor, " B"]
     ) -> Float[torch.Tensor, "B n_classes"]:
         """Return logits from segment embeddings."""
-        return self.classifier(self.aggregate(embeddings, lengths))
+        return self.read(embeddings, lengths).logits
+
+    def encode(
+        self, segments: torch.Tensor, lengths: Int[torch.Tensor, " B"]
+    ) -> Float[torch.Tensor, "B S D"]:
+        """Return the padded segment embeddings of B videos, whose segments are concatenated along the first axis."""
+        embeddings = self.encoder.embed(segments)  # (sum of lengths, D)
+        return nn.utils.rnn.pad_sequence(embeddings.split(lengths.tolist()), batch_first=True)
 
     def forward(
         self, segments: torch.Tensor, lengths: Int[torch.Tensor, " B"]
     ) -> Float[torch.Tensor, "B n_classes"]:
         """Return logits from the segments of B videos, concatenated along the first axis."""
-        embeddings = self.encoder.embed(segments)  # (sum of lengths, D)
-        padded = nn.utils.rnn.pad_sequence(
-            embeddings.split(lengths.tolist()), batch_first=True
-        )  # (B, S, D)
-        return self.classify(padded, lengths)
+        return self.classify(self.encode(segments, lengths), lengths)
 
 
 @dataclass(frozen=True)
@@ -158,8 +183,15 @@ class TrainedStream:
     @property
     def space_id(self) -> str:
         """Name of the embedding space; only embeddings of one space are comparable."""
+        reading = later_settings(self.config.aggregator)
         return space_id(
-            {**self.segment_identity(), "model_sha256": self.checksums.model, "schema": SCHEMA}
+            {
+                **self.segment_identity(),
+                "model_sha256": self.checksums.model,
+                "schema": SCHEMA,
+                # the same weights, read in another way; at the defaults, the space is that of versions without these
+                **({"reading": reading} if reading else {}),
+            }
         )
 
     def segment_identity(self) -> dict[str, Any]:
@@ -178,7 +210,7 @@ class TrainedStream:
             **flow,
             "stream": self.name,
             "stream_schema": self.stream.schema,
-            "config": self.config.model_dump(mode="json", exclude=training_only),
+            "config": identity_of(self.config, exclude=training_only),
             "sampler": self.sampler.model_dump(mode="json"),
             # without a crop, the space is that of versions that had none
             "data": self.data.model_dump(mode="json", exclude_none=True),
@@ -226,16 +258,16 @@ def build_model(stream: Stream, n_classes: int) -> StreamModel:
     """Return a new model, with random weights (or the encoder's from the file that is configured)."""
     encoder = _build_encoder(stream, n_classes)
     parts = stream.config.aggregator
-    built = aggregator.build(
-        parts.kind,
-        encoder.embedding_dim,
-        hidden_dim=parts.hidden_dim,
-        n_layers=parts.n_layers,
-        bidirectional=parts.bidirectional,
+    is_of_steps = parts.readout != "embedding"
+    model = StreamModel(
+        encoder,
+        build_aggregator(parts, encoder.embedding_dim),
+        n_classes,
         dropout=parts.dropout,
-        self_attention=parts.self_attention,
+        head_dims=parts.head_dims,
+        consensus=Consensus(parts.readout, n_stretches=parts.n_stretches) if is_of_steps else None,
+        clip=parts.clip,
     )
-    model = StreamModel(encoder, built, n_classes, dropout=parts.dropout)
     channels_last(model)
     return model
 

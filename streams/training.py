@@ -13,13 +13,21 @@ from tristream.errors import TristreamError
 from tristream.store.lineage import digest
 from tristream.streams.backend import CPU, Backend, Precision
 from tristream.streams.batches import Batch, batches_of, batches_of_like_length
+from tristream.streams.config import identity_of
 from tristream.streams.encoding import BatchFiller
 from tristream.streams.model import StreamModel, build_model, pad
 from tristream.streams.parallel import Ranks
 from tristream.streams.segments import Footage
 from tristream.streams.spool import Spool
 from tristream.streams.stream import Stream
-from tristream.streams.training_loop import ALONE, Phase, State, run_phase
+from tristream.streams.training_loop import (
+    ALONE,
+    Objective,
+    Phase,
+    State,
+    cross_entropy,
+    run_phase,
+)
 
 VAL_SEGMENTS = 8  # of each validation video, evenly spread; more cost time and change little
 
@@ -176,7 +184,7 @@ def encoder_phase(
         name=f"{stream.name}-encoder",
         config=settings,
         module=model.encoder,  # type: ignore[arg-type]
-        logits=model.encoder,
+        objective=cross_entropy(model.encoder),
         n_batches=len(batches_of(len(pool), settings.batch_size)),
         train_batches=train_batches,
         val_batches=val_batches,
@@ -209,7 +217,7 @@ def end_to_end_phase(
         name=f"{stream.name}-end_to_end",
         config=settings,
         module=model,
-        logits=model,
+        objective=_sequence_objective(stream, model, encodes=True),
         n_batches=len(batches_of(len(examples.train), settings.batch_size)),
         train_batches=train_batches,
         val_batches=val_batches,
@@ -227,7 +235,10 @@ def aggregator_phase(
     """Return the phase that trains the aggregator on segment embeddings of the finished encoder."""
     settings = stream.config.aggregator_training
     # The encoder's weights are neither saved, restored nor optimised in this phase.
-    module = torch.nn.ModuleDict({"aggregator": model.aggregator, "classifier": model.classifier})
+    parts = {"aggregator": model.aggregator, "classifier": model.classifier}
+    if model.consensus is not None:
+        parts["consensus"] = model.consensus
+    module = torch.nn.ModuleDict(parts)
     generator = np.random.default_rng(int(digest([seed, stream.name, "views"])[:8], 16))
 
     filler: BatchFiller[list[np.ndarray]] = BatchFiller(
@@ -271,13 +282,26 @@ def aggregator_phase(
         name=f"{stream.name}-aggregator",
         config=settings,
         module=module,
-        logits=lambda sequences, lengths: module["classifier"](
-            module["aggregator"](sequences, lengths)
-        ),
+        objective=_sequence_objective(stream, model, encodes=False),
         n_batches=len(batches_of(len(views), settings.batch_size)),
         train_batches=train_batches,
         val_batches=val_batches,
     )
+
+
+def _sequence_objective(stream: Stream, model: StreamModel, *, encodes: bool) -> Objective:
+    """Return the objective of the read-out; the inputs are segment embeddings, or segments if `encodes`."""
+    if stream.config.aggregator.loss == "video":
+        return cross_entropy(model if encodes else model.classify)
+
+    def objective(
+        inputs: tuple[torch.Tensor, ...], labels: torch.Tensor, label_smoothing: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        sequences, lengths = inputs
+        embeddings = model.encode(sequences, lengths) if encodes else sequences
+        return model.read.steps_objective(embeddings, lengths, labels, label_smoothing)
+
+    return objective
 
 
 def training_signature(stream: Stream, examples: Examples) -> str:
@@ -286,7 +310,7 @@ def training_signature(stream: Stream, examples: Examples) -> str:
         [[example.video_id, example.label, example.n_kept] for example in part]
         for part in (examples.train, examples.val)
     )
-    return digest([stream.config.model_dump(mode="json"), parts, held_out])
+    return digest([identity_of(stream.config), parts, held_out])
 
 
 def _batch(inputs: tuple[torch.Tensor, ...], examples: Sequence[Example]) -> Batch:

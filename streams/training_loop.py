@@ -17,7 +17,7 @@ from tristream.store.checkpoint import ArtifactError, load_artifact, save_artifa
 from tristream.store.lineage import digest
 from tristream.streams.backend import Precision
 from tristream.streams.batches import Batch, made_ahead
-from tristream.streams.config import TrainingConfig
+from tristream.streams.config import TrainingConfig, identity_of
 from tristream.streams.parallel import Ranks
 from tristream.streams.torch_backend import autocast, full_float32, to_device
 
@@ -30,6 +30,24 @@ class TrainingDiverged(TristreamError):
     """The loss is not finite; the message names the videos of the batch."""
 
 
+Objective = Callable[
+    [tuple[torch.Tensor, ...], torch.Tensor, float], tuple[torch.Tensor, torch.Tensor | None]
+]
+
+
+def cross_entropy(logits: Callable[..., torch.Tensor]) -> Objective:
+    """Return the objective of a classifier: mean cross-entropy of its logits."""
+
+    def objective(
+        inputs: tuple[torch.Tensor, ...], labels: torch.Tensor, label_smoothing: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        values = logits(*inputs)
+        loss = nn.functional.cross_entropy(values.float(), labels, label_smoothing=label_smoothing)
+        return loss, values
+
+    return objective
+
+
 @dataclass(frozen=True)
 class Phase:
     """Phase of a training.
@@ -38,7 +56,8 @@ class Phase:
         name: in metrics and in the file name of the resumable state.
         config: optimiser, schedule, stop.
         module: is trained, saved and restored.
-        logits: inputs of a batch → (B, n_classes).
+        objective: (inputs of a batch, labels, label smoothing: 0 in validation) → mean loss over the rows, and
+            logits (B, n_classes), or None if it does not classify: then the accuracy is 0.
         n_batches: in one epoch.
         train_batches: one epoch, drawn with the generator.
         val_batches: the same at every call.
@@ -47,7 +66,7 @@ class Phase:
     name: str
     config: TrainingConfig
     module: nn.Module
-    logits: Callable[..., torch.Tensor]
+    objective: Objective
     n_batches: int
     train_batches: Callable[[np.random.Generator], Iterator[Batch]]
     val_batches: Callable[[], Iterator[Batch]]
@@ -159,7 +178,7 @@ def run_phase(
     also = [] if (precision, ranks.n) == ("float32", 1) else [precision, ranks.n]
     progress, best = Progress(), _copy(phase.module)
     if state is not None:
-        settings = config.model_dump(mode="json")
+        settings = identity_of(config)
         signature = digest([state.signature, phase.name, settings, seed, *also])
         state = replace(state, signature=signature)
         progress, best = _resume(state, phase.module, optimizer) or (progress, best)
@@ -211,10 +230,8 @@ def _epoch(
             batch = batch.part(ranks.rows(n_rows))
         labels = batch.labels.to(device)
         with autocast(device, precision):
-            logits = phase.logits(*(to_device(tensor, device) for tensor in batch.inputs))
-        loss = nn.functional.cross_entropy(
-            logits.float(), labels, label_smoothing=config.label_smoothing
-        )
+            inputs = tuple(to_device(tensor, device) for tensor in batch.inputs)
+            loss, logits = phase.objective(inputs, labels, config.label_smoothing)
         _check_finite(
             loss.item(),
             phase,
@@ -226,7 +243,7 @@ def _epoch(
         ranks.add_gradients(phase.module)
         optimizer.step()
         loss_sum += loss.item() * len(labels)
-        n_right += int((logits.argmax(1) == labels).sum())
+        n_right += _n_right(logits, labels)
         n_seen += len(labels)
     ranks.mean_buffers(phase.module)
     if ranks.n > 1:
@@ -256,13 +273,18 @@ def evaluate(
     for batch in phase.val_batches():
         labels = batch.labels.to(device)
         with autocast(device, precision):
-            logits = phase.logits(*(to_device(tensor, device) for tensor in batch.inputs))
-        loss = nn.functional.cross_entropy(logits.float(), labels, reduction="sum").item()
+            inputs = tuple(to_device(tensor, device) for tensor in batch.inputs)
+            mean_loss, logits = phase.objective(inputs, labels, 0.0)
+        loss = mean_loss.item()
         _check_finite(loss, phase, batch, f"the validation loss became {loss}")
-        loss_sum += loss
-        n_right += int((logits.argmax(1) == labels).sum())
+        loss_sum += loss * len(labels)
+        n_right += _n_right(logits, labels)
         n_seen += len(labels)
     return loss_sum / n_seen, n_right / n_seen
+
+
+def _n_right(logits: torch.Tensor | None, labels: torch.Tensor) -> int:
+    return 0 if logits is None else int((logits.argmax(1) == labels).sum())
 
 
 def _check_finite(loss: float, phase: Phase, batch: Batch, what: str) -> None:

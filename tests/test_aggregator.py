@@ -299,7 +299,7 @@ def test_every_video_needs_a_length(kind):
 def test_unknown_kinds_and_cells_are_refused_with_the_available_ones():
     with pytest.raises(
         ValueError,
-        match="unknown aggregator 'vlad'; available: gru, lstm, attention, mean, mean_dev",
+        match="unknown aggregator 'vlad'; available: gru, lstm, rnn_relu, attention, recurrent_attention, mean",
     ):
         build("vlad", 6)
     with pytest.raises((ValueError, TypeError), match="rnn"):

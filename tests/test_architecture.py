@@ -146,7 +146,7 @@ def test_the_imports_were_found_at_all():
     by_hand = {(each.by, each.module, each.at_import) for each in IMPORTS}
     assert ("streams.extraction", "streams.model", True) in by_hand
     assert (
-        "streams.model",
+        "streams.reader",
         "streams.aggregator",
         True,
     ) in by_hand  # from tristream.streams import aggregator

@@ -45,7 +45,7 @@ from torch import nn
 from tristream.streams.batches import Batch, batches_of
 from tristream.streams.config import TrainingConfig
 from tristream.streams.parallel import join
-from tristream.streams.training_loop import Phase, run_phase
+from tristream.streams.training_loop import Phase, cross_entropy, run_phase
 
 ranks, device = join(torch.device("cpu"))
 torch.manual_seed(0)
@@ -60,7 +60,7 @@ def val_batches():
     yield Batch((inputs,), labels, ["v"] * 37)
 
 config = TrainingConfig(epochs=4, batch_size=8, learning_rate=0.05)
-phase = Phase("tiny", config, network, network, 5, train_batches, val_batches)
+phase = Phase("tiny", config, network, cross_entropy(network), 5, train_batches, val_batches)
 history = run_phase(phase, seed=0, device=device, ranks=ranks)
 weights = torch.cat([p.detach().flatten() for p in network.parameters()]).tolist()
 open(f"{sys.argv[1]}/{ranks.n}-{ranks.index}.json", "w").write(json.dumps([weights, history]))

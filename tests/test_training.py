@@ -16,6 +16,7 @@ from tristream.streams.training_loop import (
     Progress,
     State,
     TrainingDiverged,
+    cross_entropy,
     evaluate,
     learning_rate,
     run_phase,
@@ -60,7 +61,9 @@ def tiny_phase(network: nn.Module, n_train: int = 20, n_val: int = 9, **settings
         yield Batch((held_out,), held_out_labels, [f"w{row}" for row in range(n_val)])
 
     n_batches = len(batches_of(n_train, config.batch_size))
-    return Phase("tiny", config, network, network, n_batches, train_batches, val_batches)
+    return Phase(
+        "tiny", config, network, cross_entropy(network), n_batches, train_batches, val_batches
+    )
 
 
 def weights(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -121,7 +124,7 @@ def test_a_phase_that_was_finished_is_not_trained_again(tmp_path):
         raise AssertionError("a finished phase was trained")
 
     run_phase(
-        Phase(phase.name, phase.config, again, again, phase.n_batches, no_batches, phase.val_batches),
+        Phase(phase.name, phase.config, again, phase.objective, phase.n_batches, no_batches, phase.val_batches),
         seed=3, device=DEVICE, state=State(tmp_path / "state"),
     )  # fmt: skip
     assert_same_bits(weights(first), weights(again))
@@ -146,7 +149,13 @@ def test_a_state_of_another_training_is_not_resumed(tmp_path, difference):
         )
         name = "another" if difference == "name" else made.name
         return Phase(
-            name, config, network, network, made.n_batches, made.train_batches, made.val_batches
+            name,
+            config,
+            network,
+            cross_entropy(network),
+            made.n_batches,
+            made.train_batches,
+            made.val_batches,
         )
 
     fresh, disturbed = tiny_network(), tiny_network()
@@ -310,7 +319,9 @@ def test_a_loss_that_is_not_finite_names_the_videos_of_its_batch():
         for batch in train_batches(generator):
             yield Batch((batch.inputs[0] * math.inf,), batch.labels, ["good.mp4", "bad/v_014.mp4"])
 
-    phase = Phase("audio-encoder", phase.config, network, network, 3, poisoned, phase.val_batches)
+    phase = Phase(
+        "audio-encoder", phase.config, network, phase.objective, 3, poisoned, phase.val_batches
+    )
     sentence = r"audio-encoder: .* nan in epoch 1, .* good\.mp4, bad/v_014\.mp4; .*0\.01"
     with pytest.raises(TrainingDiverged, match=sentence):
         run_phase(phase, seed=0, device=DEVICE)
@@ -326,7 +337,13 @@ def test_a_validation_loss_that_is_not_finite_is_not_passed_over(tmp_path):
         )
 
     phase = Phase(
-        "tiny", phase.config, network, network, phase.n_batches, phase.train_batches, poisoned
+        "tiny",
+        phase.config,
+        network,
+        phase.objective,
+        phase.n_batches,
+        phase.train_batches,
+        poisoned,
     )
     with pytest.raises(
         TrainingDiverged, match=r"tiny: the validation loss became nan, .*held_out_7\.mp4"
@@ -366,7 +383,9 @@ def test_epochs_differ_and_a_seed_repeats_them():
                 yield batch
 
         run_phase(
-            Phase("p", phase.config, network, network, 3, watched, phase.val_batches),
+            Phase(
+                "p", phase.config, network, cross_entropy(network), 3, watched, phase.val_batches
+            ),
             seed=seed,
             device=DEVICE,
         )

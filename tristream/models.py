@@ -141,7 +141,7 @@ def _aggregators(measure: bool) -> Iterator[ModelRow]:
             "aggregator",
             kind,
             input=AGGREGATOR_INPUT,
-            width=int(module.embedding_dim),
+            width=int(module.embedding_dim),  # type: ignore[arg-type]
             parameters=sum(p.numel() for p in module.parameters()),
             milliseconds=_milliseconds(module, segments, lengths) if measure else None,
         )
