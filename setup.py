@@ -10,6 +10,7 @@ ROOMS = (
     "fusion",
     "media",
     "report",
+    "serving",
     "store",
     "streams",
     "workshop",
@@ -27,5 +28,6 @@ setup(
     package_data={
         "tristream": ["presets/*.toml"],
         "tristream.report": ["*.j2", "*.css", "*.js"],
+        "tristream.serving": ["*.j2", "*.css", "*.js"],
     },
 )

@@ -28,6 +28,7 @@ COMMANDS = {
     "similar": "List the videos of a run that are most similar to one video.",
     "predict": "Name the action in new videos.",
     "detect": "Score how abnormal new videos are, when, and by which stream.",
+    "serve": "Serve a run over HTTP: a process per stream, the decision, and a web page.",
     "flow": "Draw optical flow: flow show VIDEO writes frames, flow and motion side by side.",
     "plan": "Show the moments of a video that each stream reads.",
     "models": "List encoders, aggregators, flow estimators and detectors by name.",

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tristream.client import Client as Client
     from tristream.decision import Decision as Decision
     from tristream.embedder import StreamEmbedder as StreamEmbedder
     from tristream.embedder import VideoEmbedder as VideoEmbedder
@@ -39,6 +40,7 @@ if (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "orchestrate.py").i
     __path__.append(str(_CHECKOUT))
 
 _NAMES = {
+    "Client": "client",
     "Compute": "streams.compute",
     "Decision": "decision",
     "Embeddings": "embeddings",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from tristream.videos import contents, decode_pool, decoder, expand_paths, given
 from tristream.workspace import HasWorkspace, Workspace
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from tristream.media.sandbox.pool import DecodePool
     from tristream.streams.extraction import VideoResult
     from tristream.streams.window_embeddings import WindowRows
@@ -36,6 +39,7 @@ class VideoEmbedding:
         embedding: (D,) float32; None where the video lacks the stream or was rejected.
         reason: reason code of the mask or the rejection; "" with an embedding.
         rejected: True if the file cannot be used by this stream at all.
+        absent: True if that is because the file lacks the stream, not because it is broken.
         start_seconds, stop_seconds: of each segment, (S,).
     """
 
@@ -47,6 +51,33 @@ class VideoEmbedding:
     rejected: bool
     start_seconds: np.ndarray
     stop_seconds: np.ndarray
+    absent: bool = False
+
+    def to_arrow(self, stream: str, embedding_dim: int) -> pa.Table:
+        """Return one row in the schema of the run's Parquet files; its video_id is the content_id.
+
+        Args:
+            stream: name of the stream.
+            embedding_dim: width of its embeddings.
+        """
+        from tristream.store.embeddings import EmbeddingTable
+
+        values = np.full((1, embedding_dim), np.nan, np.float32)
+        times = np.full(2, np.nan)
+        if self.embedding is not None:
+            values[0] = self.embedding
+            times[:] = self.start_seconds.min(), self.stop_seconds.max()
+        return EmbeddingTable(
+            stream=stream,
+            space_id=self.space_id,
+            video_id=[self.content_id],
+            content_id=[self.content_id],
+            present=np.array([self.embedding is not None]),
+            reason=[self.reason],
+            start_seconds=times[:1],
+            stop_seconds=times[1:],
+            embedding=values,
+        ).to_arrow()
 
 
 class StreamEmbedder:
@@ -145,6 +176,18 @@ class StreamEmbedder:
         [result] = embed_windows(self.workspace, rows, [self.stream], plan)
         return result
 
+    def warm_up(self) -> VideoEmbedding:
+        """Embed a made-up video of three seconds, so that the first real one does not wait."""
+        from tristream.media.encode import write_video
+
+        rows, columns = np.mgrid[:128, :160]
+        grey = np.stack([(rows * 2 + columns + 4 * t) % 256 for t in range(60)]).astype(np.uint8)
+        tone = (0.1 * np.sin(np.arange(48_000) * 0.2)).astype(np.float32)
+        with tempfile.TemporaryDirectory(prefix="tristream-") as folder:
+            path = Path(folder) / "warm-up.mp4"
+            write_video(path, np.repeat(grey[..., None], 3, axis=3), fps=20.0, samples=tone)
+            return self.embed(path)
+
     def close(self) -> None:
         """End the decode processes."""
         self._open.close()
@@ -186,6 +229,7 @@ class StreamEmbedder:
             embedding=result.embeddings.get(name),
             reason=result.rejected_reason if rejected else result.absent.get(name, ""),
             rejected=rejected,
+            absent=name in result.absent,
             start_seconds=none if segments is None else segments.start_seconds,
             stop_seconds=none if segments is None else segments.stop_seconds,
         )

@@ -1,0 +1,1 @@
+"""HTTP services: one per stream, one for the decision, and their supervisor and client."""
