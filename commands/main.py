@@ -13,6 +13,7 @@ from collections.abc import Callable
 from tristream import environment, interrupts
 
 COMMANDS = {
+    "run": "Do the whole job on a folder of your own videos.",
     "demo": "Render the built-in data set, train three streams, fuse, classify, detect anomalies.",
     "workshop": "Render the built-in data set: videos of known best accuracy.",
     "check": "Report the files that can be used, and the reason for each other; needs no run.",

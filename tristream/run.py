@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tristream.similar import Similar
     from tristream.state import State
     from tristream.train_stream import TrainResult
+    from tristream.whole_job import JobResult
 
 Options = TypeVar("Options")
 Paths = Sequence[str | Path]
@@ -81,6 +82,22 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
+
+    def run(self, data: str | Path, **options: Any) -> JobResult:
+        """Do the whole job: index, train every stream that the files have, embed, fuse, report.
+
+        Args:
+            data: folder that holds the videos, one folder per class.
+            options: fields of `tristream.whole_job.JobOptions`.
+
+        Raises:
+            UsageError: no videos; no labels and no run to take trained streams from.
+        """
+        from tristream.whole_job import JobOptions, run_job
+
+        if "from_run" in options:
+            options["from_run"] = Workspace.of(options["from_run"])
+        return run_job(self.workspace, data, _options(JobOptions, options))
 
     def index(self, data: str | Path, **options: Any) -> Manifest:
         """Write videos.csv from a labelled folder, a list or official lists.
