@@ -224,6 +224,10 @@ def _baselines(report: dict[str, Any]) -> None:
     screen.note(
         f"beside the SVM's {_percent(whole['test_top1'])} on all streams: {', '.join(others)}"
     )
+    for name, share in report["segments"].items():
+        screen.note(
+            f"{name}: {100 * share['value']:.1f} % of the {share['n']} test segments are labelled like their video"
+        )
     calibration = report["calibration"]
     if calibration and "nll_after" in calibration:
         screen.note(

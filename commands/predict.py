@@ -36,6 +36,13 @@ def run(
             help="Average the probabilities with those of this run; repeatable.",
         ),
     ] = None,
+    segments: Annotated[
+        bool,
+        typer.Option(
+            "--segments",
+            help="Print label and probability of each segment, by streams with a read-out of steps.",
+        ),
+    ] = False,
     stream_list: options.Streams = None,
     flow_from: options.FlowFrom = None,
     config: options.LimitsFile = None,
@@ -69,6 +76,7 @@ def run(
         max_error=max_error,
         streams=options.names(stream_list),
         more_runs=tuple(options.existing(each, cache, **parts) for each in more_runs or ()),
+        segments=segments,
     )
     workspace = options.existing(run, cache, **parts)
     screen.begin(f"predicting with {run}")
@@ -76,9 +84,20 @@ def run(
     rows = [prediction.to_json() for prediction in predictions]
     for row in rows if not as_json else ():
         screen.echo(_line(row))
+        for line in _segment_lines(row):
+            screen.echo(line)
     screen.write_out(out, rows, screen.flat_prediction)
     screen.emit({"predictions": rows, "rejected": predictions.failures}, as_json=as_json)
     return screen.SOME_REJECTED if predictions.failures else screen.OK
+
+
+def _segment_lines(row: dict[str, Any]) -> list[str]:
+    return [
+        f"  {name} {each['start_seconds']:.2f}-{each['stop_seconds']:.2f} s: "
+        f"{each['label']} {each['probability']:.2f}"
+        for name, segments in row.get("segments", {}).items()
+        for each in segments
+    ]
 
 
 def _line(row: dict[str, Any]) -> str:

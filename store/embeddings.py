@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA_VERSION = 1
+SCORES_VERSION = 2  # of tables with scores
 TEXT_COLUMNS = ("video_id", "content_id", "space_id", "stream", "reason")
 _METADATA = "tristream"
 _PART = re.compile(r"part-([0-9a-f]{16})\.parquet")
@@ -40,6 +41,9 @@ class EmbeddingTable:
         present: False where the video does not have the stream; `reason` says why ("" where present).
         embedding: NaN throughout where not present, finite elsewhere.
         start_seconds, stop_seconds: what the row covers, half-open; NaN where unknown.
+        logits: of the stream's own softmax layer, NaN throughout where not present; None: not stored.
+        segment_labels: most probable class of each segment of each row, none where not present; None: not stored, or
+            the layer does not read segments.
         lineage: what made it; `{"parts": [...]}` where part files of one folder differ in theirs.
     """
 
@@ -53,6 +57,8 @@ class EmbeddingTable:
     stop_seconds: Float64[np.ndarray, "n"]
     embedding: Float32[np.ndarray, "n D"]
     lineage: dict[str, Any] = field(default_factory=dict)
+    logits: Float32[np.ndarray, "n K"] | None = None
+    segment_labels: list[list[int]] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.video_id)
@@ -63,10 +69,13 @@ class EmbeddingTable:
             "start_seconds",
             "stop_seconds",
             "embedding",
+            "logits",
+            "segment_labels",
         ):
-            if len(getattr(self, name)) != n:
+            values = getattr(self, name)
+            if values is not None and len(values) != n:
                 raise EmbeddingsError(
-                    f"embeddings of '{self.stream}': {n} video_ids and {len(getattr(self, name))} values of {name}"
+                    f"embeddings of '{self.stream}': {n} video_ids and {len(values)} values of {name}"
                 )
         finite = np.isfinite(self.embedding).all(axis=1)
         if (wrong := self.present & ~finite).any():
@@ -101,17 +110,15 @@ class EmbeddingTable:
             stop_seconds=self.stop_seconds[index],
             embedding=self.embedding[index],
             lineage=self.lineage,
+            logits=None if self.logits is None else self.logits[index],
+            segment_labels=self.segment_labels and [self.segment_labels[row] for row in index],
         )
 
     def to_arrow(self) -> pa.Table:
         """The table as it is on disk; an absent embedding is null, an unknown time too."""
         import pyarrow as pa
 
-        n, width = self.embedding.shape
-        filled = np.where(self.present[:, None], self.embedding, np.float32(0)).astype(np.float32)
-        embedding = pa.FixedSizeListArray.from_arrays(
-            pa.array(filled.ravel(), pa.float32()), width, mask=pa.array(~self.present)
-        )
+        n = len(self)
         columns = {
             "video_id": pa.array(self.video_id, pa.string()),
             "content_id": pa.array(self.content_id, pa.string()),
@@ -121,16 +128,32 @@ class EmbeddingTable:
             "reason": pa.array(self.reason, pa.string()),
             "start_seconds": pa.array(self.start_seconds, pa.float64(), from_pandas=True),
             "stop_seconds": pa.array(self.stop_seconds, pa.float64(), from_pandas=True),
-            "embedding": embedding,
+            "embedding": self._listed(self.embedding),
         }
+        if self.logits is not None:
+            columns["logits"] = self._listed(self.logits)
+        if self.segment_labels is not None:
+            columns["segment_labels"] = pa.array(self.segment_labels, pa.list_(pa.int32()))
+        has_scores = self.logits is not None or self.segment_labels is not None
         metadata = {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": SCORES_VERSION if has_scores else SCHEMA_VERSION,
             "stream": self.stream,
             "space_id": self.space_id,
             "lineage": self.lineage,
         }
         return pa.table(columns).replace_schema_metadata(
             {_METADATA: json.dumps(metadata, sort_keys=True)}
+        )
+
+    def _listed(self, values: Float32[np.ndarray, "n _"]) -> pa.FixedSizeListArray:
+        """Return rows as lists, null where not present."""
+        import pyarrow as pa
+
+        filled = np.where(self.present[:, None], values, np.float32(0)).astype(np.float32)
+        return pa.FixedSizeListArray.from_arrays(
+            pa.array(filled.ravel(), pa.float32()),
+            values.shape[1],
+            mask=pa.array(~self.present),
         )
 
 
@@ -210,11 +233,6 @@ def _from_arrow(arrow: pa.Table, path: Path) -> EmbeddingTable:
         raise EmbeddingsError(
             f"{path} has no column '{missing[0]}'; an embedding table has {', '.join(wanted)}"
         )
-    kind = arrow.schema.field("embedding").type
-    if not pa.types.is_fixed_size_list(kind) or kind.value_type != pa.float32():
-        raise EmbeddingsError(
-            f"{path}: column 'embedding' is {kind}; it must be fixed_size_list<float32>"
-        )
     facts = _about(arrow.schema.metadata, path)
     text = {
         name: arrow.column(name).cast(pa.string()).fill_null("").to_pylist()
@@ -226,14 +244,14 @@ def _from_arrow(arrow: pa.Table, path: Path) -> EmbeddingTable:
             f"{path} mixes {_space(spaces[0])} and {_space(spaces[1])}; one table is one space"
         )
     present = arrow.column("present").cast(pa.bool_()).fill_null(False).to_numpy()
-    column = arrow.column("embedding").combine_chunks()
-    embedding = np.full((len(arrow), kind.list_size), np.nan, dtype=np.float32)
-    stored = ~column.is_null().to_numpy(zero_copy_only=False)
-    if (lost := present & ~stored).any():
+    embedding, lost = _rows(arrow, "embedding", present, path)
+    if lost.any():
         first = text["video_id"][int(np.argmax(lost))]
         raise EmbeddingsError(f"{path}: {first} is marked present but its embedding is null")
-    embedding[stored] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, kind.list_size)
-    embedding[~present] = np.nan
+    logits = _rows(arrow, "logits", present, path)[0] if "logits" in arrow.column_names else None
+    labels = None
+    if "segment_labels" in arrow.column_names:
+        labels = [row or [] for row in arrow.column("segment_labels").to_pylist()]
     stream, space = spaces[0] if spaces else (facts.get("stream", ""), facts.get("space_id", ""))
     return EmbeddingTable(
         stream=stream,
@@ -246,7 +264,32 @@ def _from_arrow(arrow: pa.Table, path: Path) -> EmbeddingTable:
         stop_seconds=arrow.column("stop_seconds").cast(pa.float64()).to_numpy(),
         embedding=embedding,
         lineage=facts.get("lineage", {}),
+        logits=logits,
+        segment_labels=labels,
     )
+
+
+def _rows(
+    arrow: pa.Table, name: str, present: Bool[np.ndarray, "n"], path: Path
+) -> tuple[Float32[np.ndarray, "n _"], Bool[np.ndarray, "n"]]:
+    """Return a column of lists, NaN where not present, and where present rows are null.
+
+    Raises:
+        EmbeddingsError: the column has another type.
+    """
+    import pyarrow as pa
+
+    kind = arrow.schema.field(name).type
+    if not pa.types.is_fixed_size_list(kind) or kind.value_type != pa.float32():
+        raise EmbeddingsError(
+            f"{path}: column '{name}' is {kind}; it must be fixed_size_list<float32>"
+        )
+    column = arrow.column(name).combine_chunks()
+    values = np.full((len(arrow), kind.list_size), np.nan, dtype=np.float32)
+    stored = ~column.is_null().to_numpy(zero_copy_only=False)
+    values[stored] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, kind.list_size)
+    values[~present] = np.nan
+    return values, present & ~stored
 
 
 def _about(metadata: Mapping[bytes, bytes] | None, path: Path) -> dict[str, Any]:
@@ -260,10 +303,10 @@ def _about(metadata: Mapping[bytes, bytes] | None, path: Path) -> dict[str, Any]
         raise EmbeddingsError(
             f"{path}: its lineage is not JSON ({error}); delete it and run `embed` again"
         ) from error
-    if facts.get("schema_version") != SCHEMA_VERSION:
+    if facts.get("schema_version") not in (SCHEMA_VERSION, SCORES_VERSION):
         raise EmbeddingsError(
-            f"{path} has schema version {facts.get('schema_version')}; this program reads {SCHEMA_VERSION}; "
-            "run `embed` again"
+            f"{path} has schema version {facts.get('schema_version')}; this program reads {SCHEMA_VERSION} "
+            f"and {SCORES_VERSION}; run `embed` again"
         )
     return facts
 
@@ -294,9 +337,22 @@ def _join(files: Sequence[Path], tables: Sequence[EmbeddingTable]) -> EmbeddingT
         stop_seconds=np.concatenate([table.stop_seconds for table in tables]),
         embedding=np.concatenate([table.embedding for table in tables]),
         lineage=lineages[0] if len(lineages) == 1 else {"parts": lineages},
+        **_joined_scores(tables),
     )
     ends = np.cumsum([len(table) for table in tables])
     return _without_repeats(joined, files, ends)
+
+
+def _joined_scores(tables: Sequence[EmbeddingTable]) -> dict[str, Any]:
+    """Return the scores that all tables have; an old part has none."""
+    logits = [table.logits for table in tables if table.logits is not None]
+    labels = [table.segment_labels for table in tables if table.segment_labels is not None]
+    joined: dict[str, Any] = {}
+    if len(logits) == len(tables) and len({rows.shape[1] for rows in logits}) == 1:
+        joined["logits"] = np.concatenate(logits)
+    if len(labels) == len(tables):
+        joined["segment_labels"] = [row for rows in labels for row in rows]
+    return joined
 
 
 def _without_repeats(

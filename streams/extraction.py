@@ -6,12 +6,12 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from tristream.media.reasons import Rejected
 from tristream.store.cache import Cache
@@ -19,6 +19,7 @@ from tristream.store.lineage import versions
 from tristream.streams.backend import Backend
 from tristream.streams.encoding import BatchFiller
 from tristream.streams.model import TrainedStream, pad
+from tristream.streams.reader import Reading
 from tristream.streams.segments import Absent, Footage, Segments
 from tristream.streams.stream import Stream
 from tristream.streams.timings import Stages
@@ -70,6 +71,30 @@ class SegmentEmbeddings:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """Results of a stream's own softmax layer for one video.
+
+    Attributes:
+        logits: of the video.
+        segment_labels: most probable class of each segment; None if the layer reads the video embedding alone.
+        segment_probabilities: of these classes.
+    """
+
+    logits: Float[np.ndarray, " K"]
+    segment_labels: Int[np.ndarray, " S"] | None = None
+    segment_probabilities: Float[np.ndarray, " S"] | None = None
+
+    @classmethod
+    def of(cls, reading: Reading) -> Scores:
+        """Return those of a reading of a single video."""
+        logits = reading.logits[0].float().cpu().numpy()
+        if reading.step_logits is None:
+            return cls(logits)
+        probabilities, labels = reading.step_logits[0].float().softmax(dim=1).max(dim=1)
+        return cls(logits, labels.int().cpu().numpy(), probabilities.cpu().numpy())
+
+
+@dataclass(frozen=True)
 class VideoResult:
     """Result of extracting one video.
 
@@ -81,6 +106,7 @@ class VideoResult:
         reasons: stable codes of its defects.
         rejected: sentence that names the file, or "".
         rejected_reason: stable code, or "".
+        scores: {stream: results of its softmax layer} of the streams it has.
     """
 
     video: Video
@@ -90,6 +116,7 @@ class VideoResult:
     reasons: tuple[str, ...]
     rejected: str = ""
     rejected_reason: str = ""
+    scores: Mapping[str, Scores] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
@@ -262,15 +289,15 @@ def _finish(
     job: _Job, trained: Sequence[TrainedStream], device: torch.device, stages: Stages
 ) -> VideoResult:
     """Aggregate one video at a time: its embedding does not depend on others."""
-    embeddings = {}
+    embeddings, scores = {}, {}
     for stream in trained:
         segments = job.done.get(stream.name)
         if job.rejected is None and segments is not None and not segments.absent:
             sequence, length = pad([segments.embedding])
             with torch.inference_mode(), stages.spent("aggregate"):
-                embeddings[stream.name] = (
-                    stream.model.aggregate(sequence.to(device), length)[0].float().cpu().numpy()
-                )
+                reading = stream.model.read(sequence.to(device), length)
+                embeddings[stream.name] = reading.embedding[0].float().cpu().numpy()
+                scores[stream.name] = Scores.of(reading)
     absent = {name: segments.absent for name, segments in job.done.items() if segments.absent}
     reasons = {reason for segments in job.done.values() for reason in segments.reasons} | set(
         absent.values()
@@ -283,7 +310,9 @@ def _finish(
         return VideoResult(
             job.video, {}, job.done, absent, (), sentence, sorted(absent.values())[0]
         )
-    return VideoResult(job.video, embeddings, job.done, absent, tuple(sorted(reasons)))
+    return VideoResult(
+        job.video, embeddings, job.done, absent, tuple(sorted(reasons)), scores=scores
+    )
 
 
 def _nothing(reason: str, reasons: tuple[str, ...]) -> SegmentEmbeddings:

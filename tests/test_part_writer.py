@@ -20,7 +20,7 @@ from tristream.files import append_csv, complete_lines, write_csv
 from tristream.part_writer import PartWriter
 from tristream.store import embeddings
 from tristream.store.cache import Cache
-from tristream.streams.config import DataConfig, SamplerConfig
+from tristream.streams.config import AggregatorConfig, DataConfig, SamplerConfig
 from tristream.streams.extraction import SegmentEmbeddings, VideoResult
 from tristream.streams.video import Video, View
 from tristream.workspace import Workspace
@@ -84,6 +84,8 @@ def _stream(width: int = 4):
         name="audio",
         space_id="5" * 16,
         lineage={},
+        classes=("a", "b"),
+        config=SimpleNamespace(aggregator=AggregatorConfig()),
         model=SimpleNamespace(embedding_dim=width),
         segment_identity=dict,
     )

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
+from tristream.results import SegmentLabel
+
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
@@ -28,11 +30,13 @@ class Embeddings:
         tables: {stream: table}; a video that lacks the stream has a mask and a reason.
         failures: {video_id: reason code} of rejected videos, which have no row.
         sentences: {video_id: reason in words}.
+        segments: {video_id: {stream: label of each segment}}, of streams whose softmax layer reads segments.
     """
 
     tables: Mapping[str, EmbeddingTable]
     failures: Mapping[str, str] = field(default_factory=dict)
     sentences: Mapping[str, str] = field(default_factory=dict)
+    segments: Mapping[str, Mapping[str, tuple[SegmentLabel, ...]]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.video_ids)
@@ -125,6 +129,14 @@ def tables_of(
             values[row] = usable[row].embeddings[stream.name]
             segments = usable[row].segments[stream.name]
             times[row] = segments.start_seconds.min(), segments.stop_seconds.max()
+        scores = [result.scores.get(stream.name) for result in usable]
+        logits = np.full((len(usable), len(stream.classes)), np.nan, np.float32)
+        for row in np.flatnonzero(present):
+            if (own := scores[row]) is not None:
+                logits[row] = own.logits
+        of_segments = [own.segment_labels if own else None for own in scores]
+        has_logits = all(scores[row] is not None for row in np.flatnonzero(present))
+        reads_segments = stream.config.aggregator.readout != "embedding"
         lineage: dict[str, Any] = {**stream.lineage, "space": stream.segment_identity()}
         tables[stream.name] = EmbeddingTable(
             stream=stream.name,
@@ -137,6 +149,10 @@ def tables_of(
             stop_seconds=times[:, 1],
             embedding=values,
             lineage={**lineage, "versions": versions()},
+            logits=logits if has_logits else None,
+            segment_labels=[[] if labels is None else labels.tolist() for labels in of_segments]
+            if has_logits and reads_segments
+            else None,
         )
     return tables
 
@@ -148,4 +164,26 @@ def embeddings_of(trained: Sequence[TrainedStream], results: Sequence[VideoResul
         tables=tables_of(trained, results),
         failures={r.video.video_id: r.rejected_reason for r in rejected},
         sentences={r.video.video_id: str(r.rejected) for r in rejected},
+        segments={
+            r.video.video_id: {s.name: labels for s in trained if (labels := _segment_labels(s, r))}
+            for r in results
+        },
+    )
+
+
+def _segment_labels(stream: TrainedStream, result: VideoResult) -> tuple[SegmentLabel, ...]:
+    """Return the labels that a stream gave the segments of a video; none if it reads whole videos only."""
+    scores = result.scores.get(stream.name)
+    if scores is None or scores.segment_labels is None or scores.segment_probabilities is None:
+        return ()
+    segments = result.segments[stream.name]
+    columns = (
+        segments.start_seconds,
+        segments.stop_seconds,
+        scores.segment_labels,
+        scores.segment_probabilities,
+    )
+    return tuple(
+        SegmentLabel(float(start), float(stop), stream.classes[label], float(probability))
+        for start, stop, label, probability in zip(*columns, strict=True)
     )

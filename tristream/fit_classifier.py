@@ -78,6 +78,7 @@ def classify(
         **_classes(fused, ablation, seed),
         **_probabilities(fused, ablation, machine, parts.calibration),
         **_rivals(fused, ablation, late, softmax_named, seed),
+        "segments": _segments(fused, ablation),
     }
     report["warnings"] = [*ablation.words, *without_late, *report.pop("unsure")]
     return report
@@ -290,6 +291,22 @@ def _rivals(
         for name, predictions in rivals.items()
     }
     return result | {"softmax": figures.pop("softmax"), "late": figures}
+
+
+def _segments(fused: Fused, found: Ablation) -> dict[str, Any]:
+    """Share of the segments of all test videos that are labelled like their video (torch-lrcn's "detection")."""
+    labels, shares = fused.of("label"), {}
+    for name, head in fused.heads.items():
+        if head.segment_labels is None:
+            continue
+        hits = [
+            head.classes[segment] == labels[row]
+            for row in found.test_rows
+            for segment in head.segment_labels[row]
+        ]
+        if hits:
+            shares[name] = {"value": float(np.mean(hits)), "n": len(hits)}
+    return shares
 
 
 def top_labels(classes: np.ndarray, scores: np.ndarray, n: int) -> list[dict[str, Any]]:

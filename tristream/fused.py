@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,10 +28,12 @@ class Head:
     Attributes:
         classes: its classes.
         logits: (n_videos, n_classes), NaN where the video lacks the stream.
+        segment_labels: index of the most probable class of each segment of each video; None if it reads whole videos.
     """
 
     classes: tuple[str, ...]
     logits: np.ndarray
+    segment_labels: list[list[int]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,13 +107,31 @@ def fused_embeddings(
 
 
 def _head(trained: TrainedStream, table: EmbeddingTable) -> Head:
+    """Return the stored scores, or those of the stored embeddings in a table that is older than scores.
+
+    Raises:
+        UsageError: the scores cannot be computed from the embedding, and the table has none.
+    """
     import torch
 
+    if table.logits is not None:
+        return Head(trained.classes, table.logits.astype(np.float64), table.segment_labels)
+    if trained.config.aggregator.readout != "embedding":
+        raise UsageError(
+            f"the embeddings of '{trained.name}' have no scores, and its softmax layer reads segments; "
+            "run tristream embed again"
+        )
     logits = np.full((len(table), len(trained.classes)), np.nan)
     with torch.inference_mode():
         values = trained.model.classifier(torch.from_numpy(table.embedding[table.present]))
     logits[table.present] = values.double().numpy()
     return Head(trained.classes, logits)
+
+
+def stored_readout(workspace: Workspace, name: str) -> str:
+    """Return the read-out of a trained stream, read without loading a network."""
+    stored: Any = _stored(workspace.stream_dir(name) / STREAM_CONFIG)
+    return str(stored["config"]["aggregator"].get("readout", "embedding"))
 
 
 def trained_spaces(workspace: Workspace, wanted: Sequence[str] | None) -> dict[str, str]:

@@ -14,6 +14,7 @@ from tristream.embed import note_states
 from tristream.embeddings import Embeddings, embeddings_of, fuse_tables
 from tristream.errors import UsageError
 from tristream.extract import extract_rows
+from tristream.fused import stored_readout
 from tristream.results import Choice, Prediction, Results
 from tristream.videos import expand_paths, given_rows
 from tristream.workspace import Workspace
@@ -31,12 +32,14 @@ class PredictOptions:
         max_error: answer "not sure" so that at most this share of the named is wrong on val.
         streams: streams to use; the others are masked. None: all.
         more_runs: runs whose probabilities are averaged with those of the first.
+        segments: add the labels of the segments, by the first run's streams whose softmax layer reads segments.
     """
 
     top: int = 5
     max_error: float | None = None
     streams: Sequence[str] | None = None
     more_runs: Sequence[Workspace] = field(default_factory=tuple)
+    segments: bool = False
 
 
 def predict(
@@ -50,7 +53,8 @@ def predict(
         options: number of classes, rejection, streams, ensemble.
 
     Raises:
-        UsageError: no classifier, a stream trained since, runs with different classes.
+        UsageError: no classifier, a stream trained since, runs with different classes, segments without a stream
+            that reads them.
         TristreamError: a rejection limit that the validation videos cannot support.
     """
     options = options or PredictOptions()
@@ -60,6 +64,8 @@ def predict(
         decision.usable(np.ones((1, len(decision.streams)), bool), options.streams)
     if options.more_runs:
         _check_ensemble(decisions, options.max_error)
+    if options.segments:
+        _check_segments(decisions[0])
     limit = rejection(decisions[0], options.max_error)
     embedded = [embed_new(d.workspace, files, d.classifier_spaces) for d in decisions]
     failures: dict[str, str] = {}
@@ -74,8 +80,30 @@ def predict(
         note_patterns(decisions[0], predictions)
     else:
         predictions = _averaged(decisions, embedded, options)
-    marked = [replace(each, seen_in_training=each.path in seen) for each in predictions]
+    labels = embedded[0].segments
+    marked = [
+        replace(
+            each,
+            seen_in_training=each.path in seen,
+            segments=labels.get(each.path, {}) if options.segments else None,
+        )
+        for each in predictions
+    ]
     return Results(marked, failures)
+
+
+def _check_segments(decision: Decision) -> None:
+    """Check that a stream's softmax layer reads segments.
+
+    Raises:
+        UsageError: none does.
+    """
+    readouts = {name: stored_readout(decision.workspace, name) for name in decision.streams}
+    if set(readouts.values()) == {"embedding"}:
+        raise UsageError(
+            f"--segments: the softmax layers of {', '.join(readouts)} read whole videos "
+            "(aggregator.readout = embedding); train a stream with readout = mean_prob or another of steps"
+        )
 
 
 def _seen_in_training(decisions: Sequence[Decision], embedded: Sequence[Embeddings]) -> set[str]:
@@ -118,7 +146,8 @@ def embed_new(workspace: Workspace, files: Sequence[Path], spaces: dict[str, str
     }
     failures = {typed[video]: reason for video, reason in embeddings.failures.items()}
     sentences = {typed[video]: words for video, words in embeddings.sentences.items()}
-    return Embeddings(tables, failures, sentences)
+    segments = {typed[video]: labels for video, labels in embeddings.segments.items()}
+    return Embeddings(tables, failures, sentences, segments)
 
 
 def rejection(decision: Decision, max_error: float | None) -> Rejection | None:

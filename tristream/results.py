@@ -41,6 +41,30 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class SegmentLabel:
+    """Label that a stream's own softmax layer gives one segment.
+
+    Attributes:
+        start_seconds, stop_seconds: of the segment, half-open.
+        label: most probable class.
+        probability: of the softmax, not calibrated.
+    """
+
+    start_seconds: float
+    stop_seconds: float
+    label: str
+    probability: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "start_seconds": round(self.start_seconds, 3),
+            "stop_seconds": round(self.stop_seconds, 3),
+            "label": self.label,
+            "probability": round(self.probability, 6),
+        }
+
+
+@dataclass(frozen=True)
 class Prediction:
     """Action in one video.
 
@@ -54,6 +78,7 @@ class Prediction:
         calibrated_for: set of streams, as "audio+spatial", that the probabilities were calibrated
             for; None: margins, an ensemble, or no validation video with these streams.
         seen_in_training: True if a run was trained on a file with the same bytes.
+        segments: {stream: label of each segment}; None: not asked for.
     """
 
     path: str
@@ -65,6 +90,7 @@ class Prediction:
     n_runs: int | None = None
     calibrated_for: str | None = None
     seen_in_training: bool = False
+    segments: Mapping[str, tuple[SegmentLabel, ...]] | None = None
 
     def to_json(self) -> dict[str, Any]:
         values: dict[str, Any] = {
@@ -76,6 +102,10 @@ class Prediction:
             "masked": list(self.masked),
             "calibrated_for": self.calibrated_for,
         }
+        if self.segments is not None:
+            values["segments"] = {
+                name: [each.to_json() for each in labels] for name, labels in self.segments.items()
+            }
         if self.n_runs is not None:
             values["n_runs"] = self.n_runs
         return {**values, "seen_in_training": True} if self.seen_in_training else values
