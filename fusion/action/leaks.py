@@ -12,10 +12,17 @@ from jaxtyping import Bool, Float, Float64, Int, Shaped
 from numpy.typing import ArrayLike
 
 from tristream.errors import TristreamError
+from tristream.fusion.action.near_pairs import expected_recall, near_pairs
 from tristream.fusion.intervals import Estimate, mean_interval, paired_difference
 from tristream.fusion.nearest import cosines
-from tristream.fusion.standardise import check_columns, fit_standardiser, present_blocks
+from tristream.fusion.standardise import (
+    Standardiser,
+    check_columns,
+    fit_standardiser,
+    present_blocks,
+)
 
+MOST_COMPARED = 20_000  # videos of which all pairs are compared; above, pairs are hashed
 MIN_CLASS = 5  # videos: a mean of fewer is too much their own
 ALONE_IS_STRICTER = (
     50  # one stream's embeddings of 128 columns are often alike to .99, copies or not
@@ -255,6 +262,40 @@ def _near_duplicates(
     )
     standardiser = fit_standardiser(Z, columns=blocks, masks=has)
     alone = 1 - (1 - min_cosine) / ALONE_IS_STRICTER
+    also = ""
+    if len(Z) > MOST_COMPARED:
+        n_pairs, closest = _hashed_pairs(standardiser, Z, has, split, min_cosine, alone)
+        recall = expected_recall(len(Z), min_cosine)
+        also = f" (found by hashing, {100 * recall:.1f} % of such pairs)"
+    else:
+        n_pairs, closest = _compared_pairs(standardiser, Z, has, split, min_cosine, alone)
+    if not n_pairs:
+        return []
+    value, first, second = closest[0], int(usable[closest[1]]), int(usable[closest[2]])
+    return [
+        Leak(
+            "near_duplicate",
+            n_pairs,
+            f"{n_pairs} pair(s) of videos in different splits are similar to a cosine of "
+            f"{min_cosine if len(blocks) > 1 else alone:.4g} or more{also} "
+            f"(closest: {video_ids[first]} in {splits[first]}, {video_ids[second]} in {splits[second]}, {value:.4f}); "
+            "look at them: copies of one recording belong in one group",
+        )
+    ]
+
+
+Closest = tuple[float, int, int]  # cosine and rows of a pair
+
+
+def _compared_pairs(
+    standardiser: Standardiser,
+    Z: Float64[np.ndarray, "n F"],
+    has: Bool[np.ndarray, "n streams"],
+    split: Shaped[np.ndarray, "n"],
+    min_cosine: float,
+    alone: float,
+) -> tuple[int, Closest]:
+    """Return the number of near pairs across splits and the closest, by comparing all pairs."""
     n_pairs, closest = 0, (-1.0, 0, 0)
     for start in range(0, len(Z), 1000):  # a block of the matrix at a time
         part = slice(start, start + 1000)
@@ -266,20 +307,34 @@ def _near_duplicates(
         n_pairs += int(counts.sum())
         cosine = np.where(counts, cosine, -1)
         a, b = np.unravel_index(int(cosine.argmax()), cosine.shape)
-        closest = max(closest, (float(cosine[a, b]), int(usable[start + a]), int(usable[b])))
-    if not n_pairs:
-        return []
-    value, first, second = closest
-    return [
-        Leak(
-            "near_duplicate",
-            n_pairs // 2,
-            f"{n_pairs // 2} pair(s) of videos in different splits are similar to a cosine of "
-            f"{min_cosine if len(blocks) > 1 else alone:.4g} or more "
-            f"(closest: {video_ids[first]} in {splits[first]}, {video_ids[second]} in {splits[second]}, {value:.4f}); "
-            "look at them: copies of one recording belong in one group",
-        )
-    ]
+        closest = max(closest, (float(cosine[a, b]), start + int(a), int(b)))
+    return n_pairs // 2, closest
+
+
+def _hashed_pairs(
+    standardiser: Standardiser,
+    Z: Float64[np.ndarray, "n F"],
+    has: Bool[np.ndarray, "n streams"],
+    split: Shaped[np.ndarray, "n"],
+    min_cosine: float,
+    alone: float,
+) -> tuple[int, Closest]:
+    """Return the same for many rows, by hashing."""
+    n_pairs, closest = 0, (-1.0, 0, 0)
+    blocks = list(standardiser.columns.values())
+    found = near_pairs(
+        standardiser.transform(Z, has),
+        standardiser.masks(Z, has),
+        blocks,
+        lambda common: min_cosine if common.sum() > 1 else alone,
+    )
+    for a, b, cosine in found:
+        across = split[a] != split[b]
+        n_pairs += int(across.sum())
+        if across.any():
+            best = int(np.where(across, cosine, -1).argmax())
+            closest = max(closest, (float(cosine[best]), int(a[best]), int(b[best])))
+    return n_pairs, closest
 
 
 def _without_class_means(
