@@ -1,4 +1,4 @@
-"""Random views of frames and of flow: flips, crops, shifts, rolls."""
+"""Random views of frames and of flow: flips, crops, shifts, turns, rolls."""
 
 from __future__ import annotations
 
@@ -19,15 +19,12 @@ class Views:
     scale: Float[np.ndarray, "B 2"]  # x, y
     shift: Float[np.ndarray, "B 2"]  # x, y
     roll: Float[np.ndarray, "B 2"]
+    angle: Float[np.ndarray, " B"] | None = None  # radians, from the x axis to the y axis; None: 0
 
     def repeat(self, n: int) -> Views:
         """Return the first view `n` times: all segments of a video get the same one."""
-        return Views(
-            *(
-                np.repeat(values[:1], n, axis=0)
-                for values in (self.flipped, self.scale, self.shift, self.roll)
-            )
-        )
+        parts = (self.flipped, self.scale, self.shift, self.roll, self.angle)
+        return Views(*(None if part is None else np.repeat(part[:1], n, axis=0) for part in parts))  # type: ignore[arg-type]
 
 
 def draw_views(n: int, config: AugmentConfig, generator: np.random.Generator) -> Views:
@@ -42,9 +39,13 @@ def draw_views(n: int, config: AugmentConfig, generator: np.random.Generator) ->
     else:
         scale = np.repeat(generator.uniform(*config.crop_scale, n)[:, None], 2, axis=1)
         shift = generator.uniform(-config.shift, config.shift, (n, 2))
-    return Views(
-        flipped=flipped, scale=scale, shift=shift, roll=generator.random((n, 2)) * config.roll
-    )
+    roll, angle = generator.random((n, 2)) * config.roll, None
+    # drawn last, and only if they are used: without them the numbers are those of versions that had none
+    if config.zoom:
+        scale = scale * generator.uniform(1 - config.zoom, 1 + config.zoom, (n, 2))
+    if config.rotation:
+        angle = np.radians(generator.uniform(-config.rotation, config.rotation, n))
+    return Views(flipped=flipped, scale=scale, shift=shift, roll=roll, angle=angle)
 
 
 def _corner_crops(
@@ -65,8 +66,8 @@ def apply_views(
 ) -> Float[torch.Tensor, "B C H W"]:
     """Apply its view to each frame; the size stays.
 
-    Flow keeps its unit: a crop is a camera that stands closer, and the network must bear that. Who flips flow must
-    negate its x components as well (`views.flipped` says where).
+    Flow keeps its unit: a crop is a camera that stands closer, and the network must bear that. Its vectors must be
+    changed as well: `apply_views_to_flow`. A turn is one of the pixels, whatever the frame's shape.
     """
     height, width = frames.shape[2:]
     if views.roll.any():
@@ -74,11 +75,17 @@ def apply_views(
         frames = torch.stack(
             [p.roll((int(y), int(x)), (1, 2)) for p, (y, x) in zip(frames, steps, strict=True)]
         )
-    if not views.flipped.any() and (views.scale == 1).all() and not views.shift.any():
+    is_turned = views.angle is not None and views.angle.any()
+    is_cropped = (views.scale != 1).any() or views.shift.any()
+    if not (views.flipped.any() or is_cropped or is_turned):
         return frames
     theta = np.zeros((len(frames), 2, 3), np.float32)
     theta[:, 0, 0] = np.where(views.flipped, -views.scale[:, 0], views.scale[:, 0])
     theta[:, 1, 1] = views.scale[:, 1]
+    if views.angle is not None:
+        cos, sin = np.cos(views.angle), np.sin(views.angle)
+        turn = np.array([[cos, -sin * height / width], [sin * width / height, cos]])
+        theta[:, :, :2] = turn.transpose(2, 0, 1) @ theta[:, :, :2]
     theta[:, :, 2] = 2 * views.shift
     grid = torch.nn.functional.affine_grid(
         torch.from_numpy(theta).to(frames.device), list(frames.shape), align_corners=False
@@ -86,3 +93,19 @@ def apply_views(
     return torch.nn.functional.grid_sample(
         frames, grid.to(frames), mode="bilinear", padding_mode=padding, align_corners=False
     )
+
+
+def apply_views_to_flow(
+    stacks: Float[torch.Tensor, "B C H W"], views: Views
+) -> Float[torch.Tensor, "B C H W"]:
+    """Apply its view to each stack of flow fields, x and y in turn; the vectors are turned and mirrored too."""
+    batch = apply_views(stacks, views)
+    if views.angle is not None:
+        cos, sin = (
+            torch.from_numpy(values).to(batch)[:, None, None, None]
+            for values in (np.cos(views.angle), np.sin(views.angle))
+        )
+        x, y = batch[:, 0::2], batch[:, 1::2]
+        batch = torch.stack([cos * x + sin * y, cos * y - sin * x], dim=2).flatten(1, 2)
+    batch[torch.from_numpy(views.flipped).to(batch.device), 0::2] *= -1
+    return batch

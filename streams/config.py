@@ -215,8 +215,17 @@ class TrainingConfig(BaseModel, extra="forbid", frozen=True):
     momentum: float = Field(
         0.9, ge=0, lt=1, description="Nesterov; the paper does not state its value"
     )
-    schedule: Literal["plateau", "one_cycle", "constant"] = Field(
+    schedule: Literal["plateau", "one_cycle", "constant", "step"] = Field(
         "plateau", description="course of the learning rate"
+    )
+    step_epochs: int = Field(
+        20,
+        ge=1,
+        description="step: multiply the rate by step_factor after this many epochs",
+        json_schema_extra=LATER,
+    )
+    step_factor: float = Field(
+        0.1, gt=0, le=1, description="step: see step_epochs", json_schema_extra=LATER
     )
     reduce_patience: int = Field(
         5, ge=1, description="plateau: divide the rate by 10 after this many epochs without gain"
@@ -268,6 +277,20 @@ class AugmentConfig(BaseModel, extra="forbid", frozen=True):
     corner_crops: tuple[float, ...] = Field(
         (),
         description="sides of TSN's crops over those of the frame, large to small; none: crop_scale and shift",
+    )
+    rotation: float = Field(
+        0.0,
+        ge=0,
+        le=180,
+        description="largest angle of a turn, degrees; flow vectors turn with it",
+        json_schema_extra=LATER,
+    )
+    zoom: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="width and height of the crop, each apart, change by up to this part",
+        json_schema_extra=LATER,
     )
     roll: bool = Field(
         False, description="torus shift; only valid for frames without a border (the workshop's)"

@@ -127,12 +127,16 @@ def learning_rate(config: TrainingConfig, done: float, n_reductions: int = 0) ->
 
     Args:
         config: `one_cycle`: a cosine up over the first 30 % of all steps, from 1/25, and one down to almost nothing
-            (Smith 2018; torch's OneCycleLR within one step). `plateau`: a tenth for each reduction, never under 1e-6.
+            (Smith 2018; torch's OneCycleLR within one step). `step`: times `step_factor` after every `step_epochs`.
+            `plateau`: a tenth for each reduction, never under 1e-6.
         done: finished part of all steps, in [0, 1].
         n_reductions: number of reductions so far.
     """
     if config.schedule == "constant":
         return config.learning_rate
+    if config.schedule == "step":
+        epoch = math.floor(done * config.epochs + 1e-9)  # 3 / 7 * 7 may be less than 3
+        return config.learning_rate * config.step_factor ** (epoch // config.step_epochs)
     if config.schedule == "plateau":
         return max(min(MIN_RATE, config.learning_rate), config.learning_rate * 0.1**n_reductions)
     first, last, phase = (

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from tristream.streams.augment import AugmentConfig, Views, apply_views, draw_views
+from tristream.streams.augment import (
+    AugmentConfig,
+    Views,
+    apply_views,
+    apply_views_to_flow,
+    draw_views,
+)
 
 STILL = {"flipped": False, "scale": 1.0, "shift": (0.0, 0.0), "roll": (0.0, 0.0)}
 
@@ -157,3 +163,64 @@ def test_switching_one_augmentation_off_leaves_the_numbers_of_the_others():
     )
     assert np.array_equal(on.scale, off.scale)
     assert np.array_equal(on.shift, off.shift)
+
+
+def turned(angle: float, n: int = 1, *, flipped: bool = False) -> Views:
+    return Views(
+        np.full(n, flipped), np.ones((n, 2)), np.zeros((n, 2)), np.zeros((n, 2)), np.full(n, angle)
+    )
+
+
+def disc(size: int) -> torch.Tensor:
+    """True well inside the circle that no turn leaves."""
+    y, x = torch.meshgrid(*[torch.arange(size) - (size - 1) / 2] * 2, indexing="ij")
+    return x.square() + y.square() < (size / 2 - 2) ** 2
+
+
+def test_a_quarter_turn_is_that_of_the_array(pictures):
+    square = pictures[:, :, :12, :12]
+    seen = apply_views(square, turned(np.pi / 2, len(square)))
+    torch.testing.assert_close(seen, square.rot90(1, (2, 3)), atol=1e-4, rtol=0)
+
+
+def test_a_turn_and_its_inverse_are_the_frame():
+    y, x = torch.meshgrid(torch.arange(31.0), torch.arange(31.0), indexing="ij")
+    smooth = torch.sin(x / 6 + y / 9)[None, None]
+    again = apply_views(apply_views(smooth, turned(0.4)), turned(-0.4))
+    assert (again - smooth)[0, 0][disc(31)].abs().max() < 0.02
+
+
+def test_a_turn_keeps_lengths_in_a_frame_that_is_not_square():
+    y, x = torch.meshgrid(torch.arange(40.0) - 19.5, torch.arange(60.0) - 29.5, indexing="ij")
+    radius = (x.square() + y.square())[None, None]
+    seen = apply_views(radius, turned(0.7))
+    inside = radius[0, 0] < 15**2
+    assert (seen - radius)[0, 0][inside].abs().max() < 1
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+@pytest.mark.parametrize("angle", [0.3, -1.2, np.pi / 2])
+def test_an_expansion_about_the_centre_looks_the_same_from_every_side(angle, flipped):
+    """Vectors must turn and mirror with their places; a constant field turns against the frame."""
+    y, x = torch.meshgrid(*[torch.arange(41.0) - 20] * 2, indexing="ij")
+    stack = torch.stack([x, y, 2 * x, 2 * y])[None]  # two fields
+    seen = apply_views_to_flow(stack, turned(angle, flipped=flipped))
+    assert (seen - stack)[0, :, disc(41)].abs().max() < 1e-3
+    constant = torch.tensor([1.0, 0]).view(1, 2, 1, 1).expand(1, 2, 41, 41)
+    x_seen, y_seen = apply_views_to_flow(constant, turned(angle, flipped=flipped))[0, :, 20, 20]
+    assert x_seen.item() == pytest.approx(np.cos(angle) * (-1 if flipped else 1), abs=1e-5)
+    assert y_seen.item() == pytest.approx(-np.sin(angle), abs=1e-5)
+
+
+def test_turns_and_zooms_stay_within_the_configuration_and_change_no_other_number():
+    plain = draw_views(3000, AugmentConfig(), np.random.default_rng(5))
+    config = AugmentConfig(rotation=20, zoom=0.1)
+    drawn = draw_views(3000, config, np.random.default_rng(5))
+    for name in ("flipped", "shift", "roll"):
+        np.testing.assert_array_equal(getattr(drawn, name), getattr(plain, name))
+    assert plain.angle is None
+    assert 19.5 < np.degrees(np.abs(drawn.angle).max()) <= 20
+    ratio = drawn.scale / plain.scale
+    assert 0.9 <= ratio.min() < 0.905
+    assert 1.095 < ratio.max() <= 1.1
+    assert abs(np.corrcoef(ratio.T)[0, 1]) < 0.1  # width and height apart

@@ -395,3 +395,41 @@ def test_epochs_differ_and_a_seed_repeats_them():
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(first[0], first[3]), "the same step of the next epoch"
     assert not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.5])
+def test_the_step_schedule_is_torchs(factor):
+    config = TrainingConfig(
+        epochs=47, schedule="step", learning_rate=0.3, step_epochs=5, step_factor=factor
+    )
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 5, factor)
+    for epoch in range(47):
+        for index in range(3):
+            rate = learning_rate(config, (epoch + index / 3) / 47)
+            assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_a_phase_without_logits_learns_its_own_objective():
+    """An objective that does not classify: a network that reconstructs its input."""
+    torch.manual_seed(0)
+    x = torch.randn(16, 4)
+    network = nn.Linear(4, 4)
+
+    def objective(inputs, labels, label_smoothing):
+        assert label_smoothing in (0.0, 0.1)
+        return nn.functional.mse_loss(network(*inputs), inputs[0]), None
+
+    def batches(*_):
+        yield Batch((x,), torch.zeros(16, dtype=torch.int64), ["v"] * 16)
+
+    config = TrainingConfig(
+        epochs=200, optimizer="adam", learning_rate=0.05, stop_patience=None, label_smoothing=0.1
+    )
+    history = run_phase(
+        Phase("own", config, network, objective, 1, batches, batches), seed=0, device=DEVICE
+    )
+    assert history[-1]["val_loss"] < 1e-3 < history[0]["val_loss"]
+    assert history[-1]["val_accuracy"] == 0

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tristream.flow.sampling import sample_indices, stack_motion, uniform_indices
-from tristream.streams.augment import Views, apply_views, draw_views
+from tristream.streams.augment import apply_views_to_flow, draw_views
 from tristream.streams.backend import CPU
 from tristream.streams.config import SamplerConfig
 from tristream.streams.segments import Footage, Segments
@@ -69,7 +69,8 @@ class TemporalStream:
             stacks = _stacks([(footage, int(start)) for start in starts[first:last]], config)
             if views is None:
                 return stacks
-            return _augment(torch.from_numpy(stacks), views.repeat(len(stacks))).numpy()
+            seen = apply_views_to_flow(torch.from_numpy(stacks), views.repeat(len(stacks)))
+            return seen.numpy()
 
         return Segments(footage.start_seconds[starts], footage.stop_seconds[starts], read)
 
@@ -87,7 +88,7 @@ class TemporalStream:
             stacks = torch.from_numpy(_stacks(chosen, config))
         else:
             stacks = _stacks_on(device, np.stack([_fields(*one, config) for one in chosen]), config)
-        return _augment(stacks, draw_views(len(stacks), config.augment, generator))
+        return apply_views_to_flow(stacks, draw_views(len(stacks), config.augment, generator))
 
     def build_encoder(self, n_classes: int) -> Encoder:
         """Return the paper's motion CNN, a reduced form of it, or an image CNN."""
@@ -156,13 +157,6 @@ def _shake(starts: np.ndarray, n_starts: int, generator: np.random.Generator) ->
     """Return planned starts, all moved by up to half their distance, within the valid range."""
     gap = int(np.median(np.diff(starts))) if len(starts) > 1 else 1
     return np.clip(starts + generator.integers(-(gap // 2), gap // 2 + 1), 0, n_starts - 1)
-
-
-def _augment(stacks: torch.Tensor, views: Views) -> torch.Tensor:
-    """Return views of stacks (B, 2L, H, W); in a flipped view, x (the even channels) changes its sign."""
-    batch = apply_views(stacks, views)
-    batch[torch.from_numpy(views.flipped).to(batch.device), 0::2] *= -1
-    return batch
 
 
 STREAM = TemporalStream
