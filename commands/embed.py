@@ -28,6 +28,14 @@ def run(
         str | None,
         typer.Option("--retry", metavar="failed", help="Only videos that were rejected before."),
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="K/N",
+            help="Only part K of N of the videos, for job arrays; parts may run at once.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Only estimate time and disk space."),
@@ -65,6 +73,7 @@ def run(
     from tristream.embed import EmbedOptions, embed, forecast_embedding
 
     check_precision(precision)
+    chosen_shard = _shard(shard)
     streams = options.names(stream_list)
     workspace = options.existing(
         run,
@@ -84,6 +93,7 @@ def run(
         precision=precision,
         retry=retry is not None,
         force=force,
+        shard=chosen_shard,
     )
     screen.begin(f"embedding the videos of {run}")
     if dry_run:
@@ -95,3 +105,17 @@ def run(
     screen.note(f"wrote {run / 'embeddings'}; next: tristream fuse --run {run}")
     screen.emit(result.report, as_json=as_json)
     return screen.SOME_REJECTED if result.report["rejected"] else screen.OK
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    """Return (K, N) of "K/N".
+
+    Raises:
+        UsageError: another form.
+    """
+    if text is None:
+        return None
+    k, _, n = text.partition("/")
+    if not (k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n)):
+        raise UsageError(f"--shard {text} is not K/N with 1 <= K <= N, as 3/8")
+    return int(k), int(n)

@@ -236,8 +236,10 @@ def _decompressed(data: bytes, start: int, sizes: Sequence[int], what: str) -> I
     decompressor = zstandard.ZstdDecompressor().decompressobj()
     waiting, at, n_found, expected = bytearray(), start, 0, sum(sizes)
 
-    def damaged(why: object) -> ValueError:
-        return ValueError(f"compact flow of {len(data)} bytes is damaged ({why}); compute it again")
+    def damaged(why: object) -> TristreamError:
+        return TristreamError(
+            f"compact flow of {len(data)} bytes is damaged ({why}); compute it again"
+        )
 
     for size in [*sizes, None]:
         while (size is None or len(waiting) < size) and at < len(data) and not decompressor.eof:

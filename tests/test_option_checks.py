@@ -73,6 +73,7 @@ WRONG = [
     ("embed --precision float16", "--precision float16 is unknown; available: float32, bf16"),
     ("embed --backend onnx", "--backend onnx is unknown; available: auto, torch"),
     ("embed --retry all", "--retry all is unknown"),
+    ("embed --shard 9/8", "--shard 9/8 is not K/N with 1 <= K <= N"),
     ("train-stream smell", "unknown stream 'smell'; available: audio"),
     ("train-stream spatial --precision x", "--precision x is unknown"),
     ("train-stream spatial --config wrong.toml", "unknown key 'epoch' in [streams.spatial.enc"),
@@ -121,6 +122,7 @@ WITH_RUN = [
     "detect x.mp4",
     "plan x.mp4",
     "cross-validate",
+    "serve",
 ]
 
 
@@ -152,7 +154,7 @@ def test_the_list_of_commands_that_read_a_run_is_complete():
         module = importlib.import_module(f"tristream.commands.{name.replace('-', '_')}")
         if hasattr(module, "run") and "run" in inspect.signature(module.run).parameters:
             with_run.add(name)
-    assert with_run - {"index"} == {line.split()[0] for line in WITH_RUN}
+    assert with_run - {"index", "run"} == {line.split()[0] for line in WITH_RUN}
 
 
 def test_a_run_given_as_a_file_is_not_a_folder(tmp_path):

@@ -169,3 +169,40 @@ def test_a_line_that_a_kill_cut_off_is_not_read(tmp_path) -> None:
     with path.open("ab") as file:
         file.write("3,caf\u00e9".encode()[:-1])
     assert complete_lines(path) == "a,b\n1,x\n2,\\x3dy\n"
+
+
+@pytest.mark.slow
+def test_shards_that_run_at_once_make_the_tables_of_the_whole(trained_run, tmp_path) -> None:
+    work = Path(shutil.copytree(trained_run, tmp_path / "work"))
+    run = work / "runs" / "default"
+    whole = tables(run)
+    shutil.rmtree(run / "embeddings")
+    (run / "status.csv").unlink()
+    (run / "failures.csv").unlink()
+    command = [sys.executable, str(HOME / "orchestrate.py"), "embed", "--run", str(run), "--shard"]
+    shards = [
+        subprocess.Popen([*command, f"{k}/3"], cwd=work, stderr=subprocess.DEVNULL)
+        for k in (1, 2, 3)
+    ]
+    assert sorted(shard.wait() for shard in shards) == [0, 0, 3]  # one holds the broken file
+    for name, table in tables(run).items():
+        place = {video: row for row, video in enumerate(table.video_id)}
+        rows = [place[video] for video in whole[name].video_id]
+        assert len(place) == len(whole[name])
+        np.testing.assert_array_equal(table.embedding[rows], whole[name].embedding)
+    assert "not_embedded" in str(ts.Run(run).state().to_json())
+    assert "are not embedded" not in str(ts.Run(run).state().to_json())
+
+
+def test_a_shard_is_a_part_and_the_parts_are_all() -> None:
+    from tristream.embed import rows_of_shard
+    from tristream.errors import UsageError
+
+    rows = [SimpleNamespace(video_id=f"v{n}", content_id=f"{n:064x}") for n in range(1000)]
+    parts = [rows_of_shard(rows, k, 7) for k in range(1, 8)]
+    assert sorted(row.video_id for part in parts for row in part) == sorted(
+        row.video_id for row in rows
+    )
+    assert max(map(len, parts)) < 2 * min(map(len, parts))
+    with pytest.raises(UsageError, match="shard 8/7"):
+        rows_of_shard(rows, 8, 7)

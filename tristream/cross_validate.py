@@ -210,6 +210,7 @@ def _fold(
         config=train.config,
         assignments=train.assignments,
         seed=train.seed,
+        detector=False,
     )
     report = fuse(fold, fusion)["classification"]
     if report is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tristream.embeddings import Embeddings, embeddings_of
+from tristream.errors import UsageError
 from tristream.extract import extract_rows, kept_engine
 from tristream.files import write_json
 from tristream.forecast import Forecast, forecast
@@ -36,12 +38,15 @@ class EmbedOptions:
         precision: "float32" or "bf16" from now on; None: as chosen before.
         retry: only the videos that were rejected before.
         force: compute even what is cached.
+        shard: (k, n): only part k of n, 1 ≤ k ≤ n, by the contents of the files; parts may be embedded at
+            once by several machines with one run folder.
     """
 
     streams: Sequence[str] | None = None
     precision: str | None = None
     retry: bool = False
     force: bool = False
+    shard: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +96,10 @@ class _Job:
         rows = list({row.video_id: row for row in rows}.values())
         self.earlier = Earlier.read(workspace, rows, trained) if options.retry else None
         self.rows = rows if self.earlier is None else self.earlier.failed
+        if options.shard is not None:
+            if options.retry:
+                raise UsageError("retry is for the whole run; leave out the shard")
+            self.rows = rows_of_shard(rows, *options.shard)
         self.engine = kept_engine(workspace)
         self.trained = in_precision(self.workspace, options.precision, trained, self.rows, self.run)
 
@@ -137,7 +146,10 @@ def embed(
     job = _Job(workspace, options or EmbedOptions(), data, paths)
     started, stages = time.monotonic(), Stages()
     states = None if job.earlier is None else job.earlier.states
-    parts = PartWriter(workspace, job.trained, replace=states is None, states=states)
+    shard = "" if job.options.shard is None else "{}-of-{}".format(*job.options.shard)
+    parts = PartWriter(
+        workspace, job.trained, replace=states is None and not shard, states=states, shard=shard
+    )
     for result in job.run(job.rows, job.trained, stages=stages):
         parts.add(result)
     parts.close()
@@ -146,10 +158,27 @@ def embed(
         "limits": asdict(workspace.reading.limits),
         "streams": {stream.name: dict(stream.lineage) for stream in job.trained},
     }
-    write_json(workspace.folder / "lineage.json", {**report, **lineage})
+    origin = f"status/{shard}.json" if shard else "lineage.json"
+    write_json(workspace.folder / origin, {**report, **lineage})
     note_tally(workspace, parts.tally)
     folders = {stream.name: parts.folder_of(stream) for stream in job.trained}
     return EmbedResult(report, folders, parts.tally)
+
+
+def rows_of_shard(rows: Sequence[VideoRow], k: int, n: int) -> list[VideoRow]:
+    """Return part k of n of some videos, by a hash of their contents: the same for every stream.
+
+    Raises:
+        UsageError: k is not between 1 and n.
+    """
+    if not 1 <= k <= n:
+        raise UsageError(f"shard {k}/{n}: the first number must be between 1 and the second")
+
+    def place(row: VideoRow) -> int:
+        key = (row.content_id or row.video_id).encode(errors="surrogateescape")
+        return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") % n
+
+    return [row for row in rows if place(row) == k - 1]
 
 
 def embed_files(

@@ -35,6 +35,7 @@ class FuseOptions:
         frame_labels: JSON {video_id: [[start, stop], …]} in seconds, to measure with.
         preset, config, assignments: settings, as in `TrainOptions`.
         seed: random seed.
+        detector: also fit the anomaly detector.
     """
 
     streams: Sequence[str] | None = None
@@ -47,6 +48,7 @@ class FuseOptions:
     config: Path | None = None
     assignments: Sequence[str] = ()
     seed: int = 0
+    detector: bool = True
 
 
 def fuse(
@@ -98,7 +100,9 @@ def fuse(
         report["random_weights"] = workspace.random_weights(list(fused.columns))
         report["leaks"] = _leaks(workspace, fused, settings.fusion.min_cosine)
         report["classification"] = classify(workspace, fused, settings, options.seed)
-    if plan.seconds:
+    if not options.detector:
+        report["detection"] = None
+    elif plan.seconds:
         report["detection"] = detect_windows(
             workspace,
             rows,

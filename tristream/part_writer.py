@@ -72,6 +72,7 @@ class PartWriter:
         replace: remove the parts of earlier embeddings at the end.
         states: earlier rows of status.csv, by video_id, that the new ones are merged into at the end;
             None: the file is written anew.
+        shard: name of the part of the videos that this is, as "2-of-8"; "": all.
     """
 
     def __init__(
@@ -81,11 +82,12 @@ class PartWriter:
         *,
         replace: bool = True,
         states: Mapping[str, Sequence[str]] | None = None,
+        shard: str = "",
     ) -> None:
         self.tally = Tally()
         self.n_present: Counter[str] = Counter()
         self._workspace, self._trained, self._replace = workspace, trained, replace
-        self._status = StatusWriter(workspace, states)
+        self._status = StatusWriter(workspace, states, shard=shard)
         self._waiting: list[VideoResult] = []
         self._written: set[Path] = set()
         self._older = {

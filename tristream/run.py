@@ -175,6 +175,22 @@ class Run:
 
         return fuse(self.workspace, _options(FuseOptions, options), data=_path(data))
 
+    def cross_validate(self, *, data: str | Path | None = None, **options: Any) -> dict[str, Any]:
+        """Test every labelled video once, by streams that have not seen its group; return the report.
+
+        Args:
+            data: folder the paths of videos are relative to; None: the one that was indexed.
+            options: fields of `tristream.cross_validate.CrossValidateOptions`.
+
+        Raises:
+            UsageError: no column fold, fewer groups than folds, an unknown stream or setting.
+        """
+        from tristream.cross_validate import CrossValidateOptions, cross_validate
+
+        return cross_validate(
+            self.workspace, _options(CrossValidateOptions, options), data=_path(data)
+        )
+
     def predict(self, paths: Paths, **options: Any) -> Results[Prediction]:
         """Return the action in video files; rejected files are in `.failures`.
 

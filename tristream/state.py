@@ -181,7 +181,9 @@ def _embeddings(workspace: Workspace, name: str, space: str, rows: Sequence[Vide
         table = pq.read_table(part, columns=["video_id", "content_id", "present"]).to_pydict()
         content |= dict(zip(table["video_id"], table["content_id"], strict=True))
         n_present += sum(table["present"])
-    rejected = _rejected(workspace.folder / "failures.csv")
+    rejected = _rejected(workspace.folder / "failures.csv").union(
+        *map(_rejected, workspace.folder.glob("status/*-failures.csv"))
+    )
     lost = [
         row.video_id for row in rows if row.video_id not in content and row.video_id not in rejected
     ]

@@ -29,12 +29,21 @@ class StatusWriter:
         workspace: of the run.
         states: earlier rows of status.csv, by video_id, of which those that are not added stay, in
             their order; the files then appear at the end. None: rows are appended as they are added.
+        shard: name of a part of the videos, whose files are status/SHARD.csv; "": all of them.
     """
 
     def __init__(
-        self, workspace: Workspace, states: Mapping[str, Sequence[str]] | None = None
+        self,
+        workspace: Workspace,
+        states: Mapping[str, Sequence[str]] | None = None,
+        *,
+        shard: str = "",
     ) -> None:
-        self._folder = workspace.folder
+        folder = workspace.folder
+        self._paths = (folder / "status.csv", folder / "failures.csv")
+        if shard:
+            folder = folder / "status"
+            self._paths = (folder / f"{shard}.csv", folder / f"{shard}-failures.csv")
         self._states = None if states is None else dict(states)
         self._failures: list[Sequence[str]] = []
         self._is_new = True
@@ -61,15 +70,15 @@ class StatusWriter:
             self._failures += failures
             return
         write = write_csv if self._is_new else append_csv
-        write(self._folder / "status.csv", STATUS, rows)
-        write(self._folder / "failures.csv", FAILURES, failures)
+        write(self._paths[0], STATUS, rows)
+        write(self._paths[1], FAILURES, failures)
         self._is_new = False
 
     def close(self) -> None:
         """Write what is not on disk yet."""
         if self._states is not None:
-            write_csv(self._folder / "status.csv", STATUS, list(self._states.values()))
-            write_csv(self._folder / "failures.csv", FAILURES, self._failures)
+            write_csv(self._paths[0], STATUS, list(self._states.values()))
+            write_csv(self._paths[1], FAILURES, self._failures)
         elif self._is_new:
             self.add([])
 
