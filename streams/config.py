@@ -251,6 +251,12 @@ class EncoderPhase(TrainingConfig, extra="forbid", frozen=True):
     segments_per_video: int = Field(
         1, ge=1, description="random segments of each video in one epoch (mode segments)"
     )
+    n_segments: int = Field(
+        1,
+        ge=1,
+        description="mode segments: one random segment of each of so many stretches, their logits averaged (TSN)",
+        json_schema_extra=LATER,
+    )
 
 
 class AggregatorPhase(TrainingConfig, extra="forbid", frozen=True):

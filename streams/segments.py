@@ -27,6 +27,7 @@ class Footage:
         stop_seconds: end of each row.
         plan: index of the first row of each chosen segment; increasing.
         reasons: stable codes of its defects.
+        rows_per_segment: rows that one segment is made of.
     """
 
     array: np.ndarray
@@ -34,6 +35,7 @@ class Footage:
     stop_seconds: Float64[np.ndarray, " T"]
     plan: Int64[np.ndarray, " S"]
     reasons: tuple[str, ...] = ()
+    rows_per_segment: int = 1
 
 
 @dataclass(frozen=True)

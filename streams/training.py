@@ -17,6 +17,7 @@ from tristream.streams.config import identity_of
 from tristream.streams.encoding import BatchFiller
 from tristream.streams.model import StreamModel, build_model, pad
 from tristream.streams.parallel import Ranks
+from tristream.streams.segmental import segmental_objective, stretches_of
 from tristream.streams.segments import Footage
 from tristream.streams.spool import Spool
 from tristream.streams.stream import Stream
@@ -154,15 +155,12 @@ def encoder_phase(
     settings = stream.config.encoder_training
     place = [] if device.type == "cpu" else [device]  # a stream may know no other device
     pool = list(examples.train) * settings.segments_per_video
+    if settings.n_segments > 1:
+        return _segmental_phase(stream, model, pool, examples.val, place)
     # The validation segments are the same in every epoch: a few of each video, cut once.
-    held_out: list[tuple[torch.Tensor, Example]] = []
-    for example in examples.val:
-        segments = stream.cut(example.cuttable)
-        spread = np.linspace(0, len(segments) - 1, min(VAL_SEGMENTS, len(segments)))
-        for index in np.unique(spread.round().astype(int)).tolist():
-            held_out.append(
-                (torch.from_numpy(np.array(segments.read(index, index + 1)[0])), example)
-            )
+    held_out = [
+        (segment, example) for example in examples.val for segment in _spread(stream, example)
+    ]
 
     def train_batches(generator: np.random.Generator) -> Iterator[Batch]:
         for rows in batches_of(len(pool), settings.batch_size, generator):
@@ -185,6 +183,55 @@ def encoder_phase(
         config=settings,
         module=model.encoder,  # type: ignore[arg-type]
         objective=cross_entropy(model.encoder),
+        n_batches=len(batches_of(len(pool), settings.batch_size)),
+        train_batches=train_batches,
+        val_batches=val_batches,
+    )
+
+
+def _spread(stream: Stream, example: Example) -> list[torch.Tensor]:
+    """Return a few segments of a video, evenly spread."""
+    segments = stream.cut(example.cuttable)
+    spread = np.linspace(0, len(segments) - 1, min(VAL_SEGMENTS, len(segments)))
+    return [
+        torch.from_numpy(np.array(segments.read(index, index + 1)[0]))
+        for index in np.unique(spread.round().astype(int)).tolist()
+    ]
+
+
+def _segmental_phase(
+    stream: Stream,
+    model: StreamModel,
+    pool: Sequence[Example],
+    held_out: Sequence[Example],
+    place: list[torch.device],
+) -> Phase:
+    """Return the phase that trains on one random segment of each stretch of a video (TSN)."""
+    settings = stream.config.encoder_training
+    of_val = [(torch.stack(_spread(stream, example)), example) for example in held_out]
+
+    def train_batches(generator: np.random.Generator) -> Iterator[Batch]:
+        for rows in batches_of(len(pool), settings.batch_size, generator):
+            picked = [pool[row] for row in rows]
+            parts = [
+                part
+                for example in picked
+                for part in stretches_of(example.cuttable, settings.n_segments)
+            ]
+            counts = torch.full((len(picked),), settings.n_segments)
+            yield _batch((stream.training_segments(parts, generator, *place), counts), picked)
+
+    def val_batches() -> Iterator[Batch]:
+        for rows in batches_of(len(of_val), settings.batch_size):
+            segments = [of_val[row][0] for row in rows]
+            counts = torch.tensor([len(one) for one in segments])
+            yield _batch((torch.cat(segments), counts), [of_val[row][1] for row in rows])
+
+    return Phase(
+        name=f"{stream.name}-encoder",
+        config=settings,
+        module=model.encoder,  # type: ignore[arg-type]
+        objective=segmental_objective(model.encoder),
         n_batches=len(batches_of(len(pool), settings.batch_size)),
         train_batches=train_batches,
         val_batches=val_batches,

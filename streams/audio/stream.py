@@ -53,6 +53,7 @@ class AudioStream:
             start_seconds=start,
             stop_seconds=start + HOP_SECONDS * config.n_frames,
             plan=np.arange(0, len(rows) - config.n_frames + 1, config.hop_frames),
+            rows_per_segment=config.n_frames,
         )
 
     def cut(self, footage: Footage, generator: np.random.Generator | None = None) -> Segments:

@@ -56,6 +56,7 @@ class TemporalStream:
             stop_seconds=flow.start_seconds[ends],
             plan=plan,
             reasons=("padded_short_clip",) if n_steps < span else (),
+            rows_per_segment=span,
         )
 
     def cut(self, footage: Footage, generator: np.random.Generator | None = None) -> Segments:
