@@ -60,6 +60,7 @@ class SmallCNN(nn.Module):
             ]
             in_channels = width
         self.blocks = nn.Sequential(*layers)
+        self.pools_by_max = False  # over space, without `embedding_dim`
         self.embedding_dim = embedding_dim or in_channels
         self.full: nn.Module | None = None
         if embedding_dim is not None:
@@ -76,7 +77,9 @@ class SmallCNN(nn.Module):
 
     def forward(self, images: Float[torch.Tensor, "B C H W"]) -> Float[torch.Tensor, "B D"]:
         maps = self.blocks(images)
-        return self.full(maps.flatten(1)) if self.full is not None else maps.mean((2, 3))
+        if self.full is not None:
+            return self.full(maps.flatten(1))
+        return maps.amax((2, 3)) if self.pools_by_max else maps.mean((2, 3))
 
 
 class SegmentClassifier(nn.Module):

@@ -13,6 +13,7 @@ from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
 from tristream.store import weights
 from tristream.streams import image_network
+from tristream.streams.config import SamplerConfig, identity_of
 from tristream.streams.spatial.encoder import Normalised, build_encoder
 from tristream.streams.spatial.preprocessing import own_preprocessing
 from tristream.streams.spatial.stream import STREAM, SpatialConfig
@@ -283,3 +284,38 @@ def test_finding_the_width_changes_neither_weights_nor_random_numbers():
     assert network.training
     for key, weight in plain.state_dict().items():
         assert network.state_dict()[key].equal(weight), key
+
+
+@pytest.mark.parametrize("name", ["small", TIMM, "test_convnext"])
+def test_the_last_map_can_be_pooled_by_its_maximum(name):
+    torch.manual_seed(0)
+    config = SpatialConfig(encoder=name, input_size=(40, 56), pool="max")
+    encoder = lively(STREAM(config, SamplerConfig()).build_encoder(3))
+    frames = torch.randint(0, 256, (2, 40, 56, 3), dtype=torch.uint8)
+    scaled = (frames.permute(0, 3, 1, 2).float() / 255 - encoder.encoder.mean) / encoder.encoder.std
+    network = encoder.encoder.network
+    with torch.no_grad():
+        if name == "small":
+            wanted = network.blocks(scaled).amax((2, 3))
+        elif name == TIMM:
+            wanted = network.forward_features(scaled).amax((2, 3))
+        else:  # its norm follows the pooling
+            wanted = network.head.norm(network.forward_features(scaled).amax((2, 3), keepdim=True))
+            wanted = wanted.flatten(1)
+        torch.testing.assert_close(encoder.embed(frames), wanted)
+    assert wanted.shape == (2, encoder.embedding_dim)
+
+
+def test_the_pooling_is_part_of_the_space_only_if_it_is_not_the_usual_one():
+    plain = identity_of(SpatialConfig())
+    assert "pool" not in plain
+    assert identity_of(SpatialConfig(pool="max")) == {**plain, "pool": "max"}
+
+
+@pytest.mark.parametrize(
+    "settings", [{"encoder": "mobilenet_v2"}, {"encoder": "small", "embedding_dim": 8}]
+)
+def test_a_fixed_pooling_is_named(settings):
+    config = SpatialConfig(pool="max", input_size=(64, 64), **settings)
+    with pytest.raises(ValueError, match=rf"'{settings['encoder']}' has a fixed pooling; set pool"):
+        STREAM(config, SamplerConfig()).build_encoder(3)

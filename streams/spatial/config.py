@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from tristream.streams.config import (
     ENCODE_BATCH_SIZE,
+    LATER,
     AggregatorConfig,
     AggregatorPhase,
     AugmentConfig,
@@ -48,6 +49,11 @@ class SpatialConfig(BaseModel, extra="forbid", frozen=True):
     preprocess: Literal["squash", "own"] = Field(
         "squash",
         description="the whole frame squashed to input_size, or the network's own resize and centre crop",
+    )
+    pool: Literal["avg", "max"] = Field(
+        "avg",
+        description="of the CNN's last map; avg: the network's own, which is the mean of most",
+        json_schema_extra=LATER,
     )
     encoder_dropout: float = Field(
         0.0, ge=0, lt=1, description="dropout before the CNN's own softmax layer"

@@ -126,6 +126,30 @@ def _of_torchvision() -> tuple[nn.Module, int, Any]:
     return network, network.last_channel, _IMAGENET
 
 
+def pool_by_max(encoder: SegmentClassifier, name: str) -> None:
+    """Let the encoder take the maximum of its last map in place of its own pooling.
+
+    Raises:
+        TristreamError: a network that has no such map, or whose pooling is fixed.
+    """
+    normalised = encoder.encoder
+    assert isinstance(normalised, Normalised)
+    network = normalised.network
+    if isinstance(network, SmallCNN) and network.full is None:
+        network.pools_by_max = True
+    elif hasattr(network, "reset_classifier"):
+        try:
+            network.reset_classifier(0, global_pool="max")  # type: ignore[operator]
+        except image_network.FAILURES as error:
+            raise TristreamError(
+                f"encoder '{name}' cannot pool by max ({error}); set pool = avg"
+            ) from error
+    else:
+        raise TristreamError(
+            f"encoder '{name}' has a fixed pooling; set pool = avg, or take a CNN of timm"
+        )
+
+
 def freeze_below(network: nn.Module, n_blocks: int, name: str) -> None:
     """Let only the last `n_blocks` blocks learn: timm's coarse groups of layers, or torchvision's `features`.
 

@@ -13,7 +13,7 @@ from tristream.streams.backend import CPU
 from tristream.streams.config import SamplerConfig
 from tristream.streams.segments import Footage, Segments
 from tristream.streams.spatial.config import SpatialConfig
-from tristream.streams.spatial.encoder import build_encoder
+from tristream.streams.spatial.encoder import build_encoder, pool_by_max
 from tristream.streams.stream import Encoder
 from tristream.streams.torch_backend import to_device
 from tristream.streams.video import Video, squash
@@ -73,7 +73,7 @@ class SpatialStream:
     def build_encoder(self, n_classes: int) -> Encoder:
         """Return a CNN of uint8 frames; normalisation is part of it."""
         config = self.config
-        return build_encoder(
+        encoder = build_encoder(
             config.encoder,
             n_classes,
             weights=config.encoder_weights,
@@ -83,6 +83,9 @@ class SpatialStream:
             dropout=config.encoder_dropout,
             trainable_blocks=config.encoder_training.trainable_blocks,
         )
+        if config.pool == "max":
+            pool_by_max(encoder, config.encoder)
+        return encoder
 
 
 def _prepared(frames: np.ndarray, config: SpatialConfig) -> np.ndarray:
