@@ -1,4 +1,4 @@
-"""Flow as a colour picture, for eyes only."""
+"""Optical flow as a colour image, for display only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _N_COLOURS = sum(_SPAN_STEPS)
 def flow_to_color(
     flow: Float[np.ndarray, "2 H W"], max_radius: float | int | None = None
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """RGB picture of a flow field on Middlebury's wheel: the hue is the direction, the saturation the length.
+    """Return an RGB image of a flow field on Middlebury's wheel: the hue is the direction, the saturation the length.
 
     No motion is white. To the right is red, down is yellow, left is cyan-blue, up is violet. What is longer than
     `max_radius` is darkened; what is not finite is black.

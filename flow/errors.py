@@ -12,7 +12,7 @@ from tristream.errors import TristreamError
 
 @dataclass(frozen=True)
 class FlowErrors:
-    """Of all pixels whose truth is known.
+    """Errors over all pixels with known ground truth.
 
     Attributes:
         n_pixels: how many they are.
@@ -30,7 +30,7 @@ class FlowErrors:
 
 
 def measure(found: Float[np.ndarray, "..."], truth: Float[np.ndarray, "..."]) -> FlowErrors:
-    """Errors over all fields together, (…, 2, H, W) each; where the truth is NaN nothing is counted.
+    """Return the errors over all fields together, (…, 2, H, W) each; pixels whose ground truth is NaN are left out.
 
     Raises:
         TristreamError: another shape, no pixel whose truth is known, or flow that is not finite where it is.

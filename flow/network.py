@@ -1,4 +1,4 @@
-"""A learned estimator: a network that maps two pictures to a field, its weights, and what runs it."""
+"""Learned estimator: a network from two frames to a flow field, its weights and its engine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOLERANCE_PX = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class NetworkFlow:
-    """Flow of a network, `batch_size` pairs of pictures at a time.
+    """Flow of a network, `batch_size` pairs of frames at a time.
 
     Attributes:
         name: of the architecture and its settings.
@@ -94,7 +94,7 @@ def load(
     compile: Compile | None = None,
     batch_size: int = 1,
 ) -> NetworkFlow:
-    """The estimator of an architecture and its weights.
+    """Return the estimator of an architecture and its weights.
 
     Args:
         name: of the architecture.
@@ -127,7 +127,7 @@ def load(
 
 
 def _load_weights(name: str, network: torch.nn.Module, path: Path) -> str:
-    """Fill the core; returns the file's sha256."""
+    """Load the weights of the core; return the file's sha256."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 

@@ -1,4 +1,4 @@
-"""Flow that somebody computed before: a source looked up by `video_id`, not an estimator.
+"""Precomputed flow: a source looked up by `video_id`, not an estimator.
 
 For the video `a/b.mp4` one of these stands in the folder:
 
@@ -19,7 +19,7 @@ from tristream.flow import storage
 
 
 def read(folder: Path, video_id: str, *, n_steps: int) -> Float[np.ndarray, "n_steps 2 H W"]:
-    """The first `n_steps` fields of a video, px, float32.
+    """Return the first `n_steps` fields of a video, px, float32.
 
     Raises:
         TristreamError: nothing is there for this video, it holds too few fields, or values that are not finite.
@@ -106,7 +106,7 @@ def _read_fields(place: Path) -> np.ndarray:
 
 
 def _read_part(place: Path, first: int, last: int) -> tuple[np.ndarray, int]:
-    """Fields first … last − 1, as far as they exist, and the number of all."""
+    """Return the existing fields among first … last − 1, and the number of all."""
     if place.is_dir():
         files = _field_files(place)
         return _stack(files[first:last] or files[-1:]), len(files)

@@ -1,4 +1,4 @@
-"""Adaptive sampling: which frames of a video are looked at, more where more moves.
+"""Adaptive sampling of frames, denser where there is more motion.
 
 Source: Tkachenko 2018 §IV-F, which asks for samples in proportion to the mean displacement length of each segment of
 the video. Segment length, rounding, the least number per segment and what to do without motion are our choices: see
@@ -27,7 +27,7 @@ _GRID = (
 def sample_indices(
     motion: Float[np.ndarray, "steps"], *, n_samples: int, n_segments: int = 16
 ) -> Int[np.ndarray, "samples"]:
-    """Increasing indices of min(n_samples, T) out of T = len(motion) + 1 frames, dense where there is motion.
+    """Return increasing indices of min(n_samples, T) out of T = len(motion) + 1 frames, dense where there is motion.
 
     The frames are cut into `n_segments` equal segments (fewer if there are fewer samples). Each gets one sample; the
     rest is shared out by Webster's (Sainte-Laguë's) rule in proportion to the segment's mean motion, no segment getting
@@ -67,7 +67,7 @@ def sample_indices(
 
 
 def uniform_indices(n_frames: int, n_samples: int) -> Int[np.ndarray, "samples"]:
-    """Indices of min(n_samples, n_frames) evenly spread frames, each in the middle of its share.
+    """Return the indices of min(n_samples, n_frames) evenly spaced frames, each in the middle of its interval.
 
     Raises:
         TristreamError: `n_frames` or `n_samples` below 1.
@@ -82,7 +82,7 @@ def uniform_indices(n_frames: int, n_samples: int) -> Int[np.ndarray, "samples"]
 def motion_lengths(
     flow: Float[np.ndarray, "steps 2 H W"], *, subtract_mean: bool = False
 ) -> Float[np.ndarray, "steps"]:
-    """Mean |flow| of each step in px, float64.
+    """Return the mean |flow| of each step in px, float64.
 
     Args:
         flow: displacements in px, x then y.
@@ -99,7 +99,7 @@ def motion_lengths(
 def stack_motion(
     motion: Float[np.ndarray, "steps"], stack_length: int, *, step: int = 1
 ) -> Float[np.ndarray, "starts"]:
-    """Mean motion of the flow stack at each valid start, float64; one value for a video shorter than one stack.
+    """Return the mean motion of the flow stack at each valid start, float64; one value for a video shorter than one stack.
 
         motion  0 1 2 3 4 5 6      stack_length 3, step 2:  stack 0 = fields 0 2 4
                 ^   ^   ^                                   stack 1 =   1 3 5
@@ -122,7 +122,7 @@ def stack_motion(
 
 
 def _segment_weights(motion: Float[np.ndarray, "steps"], bounds: list[int]) -> list[float]:
-    """Mean motion of each segment over the steps that begin in it, on an integer grid, never quite 0."""
+    """Return the mean motion of each segment over the steps that begin in it, on an integer grid, never quite 0."""
     largest = motion.max()
     if not np.isfinite(motion).all() or largest == 0:
         return [1.0] * (len(bounds) - 1)
@@ -136,7 +136,7 @@ def _segment_weights(motion: Float[np.ndarray, "steps"], bounds: list[int]) -> l
 
 
 def _apportion(weights: list[float], lengths: list[int], n_samples: int) -> list[int]:
-    """Webster's apportionment of `n_samples` seats: at least 1 and at most `lengths[s]` each, ties to the first."""
+    """Return Webster's apportionment of `n_samples` seats: at least 1 and at most `lengths[s]` each, ties to the first."""
     counts = [1] * len(weights)
     queue = [(-weight / 3, s) for s, weight in enumerate(weights) if lengths[s] > 1]
     heapq.heapify(queue)

@@ -1,4 +1,4 @@
-"""A video, its flow, its motion and the chosen frames side by side, for eyes only."""
+"""A video, its flow, its motion and the sampled frames side by side, for display only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MARGIN_PX = 6
 
 
 def common_radius(flow: Float[np.ndarray, "steps 2 H W"]) -> float:
-    """Length of full colour for a whole video, px: 99 of 100 displacements are no longer, and it is at least 1."""
+    """Return the displacement of full colour for a whole video, px: the 99th percentile, at least 1."""
     lengths = np.hypot(flow[:, 0, ::2, ::2], flow[:, 1, ::2, ::2])  # a quarter of them tell as much
     return max(1.0, float(np.quantile(lengths, 0.99)))
 
@@ -28,7 +28,7 @@ def motion_curve(
     width: int,
     now: int | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Mean |flow| over the frames as a curve, a red tick below it for each chosen frame, a blue line at `now`."""
+    """Draw mean |flow| over the frames, a red tick for each sampled frame and a blue line at `now`."""
     import cv2
 
     picture = np.full((CURVE_HEIGHT_PX, width, 3), _PAPER, np.uint8)
@@ -64,7 +64,7 @@ def side_by_side(
     motion: Float[np.ndarray, "steps"],
     chosen: Int[np.ndarray, "samples"],
 ) -> Iterator[UInt8[np.ndarray, "H2 W2 3"]]:
-    """One picture for each step: the frame (in red where it is chosen), its flow, the curve below; even sides."""
+    """Yield one image per step: the frame (framed in red if sampled), its flow, and the curve below; even sides."""
     radius, picked = common_radius(flow), set(chosen.tolist())
     for t, field in enumerate(flow):
         frame = _framed(frames[t]) if t in picked else frames[t]
@@ -85,7 +85,7 @@ def contact_sheet(
     n_columns: int = 8,
     cell_width: int = 160,
 ) -> UInt8[np.ndarray, "H2 W2 3"]:
-    """The chosen frames in order with their flow below them and their second, under the motion curve."""
+    """Return the sampled frames in order with their flow and time, below the motion curve."""
     import cv2
 
     radius = common_radius(flow)

@@ -42,7 +42,7 @@ def write_flo(path: Path, flow: Float[np.ndarray, "2 H W"]) -> None:
 
 
 def read_flo(path: Path) -> Float32[np.ndarray, "2 H W"]:
-    """One field from Middlebury's format.
+    """Return one field from Middlebury's format.
 
     Raises:
         TristreamError: not a .flo file, or not of the size that its header states.
@@ -87,7 +87,7 @@ def write_kitti(path: Path, flow: Float[np.ndarray, "2 H W"]) -> None:
 
 
 def read_kitti(path: Path) -> Float32[np.ndarray, "2 H W"]:
-    """One field from KITTI's 16-bit png; invalid pixels are NaN.
+    """Return one field from KITTI's 16-bit png; invalid pixels are NaN.
 
     Raises:
         TristreamError: not a png of 16-bit RGB, or a damaged one.
@@ -118,7 +118,7 @@ def read_kitti(path: Path) -> Float32[np.ndarray, "2 H W"]:
 def encode_uint8(
     flow: Float[np.ndarray, "*fields 2 H W"], bound: float | int | np.ndarray
 ) -> UInt8[np.ndarray, "*fields 2 H W"]:
-    """8-bit codes of flow clipped to ± `bound` px: floor((flow + bound) · 255 / (2 bound) + 1/2).
+    """Return 8-bit codes of flow clipped to ± `bound` px: floor((flow + bound) · 255 / (2 bound) + 1/2).
 
     A fixed bound (20 px is the field's habit) clips large motion; `fitted_bound` clips nothing, has to be stored with
     the codes, and gives each field its own step. Half a step is the largest error where nothing is clipped: .078 px at
@@ -141,7 +141,7 @@ def encode_uint8(
 def decode_uint8(
     codes: UInt8[np.ndarray, "*fields 2 H W"], bound: float | int | np.ndarray
 ) -> Float32[np.ndarray, "*fields 2 H W"]:
-    """The flow that 8-bit codes stand for, given the bound they were made with.
+    """Return the flow of 8-bit codes, given the bound of their encoding.
 
     Raises:
         TristreamError: a bound that is not positive.
@@ -151,12 +151,12 @@ def decode_uint8(
 
 
 def fitted_bound(flow: Float[np.ndarray, "*fields 2 H W"]) -> Float32[np.ndarray, "*fields 1 1 1"]:
-    """The largest |component| of each field, px, at least 1/64: Simonyan & Zisserman's linear rescaling (2014, §5)."""
+    """Return the largest |component| of each field, px, at least 1/64: Simonyan & Zisserman's linear rescaling (2014, §5)."""
     return np.maximum(np.abs(flow).max(axis=(-3, -2, -1), keepdims=True), 1 / 64).astype(np.float32)
 
 
 def encode_compact(flow: Float[np.ndarray, "fields 2 H W"]) -> UInt8[np.ndarray, "n"]:
-    """Our cache form as an array of bytes: about a thirtieth of float32 on real flow, off by at most 1/128 px.
+    """Return our cache form as an array of bytes: about a thirtieth of float32 on real flow, off by at most 1/128 px.
 
     Each field in steps of 1/64 px as int16; differences to the left and then to the upper neighbour, modulo 2^16; small
     negative differences next to small positive ones (zigzag); low bytes, then high bytes; zstd level 3 over all fields.
@@ -187,7 +187,7 @@ def decode_compact(
     *,
     empty: Callable[[tuple[int, ...]], np.ndarray] | None = None,
 ) -> Float[np.ndarray, "fields 2 H W"]:
-    """The flow in our cache form, from its bytes or an array of them, read field by field.
+    """Return flow from our cache form, given as bytes or an array of them, decoded field by field.
 
     Args:
         data: what `encode_compact` gave.
@@ -305,7 +305,7 @@ def _png_is_whole(data: bytes) -> bool:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """All of the file or none of it."""
+    """Write a file completely or not at all."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:

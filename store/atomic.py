@@ -1,4 +1,4 @@
-"""Files that exist whole or not at all."""
+"""Atomic writes: a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ TEMPORARY = ".tmp-"  # names that begin so are no files yet, or what a crash has
 
 @contextlib.contextmanager
 def replace_file(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that takes the place of `path` when the block ends well, and leaves no trace when it does not.
+    """Open a binary file that replaces `path` if the block succeeds and leaves no trace if it fails.
 
-    The bytes are synced to disk before they get the name: a reader sees the old file or the new one, never half of
+    The bytes are synced to disk before the rename: a reader sees the old file or the new one, never half of
     either, whatever moment the process is killed at. Where the file system can, they have no name at all until then, so
     that a killed process leaves nothing behind; elsewhere it leaves a file that begins with `TEMPORARY`.
     """
@@ -42,13 +42,13 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all."""
+    """Write `data` to `path`, completely or not at all."""
     with replace_file(path) as handle:
         handle.write(data)
 
 
 def _nameless(folder: Path) -> IO[bytes] | None:
-    """An open file without a name on the file system of `folder`; None where there can be none."""
+    """Return an unnamed open file on the file system of `folder`; None if it does not support them."""
     if not (hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").exists()):
         return None
     try:
@@ -62,7 +62,7 @@ def _named(folder: Path) -> IO[bytes]:
 
 
 def _give_name(handle: IO[bytes], folder: Path) -> str:
-    """A name for a nameless file: a new one, because linking replaces nothing."""
+    """Link an unnamed file under a new name, because a link replaces nothing."""
     name = str(folder / f"{TEMPORARY}{secrets.token_hex(8)}")
     here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:  # with a folder given, Python follows the link in /proc to the file itself

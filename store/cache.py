@@ -1,4 +1,4 @@
-"""Results that need not be computed twice: content-addressed, checksummed, atomic, safe under several processes."""
+"""Cache of results: content-addressed, checksummed, atomic, safe for several processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Use:
     """Use of the cache by one kind of entries.
 
     Attributes:
-        n_entries: how many there are.
+        n_entries: number of entries.
         n_bytes: of all of them.
         oldest_use: seconds since the epoch; None without entries.
     """
@@ -70,7 +70,7 @@ class Cache:
         )  # with the file's number: another process may have put it anew
 
     def key(self, **what: Any) -> str:
-        """The key of what went in: sha256 of the canonical JSON of the arguments."""
+        """Return the key of some inputs: sha256 of the canonical JSON of the arguments."""
         return digest(what)
 
     def path(self, kind: str, key: str) -> Path:
@@ -80,7 +80,7 @@ class Cache:
         return self.root / kind / key[:2] / key
 
     def get(self, kind: str, key: str) -> dict[str, np.ndarray] | None:
-        """The arrays of an entry, or None where there is none or it was corrupt (then it is gone now).
+        """Return the arrays of an entry; None if it is missing or was corrupt, in which case it is removed.
 
         Its checksum is verified once per process. The arrays of a large entry are mapped, and read-only: they cost no
         memory, and stay valid when the entry is removed.
@@ -112,13 +112,13 @@ class Cache:
         return arrays
 
     def put(self, kind: str, key: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write an entry, whole or not at all."""
+        """Write an entry, completely or not at all."""
         path = self.path(kind, key)
         if kind in self._written:
             write_bytes(path, entry.pack(arrays))
 
     def entries(self) -> Iterator[tuple[str, Path]]:
-        """Every entry as (kind, path)."""
+        """Yield every entry as (kind, path)."""
         for kind in KINDS:
             for path in sorted((self.root / kind).glob("??/*")):
                 if not path.name.startswith(TEMPORARY):
@@ -139,10 +139,10 @@ class Cache:
         }
 
     def prune(self, max_bytes: int) -> Use:
-        """Remove the entries that were used longest ago until the others take at most `max_bytes`; says what is gone.
+        """Remove the least recently used entries until the rest take at most `max_bytes`; return the removed use.
 
-        Other processes may go on: what they have read stays theirs, what they miss they compute again. Removed too is
-        what killed processes have left half-written.
+        Other processes may be running: what they have read stays valid, what they miss is computed again.
+        Files that killed processes left incomplete are removed too.
         """
         entries = sorted(self._found(), key=lambda each: (each[2].st_mtime, each[1]))
         surplus = sum(status.st_size for _, _, status in entries) - max_bytes

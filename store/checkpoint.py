@@ -14,7 +14,7 @@ from tristream.store.atomic import write_bytes
 
 
 class ArtifactError(TristreamError):
-    """An artifact that is missing, damaged, or not what its configuration says."""
+    """Artifact that is missing, damaged, or inconsistent with its configuration."""
 
 
 def save_artifact(
@@ -24,7 +24,7 @@ def save_artifact(
     *,
     config_file: str | None = None,
 ) -> str:
-    """Write `path`.safetensors and `path`.json (or `config_file` beside it); returns the sha256 of the former.
+    """Write `path`.safetensors and `path`.json (or `config_file` beside it); return the sha256 of the former.
 
     The JSON is the manifest: it holds the sha256 of the arrays and, on its last line, that of its own bytes before.
     It is written last, so that a crash between the two leaves an artifact that is refused.
@@ -40,15 +40,15 @@ def save_artifact(
 
 
 def save_config(path: Path, config: dict[str, Any], *, config_file: str | None = None) -> None:
-    """Write the JSON half of an artifact anew, sealed; the arrays stay, and so must their sha256 in `config`."""
+    """Rewrite the sealed JSON half of an artifact; the arrays stay, and `config` must keep their sha256."""
     write_bytes(_config_path(path, config_file), _sealed(_text(config)))
 
 
 def load_config(path: Path, *, config_file: str | None = None) -> dict[str, Any]:
-    """The JSON half of the artifact `path`.
+    """Return the JSON half of the artifact `path`.
 
     Raises:
-        ArtifactError: there is none, its bytes are not those that were written, or it is not JSON.
+        ArtifactError: it is missing, its bytes have changed since it was written, or it is not JSON.
     """
     file = _config_path(path, config_file)
     try:
@@ -77,7 +77,7 @@ def load_config(path: Path, *, config_file: str | None = None) -> dict[str, Any]
 def load_artifact(
     path: Path, *, config_file: str | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays and configuration of the artifact `path`; the bytes are checked before they are parsed.
+    """Return arrays and configuration of the artifact `path`; the bytes are verified before they are parsed.
 
     Raises:
         ArtifactError: a file is missing, its sha256 differs, the arrays are no safetensors file, or not finite.
@@ -122,7 +122,7 @@ def _text(config: dict[str, Any]) -> str:
 
 
 def _sealed(text: str) -> bytes:
-    """A JSON object with one key more, at its end: the sha256 of all bytes before that key."""
+    """Return a JSON object with one more key at its end: the sha256 of all bytes before that key."""
     stem = text.removesuffix("\n}")
     return f'{stem}{_SEAL}{hashlib.sha256(stem.encode()).hexdigest()}"\n}}\n'.encode()
 

@@ -1,8 +1,8 @@
-"""Cross-process work claims: processes on one machine that share a cache do each thing once.
+"""Cross-process work claims: processes on one machine that share a cache compute each result once.
 
-A claim is a socket bound to an abstract name: no file, nothing to clean up, and it ends with its process, however that
-may end. Where there are no such names (other systems, other machines on a shared cache) every claim is granted, and a
-thing may be done twice, with the same result.
+A claim is a socket bound to an abstract name: no file and nothing to clean up; it ends with its process, however that
+ends. Where such names do not exist (other systems, other machines on a shared cache) every claim is granted, and a
+result may be computed twice, with the same bits.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Result = TypeVar("Result")
 
 
 class Claims:
-    """Claims on names, within one cache; leave by `with`, and none stays."""
+    """Claims on names within one cache; a context manager that releases all of them at its end."""
 
     def __init__(self, cache: Path) -> None:
         self._scope = str(cache.resolve())
         self._held: dict[str, socket.socket] = {}
 
     def take(self, name: str) -> bool:
-        """Claims `name`; False if another process has it, or another `Claims`."""
+        """Claim `name`; return False if another process or another `Claims` holds it."""
         if not sys.platform.startswith("linux") or name in self._held:
             return True
         claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -47,12 +47,12 @@ class Claims:
         return True
 
     def release(self, name: str) -> None:
-        """Return `name` up; nothing, if it is not ours."""
+        """Release `name`; do nothing if it is not held here."""
         if claim := self._held.pop(name, None):
             claim.close()
 
     def wait_for(self, name: str, seconds: float = PATIENCE_SECONDS) -> None:
-        """Wait until nobody has `name` any more, or it has taken too long; does not claim it."""
+        """Wait until no process holds `name`, or a timeout; do not claim it."""
         deadline = time.monotonic() + seconds
         while not self.take(name) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
@@ -77,15 +77,15 @@ def in_turns(
     claims: Claims,
     name: Callable[[Item], str],
 ) -> Iterator[Result]:
-    """The result of each item, in their order; what another process is at comes last, when that has finished it.
+    """Yield the result of each item, in order; items that another process works on come last, when it has finished.
 
-    While it waits it has no claims, so two processes cannot wait for each other.
+    It holds no claim while it waits, so two processes cannot wait for each other.
 
     Args:
-        items: what is to be done.
-        work: lazily draws items and gives their results in the same order, from the cache where they are there.
+        items: to be processed.
+        work: draws items lazily and yields their results in the same order, from the cache if present.
         claims: released one by one as results come.
-        name: what an item is claimed under.
+        name: of the claim on an item.
     """
     drawn: deque[int] = deque()
     later: list[int] = []

@@ -28,7 +28,7 @@ _PART = re.compile(r"part-([0-9a-f]{16})\.parquet")
 
 
 class EmbeddingsError(TristreamError):
-    """A table that cannot be read, or whose parts do not belong together."""
+    """Table that cannot be read, or whose parts do not belong together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class EmbeddingTable:
         logits: of the stream's own softmax layer, NaN throughout where not present; None: not stored.
         segment_labels: most probable class of each segment of each row, none where not present; None: not stored, or
             the layer does not read segments.
-        lineage: what made it; `{"parts": [...]}` where part files of one folder differ in theirs.
+        lineage: its origin; `{"parts": [...]}` if the part files of one folder differ in theirs.
     """
 
     stream: str
@@ -97,7 +97,7 @@ class EmbeddingTable:
         return list(zip(self.video_id, np.nan_to_num(self.start_seconds).tolist(), strict=True))
 
     def take(self, rows: Sequence[int]) -> EmbeddingTable:
-        """The table of these rows, in this order."""
+        """Return the table of these rows, in this order."""
         index = np.asarray(rows, dtype=np.int64)
         return EmbeddingTable(
             stream=self.stream,
@@ -115,7 +115,7 @@ class EmbeddingTable:
         )
 
     def to_arrow(self) -> pa.Table:
-        """The table as it is on disk; an absent embedding is null, an unknown time too."""
+        """Return the table as stored: an absent embedding or an unknown time is null."""
         import pyarrow as pa
 
         n = len(self)

@@ -1,4 +1,4 @@
-"""The bytes of one cache entry: a safetensors file with a sha256 of everything in it, read without being copied."""
+"""Bytes of one cache entry: a safetensors file with a sha256 of its content, read without a copy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LENGTH = struct.Struct("<Q")
 
 
 def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The arrays as a safetensors file whose metadata holds their sha256."""
+    """Return the arrays as a safetensors file whose metadata holds their sha256."""
     from safetensors.numpy import save
 
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
@@ -31,7 +31,7 @@ def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def unpack(data: bytearray | mmap.mmap, *, verify: bool) -> dict[str, np.ndarray] | None:
-    """The arrays in `data`, as views of it; None where it is not what `pack` has made."""
+    """Return the arrays in `data` as views; None if `pack` did not write it."""
     try:
         (n_header,) = _LENGTH.unpack_from(data)
         start = _LENGTH.size + n_header
@@ -49,7 +49,7 @@ def unpack(data: bytearray | mmap.mmap, *, verify: bool) -> dict[str, np.ndarray
 
 
 def checksum(arrays: Mapping[str, np.ndarray]) -> str:
-    """sha256 over names, dtypes, shapes and bytes: a flipped bit anywhere, header included, is seen."""
+    """Return the sha256 over names, dtypes, shapes and bytes: it detects any flipped bit."""
     sha = hashlib.sha256()
     for name in sorted(arrays):
         array = arrays[name]

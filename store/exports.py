@@ -1,4 +1,4 @@
-"""Embeddings for other programs: one matrix with what is known of its rows, as Parquet, npz, CSV or a FAISS index."""
+"""Embeddings for other programs: one matrix and facts about its rows, as Parquet, npz, CSV or a FAISS index."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class ExportTable:
     Attributes:
         about_rows: {column: one value a row}, in the order in which they are written: `video_id` first.
         X: a missing stream's block is NaN; or 0, where the table is standardised.
-        masks: which streams a row has.
+        masks: streams of each row.
         columns: {stream: slice of X}.
-        about: spaces, lineage and whatever else a reader has to know; for JSON.
+        about: spaces, lineage and other facts for readers; for JSON.
     """
 
     about_rows: Mapping[str, list[Any]]
@@ -92,7 +92,7 @@ def write_npz(table: ExportTable, path: Path) -> None:
 def write_csv(table: ExportTable, path: Path) -> None:
     """`about_rows`, `present_<stream>`, then one column a value, `<stream>_0` …; empty where the stream is missing.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe in front. Nine digits give back every float32.
+    A text that a spreadsheet would read as a formula gets an apostrophe in front. Nine digits restore every float32.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -114,7 +114,7 @@ def write_csv(table: ExportTable, path: Path) -> None:
 def write_faiss(table: ExportTable, path: Path) -> None:
     """A FAISS index of the rows scaled to length 1: its inner product is their cosine; an id is a row's number.
 
-    Beside it `path`.csv says which video each id is. Rows without any stream are not in the index.
+    `path`.csv beside it maps each id to a video. Rows without any stream are not in the index.
 
     Raises:
         ModuleNotFoundError: faiss is not installed.

@@ -58,7 +58,7 @@ def space_id(definition: Mapping[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of every library whose arithmetic can reach a result."""
+    """Return the versions of Python and of every library whose arithmetic can affect a result."""
     versions = {"python": platform.python_version()}
     for name in LIBRARIES:
         versions[name] = version_of(name) or "absent"
@@ -66,7 +66,7 @@ def versions() -> dict[str, str]:
 
 
 def version_of(name: str) -> str | None:
-    """Version of an installed package; None where it is not there. OpenCV is one library under four names."""
+    """Return the version of an installed package; None if it is missing. OpenCV has four package names."""
     for package in OPENCVS if name in OPENCVS else (name,):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(package)

@@ -1,4 +1,4 @@
-"""Normal clips whose picture, motion and sound belong together, and eight ways of being abnormal."""
+"""Normal clips whose appearance, motion and audio match, and eight kinds of anomalies."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def _bounce(**changes: Any) -> dict[str, tuple[Recipe, ...]]:
 
 
 def _swapped() -> dict[str, tuple[Recipe, ...]]:
-    """Every picture with each of the two sounds of the others, equally often.
+    """Pair every appearance with each of the two other sounds, equally often.
 
-    So pictures alone and sounds alone are distributed exactly as in the normal clips; only the pairing is wrong.
+    Frames alone and audio alone are then distributed exactly as in normal clips; only the pairing is wrong.
     """
     return {
         label: tuple(

@@ -1,4 +1,4 @@
-"""The sixteen classes of Workshop-16, what each shows and sounds like, and how far each stream can get on them."""
+"""The sixteen classes of Workshop-16: their appearance, motion and audio, and the best accuracy of each stream."""
 
 from __future__ import annotations
 

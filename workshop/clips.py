@@ -1,4 +1,4 @@
-"""One clip: a recipe says what is in it, a key says which of the endlessly many such clips it is."""
+"""One clip: a recipe defines its content, a key selects one of the unlimited number of such clips."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Clip:
 
 
 def make_clip(recipe: Recipe, key: str, *, side_px: int = SIDE_PX, with_flow: bool = False) -> Clip:
-    """The clip of this recipe that has this key; the same again at every call.
+    """Return the clip of this recipe and key; equal arguments give equal clips.
 
     Geometry, look, sound and noise each draw from a generator of their own, so that a material never changes a
     trajectory and a sound never changes a picture.
@@ -85,7 +85,7 @@ def make_clip(recipe: Recipe, key: str, *, side_px: int = SIDE_PX, with_flow: bo
 
 
 def make_scene(recipe: Recipe, key: str, *, side_px: int = SIDE_PX) -> Scene:
-    """The geometry of the clip with this key."""
+    """Return the geometry of the clip with this key."""
     rng = generator(key, "geometry")
     radius = rng.uniform(*RADIUS_PX) * side_px / SIDE_PX
     start = tuple(rng.uniform(0, side_px, 2))
@@ -113,7 +113,7 @@ def make_look(recipe: Recipe, key: str, *, side_px: int = SIDE_PX) -> Look:
 
 
 def generator(key: str, aspect: str) -> np.random.Generator:
-    """Random numbers for one aspect of one clip, unrelated to those of every other."""
+    """Return the random generator of one aspect of one clip, independent of all others."""
     digest = hashlib.blake2b(f"{key}:{aspect}".encode(), digest_size=16).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 

@@ -1,4 +1,4 @@
-"""Workshop-16 and its variants on disk: which clips there are, rendered in parallel into real video files."""
+"""Workshop-16 and its variants on disk: the list of clips, rendered in parallel as real video files."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def render(
     side_px: int = SIDE_PX,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Render a data set of 2.4 s videos and returns its videos.csv, which is written last.
+    """Render a data set of 2.4 s videos and return its videos.csv, which is written last.
 
     What is there already is kept, so a second call is quick and an interrupted one is completed; a larger size adds
     clips. A clip depends on the seed, its variant, class, split and number, on nothing else.
@@ -134,17 +134,17 @@ def render(
 
 
 def read_kinds(root: Path) -> dict[str, str]:
-    """Of every video_id of a rendered anomaly variant what it is: "normal" or one of workshop.anomalies.KINDS.
+    """Return the kind of every video_id of a rendered anomaly variant: "normal" or one of workshop.anomalies.KINDS.
 
     Raises:
-        FileNotFoundError: nothing of that variant is rendered there.
+        FileNotFoundError: the variant is not rendered there.
     """
     with (root / _KINDS).open(encoding="utf-8", newline="") as file:
         return {row["path"]: row["kind"] for row in csv.DictReader(file)}
 
 
 def plan(*, size: str = "small", seed: int = 0, variant: str = "classes") -> list[PlannedClip]:
-    """Every clip of a data set in the order of its videos.csv; nothing is rendered."""
+    """Return every clip of a data set in the order of its videos.csv; nothing is rendered."""
     if variant == "anomalies":
         counts, n_per_kind = ANOMALY_SIZES[size]
         normal = _plan_classes(
@@ -234,7 +234,7 @@ class _Job:
 
 
 def _render_all(root: Path, jobs: list[_Job], n_workers: int) -> Iterator[int]:
-    """Run the jobs; yields how many more are done, as they are."""
+    """Run the jobs; yield the number of newly finished ones."""
     if n_workers <= 1 or len(jobs) <= 2 * _BATCH:  # starting processes takes longer than that
         for job in jobs:
             job.run(root)

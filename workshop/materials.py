@@ -43,7 +43,7 @@ NAMES = (
 
 
 def make_material(name: str, rng: np.random.Generator, side_px: int) -> Material:
-    """One piece of a material; no two pieces are alike."""
+    """Return one random piece of a material."""
     if name == "wood":
         grain = _noise(rng, side_px, 3.0, 1.1)
         rings = np.sin(2.5 * _noise(rng, side_px, 8.0, 3.0) + 0.5 * grain)
@@ -70,16 +70,16 @@ def make_material(name: str, rng: np.random.Generator, side_px: int) -> Material
 
 
 def background_noise(rng: np.random.Generator, side_px: int) -> Float32[np.ndarray, "side side"]:
-    """Grey noise of mean 0 and variance 1 that repeats after `side_px` in both directions."""
+    """Return grey noise of mean 0 and variance 1, periodic in both directions with period `side_px`."""
     return _noise(rng, side_px, TEXTURE_SIGMA_PX, TEXTURE_SIGMA_PX)
 
 
 def _noise(
     rng: np.random.Generator, side_px: int, sigma_x_px: float, sigma_y_px: float
 ) -> np.ndarray:
-    """White noise through a periodic Gaussian of the given widths (px), unit variance *in expectation*.
+    """Return white noise filtered by a periodic Gaussian of the given widths (px), of unit variance *in expectation*.
 
-    Not scaled by its own standard deviation: every place of it then has the same statistics, on whatever it lies.
+    It is not scaled by its own standard deviation, so that every place has the same statistics.
     """
     side = side_px * TEXELS_PER_PX
     frequencies = np.fft.fftfreq(side)  # cycles per texel

@@ -39,11 +39,11 @@ class Trajectory:
         return len(self.x) - 1
 
     def scaled(self, factor: float) -> Trajectory:
-        """The same way, `factor` times as long per frame; contacts stay."""
+        """Return the same path with `factor` times the displacement per frame; contacts stay."""
         return replace(self, x=self.x * factor, y=self.y * factor, angle=self.angle * factor)
 
     def then(self, following: Trajectory) -> Trajectory:
-        """This motion, and from where and when it ends the following one."""
+        """Return this motion followed by another that starts at its end."""
         return Trajectory(
             x=np.concatenate([self.x, self.x[-1] + following.x[1:]]),
             y=np.concatenate([self.y, self.y[-1] + following.y[1:]]),
@@ -53,7 +53,7 @@ class Trajectory:
 
 
 def rest(n_steps: int) -> Trajectory:
-    """A body that stays where it is."""
+    """Return a body at rest."""
     still = np.zeros(n_steps + 1)
     return Trajectory(still, still, still)
 
@@ -68,9 +68,9 @@ def make_motion(
     gravity: int = 1,
     moment: float | None = None,
 ) -> Trajectory:
-    """One motion of `n_steps` steps whose mean body speed is `speed`, whatever its name.
+    """Return a motion of `n_steps` steps whose mean body speed is `speed`, for every kind.
 
-    So mean |flow| tells nothing about the class: every motion is drawn with its own period and phase, then scaled
+    Mean |flow| is therefore independent of the class: every motion is drawn with its own period and phase, then scaled
     until the displacement per frame, averaged over the disc and over time, is `speed` px.
 
     Args:

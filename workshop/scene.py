@@ -1,4 +1,4 @@
-"""A body on a textured background, both panned over a frame without edges: its pictures and its exact flow."""
+"""A body on a textured background, both panned over a frame without edges: rendered frames and exact flow."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def body_masks(scene: Scene) -> Bool[np.ndarray, "T H W"]:
 
 
 def exact_flow(scene: Scene) -> Float32[np.ndarray, "steps 2 H W"]:
-    """Displacement (x, y) in px of every pixel of frame t to its place in frame t + 1.
+    """Return the displacement (x, y) in px of every pixel of frame t to frame t + 1.
 
     A displacement, not a difference of wrapped positions: crossing the border adds nothing to it.
     """
@@ -84,7 +84,7 @@ def exact_flow(scene: Scene) -> Float32[np.ndarray, "steps 2 H W"]:
 
 
 def draw(scene: Scene, look: Look) -> Float32[np.ndarray, "T H W 3"]:
-    """The pictures before the sensor's noise, grey levels 0–255, not rounded."""
+    """Return the frames before sensor noise, grey levels 0–255, not rounded."""
     background = look.grey + look.contrast * _sample_background(scene, look.background)
     tint = np.array(look.tint, np.float32)
     if isinstance(look.body, Material):
@@ -106,13 +106,13 @@ def draw(scene: Scene, look: Look) -> Float32[np.ndarray, "T H W 3"]:
 def expose(
     pictures: Float32[np.ndarray, "T H W 3"], rng: np.random.Generator, *, noise: float
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """Pictures as a camera gives them: grey noise of this standard deviation, rounded, clipped to 0–255."""
+    """Return frames with grey sensor noise of this standard deviation, rounded and clipped to 0–255."""
     grain = rng.standard_normal(pictures.shape[:3], dtype=np.float32) * np.float32(noise)
     return np.clip(pictures + (grain + np.float32(0.5))[..., None], 0, 255).astype(np.uint8)
 
 
 def _from_centre(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """Each pixel's way from the body's centre around the torus, x as (T, 1, W) and y as (T, H, 1)."""
+    """Return each pixel's offset from the body's centre on the torus, x as (T, 1, W) and y as (T, H, 1)."""
     half = scene.side_px / 2
     pixels, centres = np.arange(scene.side_px), scene.centres()
     dx = (pixels[None, None, :] - centres[:, 0, None, None] + half) % scene.side_px - half

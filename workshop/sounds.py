@@ -1,4 +1,4 @@
-"""Sounds: impacts, hum, rolling, squeaks, and the neutral noise under all of them."""
+"""Sounds: impacts, hum, rolling, squeaks, and the neutral noise below them."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def make_sound(
     base_hz: tuple[float, float] = IMPACT_HZ,
     shift_seconds: float = 0.0,
 ) -> Float64[np.ndarray, " n_samples"]:
-    """One clip's sound at its final loudness: the named sound over neutral noise, or that noise alone.
+    """Return a clip's audio at its final loudness: the named sound over neutral noise, or the noise alone.
 
-    The root mean square of the whole is drawn from LEVEL_DB whatever is heard, so loudness tells nothing.
+    The root mean square of the whole is drawn from LEVEL_DB for every sound, so loudness is independent of the class.
 
     Args:
         times: seconds of the impacts; None draws them.
@@ -70,7 +70,7 @@ def _event(
 
 
 def random_times(rng: np.random.Generator, seconds: float) -> Float64[np.ndarray, " n_events"]:
-    """Three to seven moments in a clip, at least .15 s apart, the last .15 s free, in order."""
+    """Return three to seven ordered times in a clip, at least .15 s apart, none in the last .15 s."""
     n_events = int(rng.integers(EVENTS_PER_CLIP[0], EVENTS_PER_CLIP[1] + 1))
     free = seconds - n_events * _MIN_GAP_SECONDS
     return np.sort(rng.uniform(0, free, n_events)) + _MIN_GAP_SECONDS * np.arange(n_events)

@@ -1,4 +1,4 @@
-"""Rendered videos laid out, named, encoded and listed like UCF101: what rehearses a run on the real one.
+"""Rendered videos with the layout, names, encoding and lists of UCF101, to rehearse a run on the real data set.
 
     ROOT/Archery/v_Archery_g08_c01.avi …      ROOT/lists/{classInd,trainlist01,testlist01}.txt
 
@@ -36,12 +36,12 @@ def render(
     n_workers: int = 2,
     progress: Callable[[int, int], None] = lambda n_done, n_total: None,
 ) -> Path:
-    """Render the videos that are not there yet and writes the lists; returns the lists' folder.
+    """Render the missing videos and write the lists; return the folder of the lists.
 
     Args:
         root: becomes the folder of the class folders.
         n_frames: of each video, at 25 fps and 320 × 240 px; at most 60.
-        seed: everything random follows from it.
+        seed: random seed.
         n_workers: processes.
         progress: (videos done, videos in all).
     """

@@ -1,8 +1,8 @@
-"""Optical flow estimators: pictures in, displacements in px out. One file per method; this folder is the list.
+"""Optical flow estimators: frames in, displacements in px out. One file per method; this folder is the list.
 
 A file of this folder offers `NAMES`, the estimators in it, and either `build(name)`, which returns one, or
-`network(name)` for a learned one, which returns its network (see `flow.network`). Asking for the names imports no heavy
-library; those are imported when they are used.
+`network(name)` for a learned one, which returns its network (see `flow.network`). Listing the names imports no heavy
+library; libraries are imported when they are used.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ PTLFLOW = "ptlflow:"  # before the name of one of its networks that is not liste
 class FlowEstimator(Protocol):
     """A flow estimator, as returned by `load`.
 
-    Called with RGB pictures it gives the displacement of every pixel from each picture to the next: px at the size of
-    the pictures, x (to the right) then y (down). One picture gives (0, 2, H, W). It may be called from several threads
-    at once, and the result depends on nothing but the pictures.
+    Called with RGB frames it returns the displacement of every pixel from each frame to the next: px at the size of
+    the frames, x (to the right) then y (down). One frame returns (0, 2, H, W). It is thread-safe, and the result
+    depends on the frames alone.
     """
 
     @property
@@ -39,7 +39,7 @@ class FlowEstimator(Protocol):
 
     @property
     def identity(self) -> str:
-        """Name and weights (their sha256): what decides the numbers; part of cache keys."""
+        """Name and weights (their sha256), which determine the result; part of cache keys."""
 
     @property
     def tolerance_px(self) -> float:
@@ -54,7 +54,7 @@ class FlowEstimator(Protocol):
 
 
 def names() -> list[str]:
-    """Every estimator there is, sorted; "ptlflow:NAME" is any other network of ptlflow."""
+    """Return the names of all estimators, sorted; "ptlflow:NAME" is any other network of ptlflow."""
     return sorted(name for module in _modules() for name in module.NAMES)
 
 
@@ -80,7 +80,7 @@ def load(
     compile: Compile | None = None,
     batch_size: int = 1,
 ) -> FlowEstimator:
-    """The estimator of this name.
+    """Return the estimator of this name.
 
     Args:
         name: one of `names()`, or "ptlflow:" and a name of ptlflow.

@@ -24,7 +24,7 @@ def build(name: str) -> Dis:
 
 @dataclasses.dataclass(frozen=True)
 class Dis:
-    """DIS flow; `name` says which preset."""
+    """DIS flow with the preset `name`."""
 
     name: str
     tolerance_px: float = 0.2

@@ -44,7 +44,7 @@ def network(name: str) -> torch.nn.Module:
 
 
 def stock(name: str) -> torch.nn.Module:
-    """ptlflow's network of this name as it is, with random weights."""
+    """Return ptlflow's network of this name, unchanged, with random weights."""
     library = _ptlflow()
     if name not in library.get_model_names():
         raise TristreamError(
@@ -69,7 +69,7 @@ def _pair_network(core: torch.nn.Module) -> torch.nn.Module:
 
 
 def _exchange_correlations(core: torch.nn.Module) -> None:
-    """Put our correlation wherever ptlflow's runs in Python."""
+    """Replace ptlflow's Python correlations by ours."""
     from ptlflow.models.flownet.flownetc import FlowNetC
     from ptlflow.utils.correlation import IterSpatialCorrelationSampler
 
@@ -97,7 +97,7 @@ def _is_plain(sampler: torch.nn.Module) -> bool:
 
 
 def _ptlflow() -> ModuleType:
-    """ptlflow, imported when it is first needed (4 s: it imports every network it has).
+    """Return ptlflow, imported when first needed (4 s: it imports all its networks).
 
     Raises:
         TristreamError: it is not installed.

@@ -23,7 +23,7 @@ def network(name: str) -> torch.nn.Module:
     from torchvision.models import optical_flow
 
     class Raft(nn.Module):
-        """Pictures are padded by their rims to what RAFT takes; the field is cut to the pictures again."""
+        """RAFT on frames of any size: they are padded by replication, and the field is cropped to the frames."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -45,6 +45,6 @@ def network(name: str) -> torch.nn.Module:
 
 
 def _margins(side: int) -> tuple[int, int]:
-    """Pixels to add on each side of a length."""
+    """Return the pixels to add on each side of a length."""
     missing = max(_SMALLEST_SIDE_PX, -(-side // _STRIDE) * _STRIDE) - side
     return missing // 2, missing - missing // 2

@@ -24,7 +24,7 @@ _HUB = "https://huggingface.co/{}/resolve/main/model.safetensors"
 
 
 class UnknownWeights(TristreamError):
-    """A name that stands for no weights; the message names some that do."""
+    """Unknown name of weights; the message lists similar ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +32,15 @@ class Weight:
     """One name.
 
     Attributes:
-        name: what users and configurations say.
-        what: for people.
-        file: how its publisher calls the file; looked for in the user's folder.
+        name: used in configurations and on the command line.
+        what: description.
+        file: its publisher's file name, which is searched in the user's folder.
         sha256: of that file: 64 digits, the first eight where they stand in its name, or "" where nothing is known.
         licence: of the weights, as their publisher names it.
-        n_bytes: about; 0: not known.
+        n_bytes: approximate; 0: unknown.
         library: which installed library knows the address, "" where it stands here.
         address: https; "" where there is none.
-        no_address: why there is none.
+        no_address: reason for a missing address.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Weight:
 
     @property
     def max_bytes(self) -> int:
-        """No download of it is larger."""
+        """Upper limit of a download."""
         return 2 * self.n_bytes if self.n_bytes else 4 << 30
 
 
@@ -132,7 +132,7 @@ def describe(name: str, *, quick: bool = False) -> Weight:
 
 
 def _joined(entry: Weight, found: Weight | None) -> Weight:
-    """An entry of the table with the address its library says."""
+    """Return an entry of the table with the address that its library states."""
     if found is None:
         extra = " (pip install 'tristream[flow]')" if entry.library == "ptlflow" else ""
         return replace(
@@ -185,7 +185,7 @@ def _of_torchvision(name: str) -> Weight | None:
 
 
 def _of_ptlflow(name: str) -> Weight | None:
-    """From the source text of ptlflow: importing it builds every network and takes seconds."""
+    """Return an entry from the source text of ptlflow: importing it builds every network, which takes seconds."""
     spec = importlib.util.find_spec("ptlflow")
     if spec is None or spec.origin is None:
         return None
@@ -209,7 +209,7 @@ def _of_ptlflow(name: str) -> Weight | None:
 
 
 def _checkpoints(models: Path) -> list[dict[str, str]]:
-    """Every literal {trained on: address} that a class of ptlflow calls `pretrained_checkpoints`."""
+    """Return every literal {training set: address} that a class of ptlflow calls `pretrained_checkpoints`."""
     checkpoints = []
     for path in sorted(models.rglob("*.py")):
         text = path.read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
-"""Files of weights in other formats, told by their content, become safetensors; nothing in them is run.
+"""Convert weight files of other formats, recognised by content, to safetensors without running anything in them.
 
-PyTorch's files are pickles: they are read in a child process that has given up every right (`convert_child`), as
+PyTorch's files are pickles: they are read in a child process without any rights (`convert_child`), as
 plain tensors and nothing else. TorchScript archives and all other pickles are refused.
 """
 
@@ -33,14 +33,14 @@ _REFUSED = 3
 
 
 class ImportRefused(TristreamError):
-    """A file that is no weights, or that could run code."""
+    """File that holds no weights, or that could run code."""
 
 
 def format_of(path: Path) -> str:
-    """safetensors, torch, tflite or npz, by what is in the file; its name does not count.
+    """Return safetensors, torch, tflite or npz, by the content of the file, not its name.
 
     Raises:
-        ImportRefused: none of these; the message says what it seems to be.
+        ImportRefused: none of these; the message names the likely format.
     """
     with path.open("rb") as file:
         head = file.read(64)
@@ -88,7 +88,7 @@ def _format_of_zip(path: Path) -> str:
 
 
 def _refuse_calls(path: Path, member: str) -> None:
-    """Look, before PyTorch does, at what the pickle in its archive would call."""
+    """Check what the pickle in an archive would call before PyTorch reads it."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open(member) as file:
             data = file.read(MAX_PICKLE_BYTES + 1)
@@ -129,7 +129,7 @@ def _looks_like(head: bytes) -> str:
 
 
 def to_safetensors(source: Path, target: Path) -> dict[str, str]:
-    """Write the tensors of `source` to `target` as safetensors, whole or not at all.
+    """Write the tensors of `source` to `target` as safetensors, completely or not at all.
 
     Of TFLite every constant is kept: named `<index>:<tensor name>`, de-quantised to float32; the graph is in the
     metadata.
@@ -173,7 +173,7 @@ def to_safetensors(source: Path, target: Path) -> dict[str, str]:
 
 
 def metadata_of(path: Path) -> dict[str, str]:
-    """The text that a safetensors file carries beside its tensors."""
+    """Return the text metadata of a safetensors file."""
     import json
 
     with path.open("rb") as file:
@@ -182,6 +182,6 @@ def metadata_of(path: Path) -> dict[str, str]:
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 of a file's bytes, read piece by piece."""
+    """Return the sha256 of a file's bytes, read piece by piece."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

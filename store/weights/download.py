@@ -1,4 +1,4 @@
-"""One file over https: whole and as expected, or nothing."""
+"""Download of one file over https: complete and verified, or nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all where
 
 
 class DownloadFailed(TristreamError):
-    """The file did not come, or is not the one; the message says what was found and what was expected.
+    """Failed or mismatched download; the message states what was found and what was expected.
 
     Attributes:
         network: the place could not be reached, which another try or machine may mend.
@@ -43,13 +43,13 @@ def download(
     timeout_seconds: float = TIMEOUT_SECONDS,
     progress: Progress | None = None,
 ) -> str:
-    """Write what stands at `address` to `target`; returns its sha256.
+    """Download `address` to `target`; return its sha256.
 
     Args:
         address: https only, on every step of a redirection.
-        target: a file the caller throws away where this raises.
+        target: file that the caller removes if this raises.
         sha256: what it must be, all 64 digits or the first few; "": not known.
-        max_bytes: more are not taken.
+        max_bytes: upper limit.
         timeout_seconds: without a byte, or at less than `MIN_BYTES_PER_SECOND`, the server is given up.
         progress: called now and then.
 
