@@ -99,7 +99,7 @@ def motion_lengths(
 def stack_motion(
     motion: Float[np.ndarray, "steps"], stack_length: int, *, step: int = 1
 ) -> Float[np.ndarray, "starts"]:
-    """Return the mean motion of the flow stack at each valid start, float64; one value for a video shorter than one stack.
+    """Return the mean motion of the flow stack at each valid start, float64; one value for a shorter video.
 
         motion  0 1 2 3 4 5 6      stack_length 3, step 2:  stack 0 = fields 0 2 4
                 ^   ^   ^                                   stack 1 =   1 3 5
@@ -136,7 +136,7 @@ def _segment_weights(motion: Float[np.ndarray, "steps"], bounds: list[int]) -> l
 
 
 def _apportion(weights: list[float], lengths: list[int], n_samples: int) -> list[int]:
-    """Return Webster's apportionment of `n_samples` seats: at least 1 and at most `lengths[s]` each, ties to the first."""
+    """Return Webster's apportionment of `n_samples` seats: 1 to `lengths[s]` each, ties to the first."""
     counts = [1] * len(weights)
     queue = [(-weight / 3, s) for s, weight in enumerate(weights) if lengths[s] > 1]
     heapq.heapify(queue)

@@ -151,7 +151,7 @@ def decode_uint8(
 
 
 def fitted_bound(flow: Float[np.ndarray, "*fields 2 H W"]) -> Float32[np.ndarray, "*fields 1 1 1"]:
-    """Return the largest |component| of each field, px, at least 1/64: Simonyan & Zisserman's linear rescaling (2014, §5)."""
+    """Return the largest |component| of each field, px, at least 1/64 (Simonyan & Zisserman 2014, §5)."""
     return np.maximum(np.abs(flow).max(axis=(-3, -2, -1), keepdims=True), 1 / 64).astype(np.float32)
 
 
