@@ -27,11 +27,7 @@ EXTRAS = {  # extra → (imported module, purpose)
     "figures": ("matplotlib", "figures of the report as files"),
     "umap": ("umap", "UMAP maps in the report"),
     "serve": ("fastapi", "HTTP services"),
-    "mqtt": ("paho", "alarms over MQTT"),
-    "remote": ("fsspec", "videos and tables on s3:// and http(s)://"),
-    "cluster": ("ray", "many machines, by Ray"),
     "onnx": ("onnxruntime", "export to ONNX and its check"),
-    "transformers": ("transformers", "encoders from transformers folders"),
     "docs": ("mkdocs", "the documentation site"),
 }
 
