@@ -9,6 +9,7 @@ import typer
 
 from tristream.choices import check_backend, check_device, check_run
 from tristream.commands.screen import PROGRESS
+from tristream.errors import UsageError
 from tristream.media.limits import DEFAULT_LIMITS, Limits
 from tristream.media.machine import n_cores
 from tristream.paths import CACHE, RUN
@@ -109,6 +110,10 @@ RandomWeights = Annotated[
         help="Random numbers in place of pretrained weights: a rehearsal with meaningless figures.",
     ),
 ]
+Epochs = Annotated[
+    int | None, typer.Option("--epochs", min=1, help="Of every phase of every training.")
+]
+Fast = Annotated[bool, typer.Option("--fast", help="A first look: ten epochs, less accurate.")]
 Deterministic = Annotated[
     bool,
     typer.Option(
@@ -190,3 +195,18 @@ def names(text: str | None) -> list[str] | None:
     if text is None:
         return None
     return check_names([name.strip() for name in text.split(",") if name.strip()])
+
+
+def epochs(given: int | None, *, fast: bool) -> int | None:
+    """Return the epochs of --epochs or --fast; None: as the settings have it.
+
+    Raises:
+        UsageError: both are given.
+    """
+    if not fast:
+        return given
+    if given is not None:
+        raise UsageError("--fast and --epochs exclude each other")
+    from tristream.train_all import FAST_EPOCHS
+
+    return FAST_EPOCHS

@@ -23,12 +23,8 @@ def run(
     ] = None,
     preset: options.Preset = "light",
     assignments: options.Set = None,
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Of every phase of every training.")
-    ] = None,
-    fast: Annotated[
-        bool, typer.Option("--fast", help="A first look: ten epochs, less accurate.")
-    ] = False,
+    epochs: options.Epochs = None,
+    fast: options.Fast = False,
     normal: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,8 +58,7 @@ def run(
     DIR holds one folder per class. Rerun the same command to resume; what is done is not done again. The last line
     is the verdict; the report shows the rest. Then: tristream predict FILE, tristream detect FILE.
     """
-    if fast and epochs is not None:
-        raise UsageError("--fast and --epochs exclude each other")
+    n_epochs = options.epochs(epochs, fast=fast)
     if not data.is_dir():
         raise UsageError(f"{data} is no folder; name the folder that holds the videos")
     from tristream.settings import check
@@ -79,7 +74,7 @@ def run(
         weights_dir=weights_dir,
     )
     screen.begin(f"the whole job on {data}")
-    from tristream.whole_job import FAST_EPOCHS, JobOptions, run_job
+    from tristream.whole_job import JobOptions, run_job
 
     result = run_job(
         workspace,
@@ -88,7 +83,7 @@ def run(
             list_file=list_file,
             preset=preset,
             assignments=tuple(assignments or ()),
-            epochs=FAST_EPOCHS if fast else epochs,
+            epochs=n_epochs,
             normal=normal or None,
             window_seconds=window,
             from_run=None if from_run is None else options.existing(from_run, cache),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,11 +11,17 @@ from tristream.choices import check_precision
 from tristream.commands import options, screen
 from tristream.workspace import check_names, stream_names
 
+if TYPE_CHECKING:
+    from tristream.train_all import AllTrained
+    from tristream.train_stream import TrainResult
+
+ALL = "all"
+
 
 @screen.command
 def run(
     name: Annotated[
-        str, typer.Argument(metavar="STREAM", help=f"One of: {', '.join(stream_names())}.")
+        str, typer.Argument(metavar="STREAM", help=f"One of: {', '.join(stream_names())}; or all.")
     ],
     data: options.Data = None,
     run: options.Run = options.RUN,
@@ -32,6 +38,8 @@ def run(
     preset: options.Preset = "light",
     config: options.ConfigFile = None,
     assignments: options.Set = None,
+    epochs: options.Epochs = None,
+    fast: options.Fast = False,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     backend: options.Backend = "auto",
@@ -53,13 +61,17 @@ def run(
 
     The epoch of the lowest validation loss is stored. Rerun the same command to resume an
     interrupted training; it ends with the same weights. A stream that is trained already is not
-    trained again (unless --force).
+    trained again (unless --force). `all` trains every stream that the files have, one by one.
     """
     from tristream.settings import check
+    from tristream.train_all import train_all, training_of
     from tristream.train_stream import TrainOptions, take_stream, train_stream
 
-    check_names([name])
+    is_all = name == ALL
+    if not is_all:
+        check_names([name])
     check_precision(precision)
+    n_epochs = options.epochs(epochs, fast=fast)
     workspace = (options.workspace if from_run else options.existing)(
         run,
         cache,
@@ -72,20 +84,26 @@ def run(
         workers=workers,
         deterministic=deterministic,
     )
-    if from_run is not None:
-        result = take_stream(workspace, name, options.existing(from_run, cache))
+    source = None if from_run is None else options.existing(from_run, cache)
+    chosen = TrainOptions(
+        preset=preset,
+        config=config,
+        assignments=tuple(assignments or ()),
+        seed=seed,
+        precision=precision,
+        random_weights=random_weights,
+        force=force,
+    )
+    if source is None:
+        check(preset, config, chosen.assignments, stream_names=stream_names() if is_all else [name])
+        screen.begin(f"training {'every stream' if is_all else f'the stream {name!r}'} of {run}")
+    result: TrainResult | AllTrained
+    if is_all:
+        result = train_all(workspace, chosen, epochs=n_epochs, from_run=source, data=data)
+    elif source is not None:
+        result = take_stream(workspace, name, source)
     else:
-        chosen = TrainOptions(
-            preset=preset,
-            config=config,
-            assignments=tuple(assignments or ()),
-            seed=seed,
-            precision=precision,
-            random_weights=random_weights,
-            force=force,
-        )
-        check(preset, config, chosen.assignments, stream_names=[name])
-        screen.begin(f"training the stream '{name}' of {run}")
-        result = train_stream(workspace, name, chosen, data=data)
+        one = chosen if n_epochs is None else training_of(name, chosen, n_epochs)
+        result = train_stream(workspace, name, one, data=data)
     screen.emit(result.to_json(), as_json=as_json and result.rank == 0)
     return screen.SOME_REJECTED if result.n_rejected else screen.OK

@@ -11,6 +11,7 @@ import tristream as ts
 from tristream import streams
 from tristream.errors import UsageError
 from tristream.media.encode import write_video
+from tristream.train_all import train_all
 
 pytestmark = [
     pytest.mark.slow,
@@ -64,3 +65,37 @@ def test_an_unlabelled_folder_takes_the_streams_of_another_run(
     result = run.run(folder, from_run=trained_run / "runs" / "default", preset="workshop")
     assert result.streams == tuple(streams.names())
     assert run.detect([folder / "00.mp4"])[0].anomaly_score > 0
+
+
+def test_train_stream_all_learns_what_each_training_alone_learns(
+    command_line, two_classes: Path, tmp_path: Path
+) -> None:
+    line = command_line(tmp_path)
+    line("index", "--data", two_classes)
+    first, *others = streams.names()
+    only_first = ["--set", f"streams.{first}.aggregator.kind=mean"]
+    found = line.json("train-stream", "all", *QUICK, *only_first)
+    assert list(found["streams"]) == streams.names()
+    assert found["skipped"] == {}
+    settings = {name: each["settings"]["streams"][name] for name, each in found["streams"].items()}
+    assert [settings[name]["aggregator"]["kind"] == "mean" for name in (first, *others)] == [
+        name == first for name in (first, *others)
+    ]
+    assert all(each["aggregator_training"]["epochs"] == 1 for each in settings.values())
+    alone = line.json("train-stream", others[0], *QUICK, "--force")
+    assert alone["space_id"] == found["streams"][others[0]]["space_id"]
+    run = ts.Run(tmp_path / "other", cache=tmp_path / "cache")
+    run.index(two_classes)
+    source = ts.Run(tmp_path / "runs" / "default").workspace
+    taken = train_all(run.workspace, from_run=source)
+    assert {name: each.space_id for name, each in taken.results.items()} == {
+        name: each["space_id"] for name, each in found["streams"].items()
+    }
+
+
+def test_fast_and_epochs_exclude_each_other(command_line, tmp_path: Path) -> None:
+    line = command_line(tmp_path)
+    (tmp_path / "runs" / "default").mkdir(parents=True)
+    for command in (["train-stream", "all"], ["run", tmp_path]):
+        line(*command, "--fast", "--epochs", "3", code=2)
+        assert "--fast and --epochs exclude each other" in line.said

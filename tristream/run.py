@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tristream.results import Detection, Prediction, Results, WindowedDetection
     from tristream.similar import Similar
     from tristream.state import State
+    from tristream.train_all import AllTrained
     from tristream.train_stream import TrainResult
     from tristream.whole_job import JobResult
 
@@ -132,6 +133,25 @@ class Run:
 
         chosen = _options(TrainOptions, options)
         return train_stream(self.workspace, name, chosen, data=_path(data))
+
+    def train_all(
+        self, *, epochs: int | None = None, data: str | Path | None = None, **options: Any
+    ) -> AllTrained:
+        """Train every stream that the files have.
+
+        Args:
+            epochs: of every phase; None: as the settings have it.
+            data: folder the paths of videos are relative to; None: the one that was indexed.
+            options: fields of `tristream.train_stream.TrainOptions`.
+
+        Raises:
+            UsageError: no stream can be used, with the reason of each.
+        """
+        from tristream.train_all import train_all
+        from tristream.train_stream import TrainOptions
+
+        chosen = _options(TrainOptions, options)
+        return train_all(self.workspace, chosen, epochs=epochs, data=_path(data))
 
     def take_stream(self, name: str, run: str | Path | Run) -> TrainResult:
         """Copy a trained stream from another run."""

@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tristream import streams
 from tristream.embed import embed
 from tristream.errors import UsageError
 from tristream.fuse import FuseOptions, fuse
 from tristream.index import IndexOptions, index
 from tristream.make_report import report
-from tristream.train_stream import TrainOptions, take_stream, train_stream
+from tristream.train_all import train_all
+from tristream.train_stream import TrainOptions
 from tristream.workspace import Workspace
-
-if TYPE_CHECKING:
-    from tristream.dataset.manifest import VideoRow
-
-FAST_EPOCHS = 10
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,6 @@ def run_job(workspace: Workspace, data: str | Path, options: JobOptions | None =
         UsageError: no videos; no labels and no run to take trained streams from.
     """
     options = options or JobOptions()
-    progress = workspace.progress
     chosen = IndexOptions(list_file=options.list_file, seed=options.seed)
     rows = index(workspace, data, chosen).manifest.rows
     is_labelled = len({row.label for row in rows if row.split == "train" and row.label}) > 1
@@ -99,31 +93,15 @@ def run_job(workspace: Workspace, data: str | Path, options: JobOptions | None =
             f"{data} has no two classes to train on (a folder per class, or a list with labels); "
             "streams trained elsewhere can be used: --from RUN"
         )
-    wanted, skipped = _streams_of(rows)
-    trained: list[str] = []
-    for number, name in enumerate(wanted, 1):
-        progress.note(f"stream {number} of {len(wanted)}: {name}")
-        if options.from_run is not None:
-            if name not in options.from_run.trained_names():
-                skipped[name] = f"not trained in {options.from_run.folder}"
-                continue
-            take_stream(workspace, name, options.from_run)
-            trained.append(name)
-            continue
-        result = train_stream(workspace, name, _training(name, options))
-        if result.space_id is None:
-            skipped[name] = str(result.facts.get("reason", "there is nothing to learn"))
-        else:
-            trained.append(name)
-    if not trained:
-        raise UsageError(f"no stream of {data} can be used: {_listed(skipped)}")
-    for name, reason in skipped.items():
-        progress.note(f"{name} is left out: {reason}")
+    given = TrainOptions(
+        preset=options.preset, assignments=tuple(options.assignments), seed=options.seed
+    )
+    trained = train_all(workspace, given, epochs=options.epochs, from_run=options.from_run)
     embedded = embed(workspace)
     fuse(
         workspace,
         FuseOptions(
-            streams=trained,
+            streams=list(trained.results),
             normal=options.normal,
             window_seconds=options.window_seconds,
             preset=options.preset,
@@ -133,49 +111,17 @@ def run_job(workspace: Workspace, data: str | Path, options: JobOptions | None =
     )
     written = report(workspace)
     return JobResult(
-        tuple(trained), skipped, _verdict(workspace), written.path, embedded.report["rejected"]
+        tuple(trained.results),
+        trained.skipped,
+        _verdict(workspace),
+        written.path,
+        embedded.report["rejected"],
     )
-
-
-def _streams_of(rows: Sequence[VideoRow]) -> tuple[list[str], dict[str, str]]:
-    """Return the streams that the files have, by their headers, and why the others are left out."""
-    has_sound = any(row.has_audio is not False for row in rows)
-    has_frames = any(row.height is not None or row.has_audio is None for row in rows)
-    wanted, skipped = [], {}
-    for name in streams.names():
-        kind = streams.stream_class(name)
-        if kind.needs_sound and not has_sound:
-            skipped[name] = "no file has audio"
-        elif kind.needs_pictures and not has_frames:
-            skipped[name] = "no file has frames"
-        else:
-            wanted.append(name)
-    return wanted, skipped
-
-
-def _training(name: str, options: JobOptions) -> TrainOptions:
-    """Return the training of one stream; settings of the other streams and of the decision are left out."""
-    other = tuple(f"streams.{each}." for each in streams.names() if each != name)
-    own = [
-        word
-        for word in options.assignments
-        if not word.startswith((*other, "fusion.", "detector."))
-    ]
-    if options.epochs is not None:
-        own += [
-            f"streams.{name}.{phase}.epochs={options.epochs}"
-            for phase in ("encoder_training", "aggregator_training")
-        ]
-    return TrainOptions(preset=options.preset, assignments=tuple(own), seed=options.seed)
 
 
 def _shared(assignments: Sequence[str]) -> tuple[str, ...]:
     """Return the settings of the decision."""
     return tuple(word for word in assignments if word.startswith(("fusion.", "detector.")))
-
-
-def _listed(reasons: dict[str, str]) -> str:
-    return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
 
 
 def _verdict(workspace: Workspace) -> str:
