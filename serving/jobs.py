@@ -39,9 +39,10 @@ class Job:
         sent = after
         while True:
             changed = self._changed
-            for number, (kind, data) in enumerate(self._events[sent:], sent + 1):
-                yield f"id: {number}\nevent: {kind}\ndata: {json.dumps(data)}\n\n"
-            sent = max(sent, len(self._events))
+            while sent < len(self._events):  # which may grow while one is being sent
+                kind, data = self._events[sent]
+                sent += 1
+                yield f"id: {sent}\nevent: {kind}\ndata: {json.dumps(data)}\n\n"
             if self.state != "running":
                 return
             try:

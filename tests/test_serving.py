@@ -434,6 +434,27 @@ def test_a_dropped_file_shows_its_label_in_a_browser_of_360_px(services, two_cla
         driver.quit()
 
 
+def test_an_event_that_comes_while_another_is_sent_is_not_lost():
+    """A slow reader: each event is told while the one before is on its way."""
+    import asyncio
+
+    from tristream.serving.jobs import Job
+
+    async def read() -> list[str]:
+        job, seen = Job(), []
+        job.tell("stream", {"n": 0})
+        async for text in job.events(0):
+            seen.append(text.splitlines()[1])
+            if len(seen) < 5:
+                job.tell("stream", {"n": len(seen)})
+            elif len(seen) == 5:
+                job.state = "done"
+                job.tell("result", {})
+        return seen
+
+    assert asyncio.run(read()) == ["event: stream"] * 5 + ["event: result"]
+
+
 def test_a_bind_that_others_can_reach_needs_a_token(monkeypatch, tmp_path):
     with pytest.raises(UsageError, match=r"0\.0\.0\.0 can be reached from other machines"):
         ServiceConfig(host="0.0.0.0")
