@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import shutil
@@ -312,17 +313,21 @@ def test_predict_gives_probabilities_and_says_not_sure_below_the_limit(
         assert sum(entry["probability"] for entry in row["top"]) == pytest.approx(1, abs=1e-4)
         assert row["label"] == row["top"][0]["label"]
     surest = sorted((row["top"][0]["probability"] for row in found), reverse=True)
-    limit = (surest[3] + surest[4]) / 2
+    gaps = [above - below for above, below in itertools.pairwise(surest)]
+    n_named = 1 + gaps.index(max(gaps))  # networks of one epoch are often equally sure
+    limit = (surest[n_named - 1] + surest[n_named]) / 2
     set_validation(
         own.folder / RUN, confidence=[limit] * 40 + [0.01] * 40, hits=[1] * 40 + [0] * 40
     )
     again = own.json("predict", *files, "--max-error", "0.1", "--out", "named.csv")["predictions"]
-    assert sum(row["not_sure"] for row in again) == len(files) - 4
+    assert sum(row["not_sure"] for row in again) == len(files) - n_named
     assert all((row["label"] is None) == row["not_sure"] for row in again)
     assert "of the 80 validation videos 40 reach it, of which 0 are wrong" in own.said
     text = (own.folder / "named.csv").read_text()
     assert text.startswith("path,label,not_sure,label_1,score_1,probability_1,")
-    assert own("predict", *files, "--max-error", "0.1").count(": not sure  [") == len(files) - 4
+    assert (
+        own("predict", *files, "--max-error", "0.1").count(": not sure  [") == len(files) - n_named
+    )
 
 
 def set_validation(run: Path, *, confidence: list[float], hits: list[int]) -> None:
