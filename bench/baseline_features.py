@@ -79,7 +79,7 @@ def run(rows: Sequence[ListedVideo], *, crop: Crop | None, yamnet: Path | None) 
 def _hits(
     features: Sequence[Blocks], labels: np.ndarray, rows: Sequence[ListedVideo], *, late: bool
 ) -> tuple[Float[np.ndarray, "n"], list[float]]:
-    """1 where a test video is named rightly, NaN where it is never tested; accuracy of each fold, %.
+    """Return 1 for correctly classified test videos, NaN for untested ones; and the accuracy of each fold, %.
 
     Args:
         late: an SVM for each block, and the mean of their margins; else one SVM on all of them side by side.

@@ -123,7 +123,7 @@ def _measure(
 
 
 def segments(one: TrainedStream, subject: Subject, pool: DecodePool, cache: Cache) -> np.ndarray:
-    """All segments of the measured videos, as the encoder gets them."""
+    """Return all segments of the measured videos, as encoder inputs."""
     pieces = []
     for video in paper_streams.videos(subject.videos[:N_VIDEOS], [one], pool, cache):
         pieces.append(one.stream.cut(one.stream.footage(video)).array)
@@ -138,7 +138,7 @@ def _clock(work: Callable[[int], None], turn: int) -> tuple[float, float]:
 
 
 def _children_cpu(pool: DecodePool, work: Callable[[int], None], turn: int) -> float:
-    """Processor seconds of the decode processes and of handing over to this one."""
+    """Return CPU seconds of the decode processes and of the transfer to this one."""
     before, own = cpu_seconds(pool.pids()), time.process_time()
     work(turn)
     return cpu_seconds(pool.pids()) - before + time.process_time() - own

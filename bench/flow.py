@@ -76,7 +76,7 @@ def read_pairs(folder: Path) -> Iterator[Pair]:
 
 
 def workshop_pairs() -> Iterator[Pair]:
-    """A few pairs of the first test clip of every class; what leaves the picture comes in on the other side."""
+    """A few pairs of the first test clip of every class; the frame is a torus."""
     from tristream.workshop.clips import make_clip
     from tristream.workshop.dataset import plan
 
@@ -137,7 +137,7 @@ def accuracy(name: str, pairs: list[Pair], subject: Subject) -> Table:
 
 
 def ready(subject: Subject) -> tuple[dict[str, Any], list[str]]:
-    """Estimators that can say something true here, and the names of those whose weights are missing."""
+    """Return the estimators that can be measured here, and the names of those whose weights are missing."""
     from tristream.flow import estimators
     from tristream.store import weights
 
@@ -156,7 +156,7 @@ def ready(subject: Subject) -> tuple[dict[str, Any], list[str]]:
 
 
 def storage_table(name: str, fields: Float[np.ndarray, "fields 2 H W"]) -> Table:
-    """Bytes of a field and what is lost, for every way to keep flow."""
+    """Return size and error of a field in every storage format."""
     from tristream.flow import storage
 
     n_fields, _, height, width = fields.shape

@@ -19,7 +19,7 @@ SIZE = (240, 320)
 
 
 def run(subject: Subject) -> list[Table]:
-    """Nothing where ptlflow or OpenVINO is not installed."""
+    """Return the tables; none without ptlflow or OpenVINO."""
     if not all(importlib.util.find_spec(name) for name in ("ptlflow", "openvino")):
         return []
     cache = str(subject.scratch / "networks-flow")

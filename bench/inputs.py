@@ -43,7 +43,7 @@ class Subject:
     flow_pairs: Path | None = None
 
     def pictures(self) -> np.ndarray:
-        """The first video's pictures, (T, H, W, 3) uint8, at most 320 px on their longer side."""
+        """Return the first video's frames, (T, H, W, 3) uint8, at most 320 px on their longer side."""
         from tristream.media.sandbox.pool import DecodePool
 
         with DecodePool(1) as pool:

@@ -169,7 +169,7 @@ class Footages:
 def measure(
     footages: Footages, parts: dict[str, list[int]], changes: dict[str, Any], seed: int
 ) -> dict[str, Any]:
-    """One training and what it says about the test clips: hits of the softmax layer, of the SVM, of single stacks.
+    """Train once and return the hits on the test clips: of the softmax layer, the SVM and single stacks.
 
     "mirrored" is the mean of four opinions: softmax layer and mean of stacks, on the clip and on its mirror image.
     """
@@ -205,12 +205,12 @@ def measure(
 
 
 def hits(probabilities: np.ndarray, labels: np.ndarray) -> list[int]:
-    """1 where the most probable class is the right one."""
+    """Return 1 where the most probable class is correct."""
     return (probabilities.argmax(axis=1) == labels).astype(int).tolist()
 
 
 def mirrored(example: Example) -> Example:
-    """The same clip in a mirror: fields turned around, x negated."""
+    """Return the mirrored clip: fields flipped, x negated."""
     assert example.footage is not None
     array = example.footage.array[..., ::-1].copy()
     array[:, 0] *= -1
@@ -242,7 +242,7 @@ def embed(
 def wanted(
     rows: Sequence[str], splits: Sequence[str], seeds: Sequence[int]
 ) -> Iterator[tuple[str, str, int]]:
-    """In the order of their worth: a whole row over all splits with one seed, then the next seed."""
+    """Yield trainings by priority: a whole row over all splits with one seed, then the next seed."""
     for row in rows:
         for seed in seeds:
             for split in splits:
@@ -287,7 +287,7 @@ def _row(
 
 
 def _shares(here: Sequence[dict[str, Any]], kind: str) -> dict[int, float]:
-    """Clip → share of the trainings that name it rightly."""
+    """Return {clip: share of the trainings that classify it correctly}."""
     by_clip: dict[int, list[int]] = {}
     for line in here:
         for clip, hit in zip(line["test"], line.get(kind, []), strict=False):
@@ -310,7 +310,7 @@ def _gain(
 def _agreed(
     here: Sequence[dict[str, Any]], shares: dict[int, float], clips: Sequence[Clip]
 ) -> tuple[str, str]:
-    """Share of the clips that most seeds name rightly, and its interval."""
+    """Return the share of clips that most seeds classify correctly, with its interval."""
     if len({line["seed"] for line in here}) < 3:
         return "–", "–"
     right = {clip: float(share > 0.5) for clip, share in shares.items()}

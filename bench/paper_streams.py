@@ -53,7 +53,7 @@ def stream(name: str, subject: Subject, *, n_samples: int = 180, **overrides: An
 
 
 def own_weights(name: str, subject: Subject) -> Path | None:
-    """The file of a network's own weights, where it is on this machine; nothing is downloaded."""
+    """Return the file of a network's own weights if it is on this machine; nothing is downloaded."""
     from tristream.store import weights
 
     try:
@@ -81,7 +81,7 @@ def videos(
     *,
     stages: Stages | None = None,
 ) -> Iterator[Video]:
-    """The files as the streams see them."""
+    """Yield the files as the streams read them."""
     from tristream.dataset.manifest import content_id
     from tristream.streams.video import Video, View
 

@@ -48,7 +48,7 @@ def bars(title: str, parts: Sequence[str], rows: Mapping[str, Sequence[float]]) 
 def curves(
     title: str, x_name: str, x: Sequence[str], series: Mapping[str, Sequence[float]], unit: str
 ) -> str:
-    """A line for each series, each point with its value; the axis begins at 0, so that what is flat looks flat."""
+    """A line for each series, each point with its value; the axis begins at 0."""
     left, top, height = 70, 70, 240
     highest = max(max(values) for values in series.values()) or 1.0
     step = (_WIDTH - left - 60) / max(1, len(x) - 1)

@@ -38,7 +38,7 @@ class Table:
         return [[as_text(cell) for cell in row] for row in self.rows]
 
     def to_json(self) -> dict[str, Any]:
-        """As stored."""
+        """Return the table as JSON."""
         rows = [dict(zip(self.header, row, strict=True)) for row in self.rows]
         return {
             "title": self.title,
@@ -49,7 +49,7 @@ class Table:
 
 
 def as_text(cell: str | float | int | None) -> str:
-    """Three significant digits of a number, no more: a shared machine does not repeat the fourth."""
+    """Return a number with three significant digits: a shared machine does not reproduce the fourth."""
     if cell is None:
         return "–"
     if isinstance(cell, str):

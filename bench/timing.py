@@ -27,7 +27,7 @@ def in_turns(
     *,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Median seconds of each, after one call that does not count.
+    """Return the median seconds of each function, after one warm-up call.
 
     They take turns, so that whatever else the machine does falls on all of them: their ratios hold, the seconds do not.
     With `time.process_time` as the clock, what others take of the processor does not count.
@@ -107,7 +107,7 @@ def run_child(
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """Processor seconds that these processes have taken so far."""
+    """Return the CPU seconds of some processes so far."""
     ticks = 0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -52,13 +52,13 @@ def top_k_accuracy(
 
 
 def per_class_accuracy(labels: ArrayLike, predictions: ArrayLike) -> dict[object, float]:
-    """{class: share of its videos that were named rightly}, for the classes that occur in `labels`, sorted."""
+    """Return {class: accuracy}, for the classes that occur in `labels`, sorted."""
     labels, hits = np.asarray(labels), np.asarray(labels) == np.asarray(predictions)
     return {name: float(hits[labels == name].mean()) for name in np.unique(labels).tolist()}
 
 
 def mean_class_accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """Mean of `per_class_accuracy`: every class counts alike, however many videos it has."""
+    """Mean of `per_class_accuracy`: every class has the same weight."""
     return float(np.mean(list(per_class_accuracy(labels, predictions).values())))
 
 

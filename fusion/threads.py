@@ -36,7 +36,7 @@ def one_thread() -> Iterator[None]:
 
 @functools.lru_cache(maxsize=len(BLAS_USERS))
 def _libraries(loaded: tuple[bool, ...]) -> ThreadpoolController:
-    """The linear algebra that is loaded: found anew only where a library has joined (the search takes milliseconds)."""
+    """Return the loaded linear algebra libraries; searched again only after a new one was loaded (milliseconds)."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

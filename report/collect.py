@@ -106,27 +106,27 @@ class Run:
 
     @property
     def streams(self) -> list[str]:
-        """Every stream the run knows, sorted."""
+        """All streams of the run, sorted."""
         names = {*self.configs, *self.curves, *self.decisions.get("streams", ())}
         return sorted(names | (set(self.fused.columns) if self.fused else set()))
 
     @property
     def rows(self) -> tuple[VideoRow, ...]:
-        """The videos of videos.csv."""
+        """Rows of videos.csv."""
         return self.manifest.rows if self.manifest else ()
 
     @property
     def classification(self) -> Mapping[str, Any]:
-        """The part of fusion/report.json on which action; empty where there is none."""
+        """Part of fusion/report.json about actions; empty if missing."""
         return self.decisions.get("classification") or {}
 
     @property
     def detection(self) -> Mapping[str, Any]:
-        """The part of fusion/report.json on what is abnormal; empty where there is none."""
+        """Part of fusion/report.json about anomalies; empty if missing."""
         return self.decisions.get("detection") or {}
 
     def subsets(self, best_possible: Mapping[str, float] | None = None) -> list[Subset]:
-        """Accuracy of every set of streams, as fuse has ordered them: single ones first, all last.
+        """Return the accuracy of every set of streams in the order of `fuse`: single streams first, all last.
 
         Args:
             best_possible: {"audio+spatial": percent}, in any order of streams.
@@ -157,7 +157,7 @@ class Run:
 
 
 def estimate(found: Mapping[str, Any] | None) -> Estimate | None:
-    """An estimate as `fuse` stores it; bounds that are null (one group only) are NaN."""
+    """Return an estimate from its stored form; null bounds (a single group) become NaN."""
     if not found or found.get("value") is None:
         return None
     value, low, high = (
@@ -255,7 +255,7 @@ def _trained(
 
 
 def _json(path: Path, gaps: list[Gap], section: str) -> dict[str, Any]:
-    """An object from a JSON file; empty where there is none, and a gap where it cannot be read."""
+    """Return the object in a JSON file; empty if it is missing, with a gap if it cannot be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -49,7 +49,7 @@ class Origin:
 
 
 def part_of(region: str) -> tuple[float, float, float, float] | None:
-    """Left, top, width and height of a region `#xywh=percent:…`, in parts of the picture; None for the whole."""
+    """Left, top, width and height of a region `#xywh=percent:…`, as fractions; None for the whole frame."""
     match = _XYWH.fullmatch(region)
     if match is None:
         return None
@@ -92,7 +92,7 @@ def event_strip(
 
 
 def _source(origin: Origin) -> list[np.ndarray]:
-    """One line of text: file or camera, and wall-clock time; nothing where neither is known."""
+    """Draw one line of text: file or camera and wall-clock time, if known."""
     words = "    ".join(part for part in (origin.source, origin.wall_clock) if part)
     if not words:
         return []
@@ -250,7 +250,7 @@ def _colours(n: int) -> Sequence[tuple[int, int, int]]:
 
 
 def _short(value: float) -> str:
-    """Three digits, without an exponent where the number is at hand."""
+    """Return three digits, without an exponent for ordinary numbers."""
     return f"{value:.0f}" if 100 <= value < 1e6 else f"{value:.3g}"
 
 

@@ -40,7 +40,7 @@ STYLE: dict[Any, Any] = {
 
 
 def write(charts: Sequence[Chart], folder: Path, *, streams: Sequence[str]) -> list[Path]:
-    """NAME.svg and NAME.pdf of each chart; returns their paths.
+    """Write NAME.svg and NAME.pdf of each chart; return their paths.
 
     Args:
         charts: names must differ.

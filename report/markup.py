@@ -20,12 +20,12 @@ def html(template: str, *values: object) -> Markup:
 
 
 def visible(value: Any) -> Any:
-    """A text that came from outside with its control characters spelled out; anything else as it is."""
+    """Return an untrusted text with control characters spelled out; anything else unchanged."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def unbroken(text: Markup) -> Markup:
-    """The same with no line end between a number and its %."""
+    """Return the text without a line break between a number and its %."""
     return Markup(text.replace(" %", "\u00a0%"))
 
 
@@ -35,33 +35,33 @@ def joined(parts: Any) -> Markup:
 
 
 def script_json(value: Any) -> Markup:
-    """JSON that can stand inside <script>: nothing in it can end the element."""
+    """Return JSON that is safe inside <script>: nothing in it can end the element."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share of 1 in %, without the sign; a dash where it is not known."""
+    """Return a share of 1 in %, without the sign; a dash if unknown."""
     return "–" if share is None or not math.isfinite(share) else f"{100 * share:.{digits}f}"
 
 
 def short(value: float) -> str:
-    """A number as an axis shows it."""
+    """Return a number as an axis label."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
 
 
 def signed(value: float, digits: int = 1) -> str:
-    """A number with its sign, a real minus."""
+    """Return a number with its sign, with a typographic minus."""
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def three_digits(value: float) -> str:
-    """A score with three digits that count: 0.0123, 4.9, 1,580."""
+    """Return a score with three significant digits: 0.0123, 4.9, 1,580."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def clock(seconds: float) -> str:
-    """Seconds as people say them: 4.2 s, 1:05, 1:02:03."""
+    """Return seconds in readable form: 4.2 s, 1:05, 1:02:03."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -70,6 +70,6 @@ def clock(seconds: float) -> str:
 
 
 def listed(names: Any) -> str:
-    """a, b and c."""
+    """Return the words as `a, b and c`."""
     names = list(names)
     return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)

@@ -81,7 +81,7 @@ def render(
     timelines: Sequence[Timeline] = (),
     pictures: Pictures | None = None,
 ) -> str:
-    """The page.
+    """Return the page as HTML.
 
     Args:
         run: what was found.
@@ -289,12 +289,12 @@ def _anomalies(
 
 
 def _at(clip: str | None, seconds: float) -> str:
-    """A link to a moment of a clip (media fragment); "" without one."""
+    """Return a link to a time of a clip (media fragment); "" without one."""
     return f"{clip}#t={max(0.0, seconds):.1f}" if clip else ""
 
 
 def _detectors(found: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The detector beside simpler ones: figures of videos, and of moments where labels say when."""
+    """Return the detector beside baselines: figures over videos, and over times where labels give them."""
     whole, frames = found.get("rivals") or {}, found.get("frames") or {}
     columns = {"auroc": "AUROC", "average_precision": "average precision", "equal_error_rate": "equal error rate",
                "fpr_at_95_tpr": "false alarms at 95 % found", "micro": "AUROC of moments",

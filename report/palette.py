@@ -18,7 +18,7 @@ _USUAL = {"audio": 0, "spatial": 1, "temporal": 2}  # a report of one stream loo
 
 
 def stream_index(name: str, streams: Sequence[str]) -> int:
-    """Place of a stream's colour in `STREAM_COLOURS`: its own, or the next that no other stream of the run has."""
+    """Return the index of a stream's colour in `STREAM_COLOURS`: its own, or the next unused one."""
     if name in _USUAL:
         return _USUAL[name]
     others = sorted(other for other in {*streams, name} if other not in _USUAL)
@@ -26,7 +26,7 @@ def stream_index(name: str, streams: Sequence[str]) -> int:
 
 
 def class_colours(n: int) -> list[str]:
-    """`n` colours as #rrggbb, hues evenly around the circle, readable on light and on dark paper."""
+    """`n` colours as #rrggbb, with evenly spaced hues, readable on light and dark backgrounds."""
     lightness = (0.62, 0.72, 0.54)  # neighbours in hue differ in lightness too
     return [
         _oklch(lightness[i % 3] if n > 6 else 0.64, 0.13, 30 + 360 * i / max(n, 1))

@@ -21,7 +21,7 @@ MOST_EVENTS = 6  # of one video
 
 
 def training(run: Run) -> dict[str, list[tuple[Curves, Curves]]]:
-    """Of each stream, for each phase: loss, and accuracy in %."""
+    """Return loss and accuracy in % of each training phase of each stream."""
     found: dict[str, list[tuple[Curves, Curves]]] = {}
     for stream, phases in run.curves.items():
         for phase, epochs in phases.items():
@@ -105,7 +105,7 @@ def gains(found: Sequence[Gain]) -> Whiskers:
 
 
 def confusion(run: Run) -> Confusion | None:
-    """The confusion matrix of the classifier on all streams; None where fuse stored none."""
+    """Return the confusion matrix of the classifier on all streams; None if `fuse` stored none."""
     matrix = run.classification.get("confusion")
     if not isinstance(matrix, Mapping):
         return None
@@ -122,7 +122,7 @@ def confusion(run: Run) -> Confusion | None:
 
 
 def timelines(run: Run) -> list[Timeline]:
-    """Videos scored over time: those with the highest peaks first."""
+    """Return the videos scored over time, highest peaks first."""
     streams = [str(name) for name in run.timelines.get("streams") or ()]
     found = [
         _timeline(index, video, streams, float(run.timelines.get("threshold", np.nan)))
@@ -176,7 +176,7 @@ def _timeline(
 
 
 def per_class(run: Run) -> Whiskers:
-    """Share of each class's test videos that were named rightly, in %, the worst first."""
+    """Return the accuracy of each class in %, worst first."""
     rows = [
         Whisker(name, 100 * accuracy.value, 100 * accuracy.low, 100 * accuracy.high)
         for name, figures in (run.classification.get("per_class") or {}).items()
@@ -187,7 +187,7 @@ def per_class(run: Run) -> Whiskers:
 
 
 def reliability(run: Run, n_bins: int = 10) -> Curves | None:
-    """Share of right answers by how sure the classifier was; None where there are no probabilities."""
+    """Return accuracy against confidence; None without probabilities."""
     sure, right = [], []
     for video in run.classification.get("predictions") or ():
         if video.get("probabilities"):

@@ -115,7 +115,7 @@ def _facts(run: Run, name: str, stored: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _weights(config: Mapping[str, Any], about: Mapping[str, Any]) -> str:
-    """Names and licences of the weights a stream began with."""
+    """Return names and licences of a stream's pretrained weights."""
     if about.get("random_weights") is not None:
         return f"random in place of pretrained ones, seed {about['random_weights']}"
     known = about.get("weights") or {}
@@ -128,7 +128,7 @@ def _weights(config: Mapping[str, Any], about: Mapping[str, Any]) -> str:
 
 
 def rehearsed(run: Run) -> list[str]:
-    """Streams whose figures mean nothing: their encoders have random weights in place of pretrained ones."""
+    """Return the streams whose figures are meaningless: random weights replace pretrained ones."""
     return [
         name
         for name, stored in sorted(run.configs.items())

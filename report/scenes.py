@@ -21,7 +21,7 @@ SPLITS = ("train", "val", "test", "unlabelled")
 
 
 def _moment(seconds: float) -> str:
-    """A moment as an axis shows it."""
+    """Return a time as an axis label."""
     return f"{seconds:g} s" if seconds < 60 else clock(seconds)
 
 
@@ -93,7 +93,7 @@ def map_data(chart: Map, thumbnails: Mapping[str, str], named: Mapping[str, str]
 
 
 def timeline(chart: Timeline, place: Callable[[str], int]) -> Markup:
-    """Score over time with its threshold and events, and below it whose share the score is."""
+    """Draw the score over time with threshold and events, and below it the shares of the streams."""
     times, scores, shares = _binned(chart)
     half = float(np.median(np.diff(times))) / 2 if len(times) > 1 else 0.5
     x = Scale(max(0.0, float(times[0]) - half), float(times[-1]) + half)
@@ -148,7 +148,7 @@ def _stacked(
     half: float,
     place: Callable[[str], int],
 ) -> Markup:
-    """A band of full height, divided among the streams at every moment."""
+    """Draw a band of full height, divided among the streams at every time."""
     edges = np.concatenate([[times[0] - half], (times[1:] + times[:-1]) / 2, [times[-1] + half]])
     steps = np.repeat([x(max(edge, x.low)) for edge in edges], 2)[1:-1]
     below = np.zeros(2 * len(times))
@@ -168,7 +168,7 @@ def _stacked(
 
 
 def _binned(chart: Timeline) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """At most `MOST_BINS` moments: of each bin the window with the highest score, so that no peak is lost."""
+    """Return at most `MOST_BINS` windows: the highest score of each bin, so that no peak is lost."""
     n = len(chart.times)
     if n <= MOST_BINS:
         return chart.times, chart.scores, chart.shares

@@ -37,7 +37,7 @@ class Scale:
         return UNITS * (value - low) / (high - low) if high > low else UNITS / 2
 
     def percent(self, value: float) -> str:
-        """Position as CSS knows it."""
+        """Return a position in CSS units."""
         return f"{self(value) / UNITS * 100:.2f}%"
 
     def ticks(self, n: int = 5) -> list[float]:
@@ -69,7 +69,7 @@ def path(x: Iterable[float], y: Iterable[float]) -> str:
 
 
 def colour_class(stream: str, place: Callable[[str], int]) -> str:
-    """The class that gives a stream's colour; "ink" for what belongs to none."""
+    """Return the CSS class of a stream's colour; "ink" for none."""
     return f"c{place(stream)}" if stream else "ink"
 
 
@@ -198,7 +198,7 @@ def whisker(chart: Whiskers, row: Whisker, place: Callable[[str], int]) -> Marku
 
 
 def axis(chart: Whiskers) -> Markup:
-    """The axis under the rows of a dot-and-whisker plot."""
+    """Draw the axis below a dot-and-whisker plot."""
     x = Scale(*chart.x_range)
     return html(
         '<div class="axis">{}</div>',
@@ -210,7 +210,7 @@ def axis(chart: Whiskers) -> Markup:
 
 
 def confusion(chart: Confusion, links: Mapping[tuple[str, str], str] | None = None) -> Markup:
-    """The matrix: right ones in ink along the diagonal, mistakes in red beside it; shade: share of the row."""
+    """Draw a confusion matrix: correct cells in ink, mistakes in red; the shade is the share of the row."""
     n = len(chart.classes)
     sums = chart.counts.sum(axis=1)
     cells, numbers = [], []

@@ -40,7 +40,7 @@ def pictures(
     height_px: int,
     move: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """JPEGs of the moments, as data URIs.
+    """Return JPEGs of frames at the given times, as data URIs.
 
     Args:
         moments: {key: moment}.
@@ -107,7 +107,7 @@ def _decoded(
 
 
 def frame_at(starts: Sequence[float] | np.ndarray, seconds: float) -> int:
-    """Index of the frame that is shown at a time; the nearest where none is."""
+    """Return the index of the frame shown at a time, else of the nearest one."""
     return int(
         np.clip(np.searchsorted(np.asarray(starts), seconds, side="right") - 1, 0, len(starts) - 1)
     )
@@ -116,7 +116,7 @@ def frame_at(starts: Sequence[float] | np.ndarray, seconds: float) -> int:
 def strip(
     frames: UInt8[np.ndarray, "T H W 3"], starts: np.ndarray, *, n_frames: int, height_px: int
 ) -> list[tuple[float, str]]:
-    """Frames evenly spread over a video, each with its time in seconds."""
+    """Return evenly spaced frames of a video with their times in seconds."""
     n_frames = min(n_frames, len(frames))
     chosen = [(2 * i + 1) * len(frames) // (2 * n_frames) for i in range(n_frames)]
     return [
@@ -125,7 +125,7 @@ def strip(
 
 
 def data_uri(frame: UInt8[np.ndarray, "H W 3"], *, height_px: int) -> str:
-    """A frame as a JPEG inside a URI: no file, no request."""
+    """Return a frame as a JPEG data URI."""
     import cv2
 
     height, width = frame.shape[:2]
@@ -141,7 +141,7 @@ def data_uri(frame: UInt8[np.ndarray, "H W 3"], *, height_px: int) -> str:
 
 
 def spread(labels: Sequence[str], n: int) -> list[int]:
-    """`n` indices that take the labels in turn, so that a rare one is not forgotten."""
+    """Return `n` indices that alternate between the labels, so that rare ones are represented."""
     turns: dict[str, Iterator[int]] = {}
     for label in dict.fromkeys(labels):
         turns[label] = (index for index, other in enumerate(labels) if other == label)
@@ -157,5 +157,5 @@ def spread(labels: Sequence[str], n: int) -> list[int]:
 
 
 def middle(duration_seconds: float | None) -> float:
-    """The moment that stands for a video: its middle, within the first 36 s."""
+    """Return the time of a video's thumbnail: its middle, within the first 36 s."""
     return min(36.0, duration_seconds or 0.0) / 2

@@ -20,7 +20,7 @@ FEW_TEST_VIDEOS = 30  # below, one video is more than 3 points
 
 
 def verdict(run: Run, best_possible: Mapping[str, float] | None = None) -> list[Markup]:
-    """One paragraph: accuracy, effect of each stream, anomalies, rejected videos."""
+    """Return one paragraph: accuracy, effect of each stream, anomalies, rejected videos."""
     subsets, sentences = run.subsets(best_possible), []
     if subsets:
         sentences += _accuracy(run, subsets)
@@ -231,7 +231,7 @@ def _left_out(run: Run) -> list[Markup]:
 
 
 def n_training_classes(run: Run) -> int:
-    """Classes the classifier can name."""
+    """Return the number of classes of the classifier."""
     return len({row.label for row in run.rows if row.split == "train" and row.label})
 
 

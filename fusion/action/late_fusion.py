@@ -51,7 +51,7 @@ def late_fusion(
     splits: ArrayLike,
     l2: float = 1e-2,
 ) -> LateFusion:
-    """Fuses what streams have each decided alone, with nothing learned on test.
+    """Fuse the scores of single streams; nothing is learned on test.
 
     Each stream's logits become probabilities by its own temperature, found on val (one that has fitted its training
     videos is far too sure, and would drown the others); a video that lacks a stream is judged by the others, one
@@ -103,7 +103,7 @@ def late_fusion(
 def accuracy_weights(
     scores: list[Float64[np.ndarray, "n classes"]], labels: Int[np.ndarray, "n"]
 ) -> Float64[np.ndarray, "streams"]:
-    """The weights on a grid whose weighted mean names most videos rightly; of equals, those nearest to equal weights.
+    """Return the weights on a grid with the most correct videos; of equals, those nearest to equal weights.
 
     Not those of highest likelihood: a mixture of streams that each tell something else is most likely with all the
     weight on one of them. No weight is below a thousandth, so that a video which has only a stream of no use is named

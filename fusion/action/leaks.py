@@ -189,7 +189,7 @@ def check_splits(
     columns: Mapping[str, slice] | None = None,
     min_cosine: float = 0.97,
 ) -> list[Leak]:
-    """Overlaps between train, val and test; empty where all is well.
+    """Return the overlaps between train, val and test; empty if there are none.
 
     Args:
         embeddings: NaN where a stream is absent. The mean of each class is taken off and the rest standardised here,
@@ -359,6 +359,6 @@ def _two_splits(members: Sequence[int], splits: Sequence[str]) -> tuple[int, int
 
 
 def _commonest(labels: Shaped[np.ndarray, "n"]) -> str:
-    """The most frequent label; of equals the first in the alphabet."""
+    """Return the most frequent label; of equals the first in the alphabet."""
     counts = Counter(labels.tolist())
     return min(counts, key=lambda label: (-counts[label], label))

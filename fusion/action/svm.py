@@ -263,7 +263,7 @@ def linear_scores(
     coef: Float64[np.ndarray, "classes F"],
     intercept: Float64[np.ndarray, "classes"],
 ) -> Float64[np.ndarray, "n classes"]:
-    """Z coefᵀ + intercept, one product a row: what a video gets does not depend on its mates, bit for bit."""
+    """Z coefᵀ + intercept, one product a row: a video's scores do not depend on the others, bit for bit."""
     scores = np.empty((len(Z), len(coef)))
     with one_thread():
         for row, z in enumerate(Z):
@@ -348,7 +348,7 @@ def _solve(
     C: float,
     weights: Float64[np.ndarray, "n"],
 ) -> tuple[Float64[np.ndarray, "classes F"], Float64[np.ndarray, "classes"]]:
-    """Weights and biases of one machine per sign vector, by libsvm's dual on one Gram matrix that all of them share.
+    """Return weights and bias of one classifier per sign vector, by libsvm's dual on a shared Gram matrix.
 
     Why not `LinearSVC`: with a hinge its coordinate descent is still far from the optimum after 3,000 passes (up to
     twice the optimum, in 40 times the time, on 320 x 384 and 2,000 x 3,072 with 16 classes), and penalises the bias.
