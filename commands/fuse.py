@@ -187,7 +187,7 @@ def _subsets(report: dict[str, Any]) -> None:
             for name, row in subsets.items()
         ],
         caption="hinge loss, one class against the rest, bias not penalised; "
-        f"l2 = {report['l2']:g} read as {report['reading']}: C = {report['C']:.6g}; train accuracy "
+        f"l2 = {report['l2']:g} read as {report['reading']}: C = {report['C']:.6g}{_gap(report)}; train accuracy "
         "is too high: the networks have fitted those videos",
     )
     if len({row["l2"] for row in subsets.values()}) > 1:
@@ -296,6 +296,12 @@ def _details(report: dict[str, Any]) -> None:
         screen.note(f"weights of the weighted mean, found on val: {weights}")
     for rule in report["rejection"][1:]:
         screen.note(_rejection(rule))
+
+
+def _gap(report: dict[str, Any]) -> str:
+    """Return the distance to the optimum of a fit on many rows, as words."""
+    gap = report.get("duality_gap")
+    return "" if gap is None else f"; at most {100 * gap:.2g} % above the optimum"
 
 
 def _interval(figure: Figure) -> str:

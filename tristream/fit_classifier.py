@@ -107,6 +107,7 @@ def _late(fused: Fused, found: Ablation) -> tuple[LateFusion | None, list[str]]:
 def _subsets(found: Ablation) -> dict[str, Any]:
     return {
         "C": found.svm.C_,
+        "duality_gap": found.svm.duality_gap_,
         "l2": found.svm.l2,
         "reading": found.svm.reading,
         "classes": found.svm.classes_.tolist(),
